@@ -1,0 +1,7 @@
+"""The contract between the instrument and the questions asked of its recordings."""
+
+from gradlens.analysis.comparison import Comparison, compare
+from gradlens.analysis.contract import Analysis
+from gradlens.analysis.finding import SEVERITY, Finding, Status, worst
+
+__all__ = ["SEVERITY", "Analysis", "Comparison", "Finding", "Status", "compare", "worst"]

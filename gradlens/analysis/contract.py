@@ -1,0 +1,43 @@
+"""What an analysis is: one question asked of recordings, its numbers, its picture and its verdict apart."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from gradlens.analysis.finding import Finding
+from gradlens.recording import Recording
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """One entry of a package's ``ANALYSES`` tuple.
+
+    Attributes:
+        name: snake_case identifier, the file's name; also the key of the table and figure.
+        title: heading of its section.
+        question: the question it answers, one sentence, ending in a question mark.
+        reading: how to read the figure, two or three sentences (its alt text is made from it).
+        needs: table name to the columns it reads; where a recording lacks them the section says so.
+        kinds: the recording kinds it can use (``"init"``, ``"training"``, ``"attached"``).
+        compute: recordings to one DataFrame that holds every number that is drawn or judged.
+        plot: draws what is in the table, and nothing else, on an empty figure.
+        judge: the table to findings.
+        size: width and height of the figure in inches (the page's text is 6.7 inches wide).
+        codes: the finding codes it may give, with a paragraph on each for ``gradlens explain``.
+        reference: paper(s) with equation or theorem.
+    """
+
+    name: str
+    title: str
+    question: str
+    reading: str
+    needs: Mapping[str, Sequence[str]]
+    compute: Callable[[Sequence[Recording]], pd.DataFrame]
+    plot: Callable[[pd.DataFrame, Figure], None]
+    judge: Callable[[pd.DataFrame], list[Finding]]
+    kinds: tuple[str, ...] = ("init", "training", "attached")
+    size: tuple[float, float] = (6.7, 3.4)
+    codes: Mapping[str, str] = field(default_factory=dict)
+    reference: str = ""

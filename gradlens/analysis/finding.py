@@ -1,0 +1,62 @@
+"""A finding: one checked claim about recordings, with the number it rests on."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Status = Literal["pass", "warn", "fail", "inconclusive", "not applicable"]
+
+#: Worst last; ``--fail-on`` and the order of the first page's table go by it.
+SEVERITY: tuple[Status, ...] = ("not applicable", "pass", "inconclusive", "warn", "fail")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One sentence that a reader can check.
+
+    Attributes:
+        code: stable identifier, such as ``GL102``; ``gradlens explain GL102`` tells more.
+        status: what the numbers say of the claim.
+        claim: one sentence, with the recording's label where there are several.
+        subject: label of the recording (or variant) it speaks of; empty where it speaks of all.
+        analysis: name of the analysis that judged it.
+        value: the measured number; None where there is none.
+        low: lower end of its 95 % confidence interval.
+        high: upper end of it.
+        unit: of value, low, high and expected; empty for a ratio or a share.
+        expected: the number (or range, as text) that theory, a baseline or a paper gives.
+        expected_from: where that comes from: theory and assumption, baseline recording, or paper and equation.
+        threshold: the limit that decides, as text with its number.
+        sites: the sites that show it, worst first.
+        steps: the steps that show it.
+        causes: likely causes, innocent ones too.
+        remedies: what to try.
+        reference: paper and equation.
+    """
+
+    code: str
+    status: Status
+    claim: str
+    analysis: str
+    subject: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    expected: float | str | None = None
+    expected_from: str = ""
+    threshold: str = ""
+    sites: tuple[str, ...] = ()
+    steps: tuple[int, ...] = ()
+    causes: tuple[str, ...] = ()
+    remedies: tuple[str, ...] = ()
+    reference: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return asdict(self)
+
+
+def worst(findings: "list[Finding] | tuple[Finding, ...]") -> Status:
+    """Return the worst status among the findings; ``not applicable`` where there is none."""
+    return max((f.status for f in findings), key=SEVERITY.index, default="not applicable")
