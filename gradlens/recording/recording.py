@@ -1,0 +1,118 @@
+"""The kept object: a finished (or still growing) set of tables, read-only."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+import pandas as pd
+
+from gradlens.errors import NothingFoundError
+from gradlens.recording import derive
+from gradlens.recording.schema import PUBLIC, names
+
+
+class Recording:
+    """Six tables and a metadata record. A value: its tables are copies, nothing writes through it.
+
+    Attributes:
+        meta: what was recorded, of which model, how (kind, label, variant, model, task, training, versions, ...).
+        path: the run folder it was read from; None where it was never on disk.
+    """
+
+    def __init__(
+        self,
+        meta: Mapping[str, Any],
+        stored: Mapping[str, pd.DataFrame],
+        path: Path | None = None,
+        *,
+        public: Mapping[str, pd.DataFrame] | None = None,
+    ) -> None:
+        self.meta: Mapping[str, Any] = MappingProxyType(dict(meta))
+        self.path = path
+        self._stored = dict(stored)
+        self._public = dict(public or {})
+
+    @classmethod
+    def from_tables(cls, meta: Mapping[str, Any], **tables: pd.DataFrame) -> Self:
+        """Build a recording from public tables; a table that is not given is empty.
+
+        Args:
+            meta: the metadata record.
+            tables: public tables by name; columns that are missing become missing values.
+
+        Raises:
+            TypeError: a table's name is not one of the six.
+        """
+        unknown = set(tables) - set(PUBLIC)
+        if unknown:
+            raise TypeError(f"a recording has the tables {', '.join(PUBLIC)}; got {', '.join(sorted(unknown))}")
+        public = {}
+        for name, frame in tables.items():
+            wanted = names(PUBLIC[name])
+            rest = [c for c in frame.columns if c not in wanted] if name == "steps" else []
+            public[name] = frame.reindex(columns=wanted + rest).reset_index(drop=True)
+        return cls(meta, {}, public=public)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a copy of one table by its name."""
+        if name not in self._public:
+            stored = self._stored.get(name)
+            frame = derive.empty(PUBLIC[name]) if stored is None else derive.public(name, stored)
+            self._public[name] = frame
+        return self._public[name].copy()
+
+    @property
+    def label(self) -> str:
+        """The name it goes by in tables, legends and findings."""
+        return str(self.meta.get("label") or (self.path.name if self.path else "recording"))
+
+    @property
+    def sites(self) -> pd.DataFrame:
+        """One row a tapped place."""
+        return self.table("sites")
+
+    @property
+    def norms(self) -> pd.DataFrame:
+        """One row a call of a norm in a step."""
+        return self.table("norms")
+
+    @property
+    def activations(self) -> pd.DataFrame:
+        """One row a tensor at a call."""
+        return self.table("activations")
+
+    @property
+    def params(self) -> pd.DataFrame:
+        """One row a parameter in a step."""
+        return self.table("params")
+
+    @property
+    def probes(self) -> pd.DataFrame:
+        """One row a number of a probe."""
+        return self.table("probes")
+
+    @property
+    def steps(self) -> pd.DataFrame:
+        """One row a recorded step, with whatever scalars the user passed."""
+        return self.table("steps")
+
+    @cached_property
+    def last_step(self) -> int:
+        """The last recorded step.
+
+        Raises:
+            NothingFoundError: no step was recorded.
+        """
+        steps = self.table("steps")["step"]
+        if steps.empty:
+            where = f" in {self.path}" if self.path else ""
+            raise NothingFoundError(
+                f"A recording needs at least one recorded step; {self.label!r}{where} has none. "
+                "Run a training step with the lens attached, and call lens.step() (or pass optimizer=)."
+            )
+        return int(steps.max())
+
+    def __repr__(self) -> str:
+        return f"Recording({self.label!r}, {len(self.steps)} steps, {len(self.sites)} sites)"

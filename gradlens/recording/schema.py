@@ -1,0 +1,170 @@
+"""What a recording holds: every table and column, with its meaning, unit and formula.
+
+Two layers. *Stored* columns are what the disk keeps: counts, sums, sums of squares and maxima, which merge
+exactly over calls, micro-batches, attempts and ranks. *Public* columns are what users and analyses see: shares,
+norms, means, derived from the merged sums by ``gradlens.recording.derive`` and never averaged themselves.
+
+Symbols: g = dL/dx̂ = γ ⊙ grad_output; a = grad_input; per vector of ``width`` H entries ḡ is the mean of g and
+D_g its variance; σ includes eps as the layer applies it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+#: Raised by one when a stored column changes its meaning; older programs refuse newer folders.
+SCHEMA_VERSION = 1
+
+DType = Literal["string", "int", "float", "bool"]
+Merge = Literal["key", "sum", "max", "same"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its type, unit, meaning, and for stored ones how two rows merge."""
+
+    name: str
+    dtype: DType
+    meaning: str
+    unit: str = ""
+    merge: Merge = "same"
+
+
+def _key(name: str, dtype: DType, meaning: str) -> Column:
+    return Column(name, dtype, meaning, merge="key")
+
+
+def _sum(name: str, meaning: str, unit: str = "") -> Column:
+    return Column(name, "float", meaning, unit, merge="sum")
+
+
+_STEP = _key("step", "int", "optimizer step, from 0; in an init recording the index of the seed")
+_SITE = _key("site", "string", "the module's path, as named_modules gives it")
+_CALL = _key("call", "int", "k-th call of the module in the step, from 0")
+_RANK = _key("rank", "int", "process rank; 0 alone")
+
+STORED: dict[str, tuple[Column, ...]] = {
+    "sites": (
+        _SITE,
+        Column("module_class", "string", "the module's class, with its package"),
+        Column("kind", "string", "norm, block, or module (watched by a regular expression)"),
+        Column("norm", "string", "kind of normalization; missing for others"),
+        Column("placement", "string", "pre_branch, post_branch, post_add, final, embed, qk, or unknown"),
+        Column("block", "int", "index of the enclosing block in its stack; missing outside of blocks"),
+        Column("order", "int", "order of registration, from 0"),
+        Column("width", "int", "features in one vector; missing where it depends on the batch"),
+        Column("eps", "float", "the layer's own eps", "input²"),
+        Column("affine", "bool", "whether there is a gain γ"),
+        Column("centered", "bool", "whether the mean is subtracted"),
+    ),
+    "norms": (
+        _STEP, _SITE, _CALL, _RANK,
+        Column("width", "int", "H: entries in one vector"),
+        Column("vectors", "int", "vectors that went in", merge="sum"),
+        _sum("n_input", "vectors of the input that are finite"),
+        _sum("inv_sigma", "Σ 1/σ", "1/input"),
+        _sum("vectors_grad_output", "vectors whose grad_output arrived"),
+        _sum("n_grad_output", "those of them that are finite"),
+        _sum("energy_grad_output", "Σ ‖grad_output‖²", "(loss/output)²"),
+        _sum("energy_g", "Σ ‖g‖²", "loss²"),
+        _sum("energy_mean", "Σ H·ḡ²: what subtracting the mean of g removes, or would remove", "loss²"),
+        _sum("energy_recentering", "the same where the derivative of μ flows, else 0", "loss²"),
+        _sum("mean2_detached", "Σ (ḡ/σ)²", "(loss/input)²"),
+        _sum("var_detached", "Σ D_g/σ²", "(loss/input)²"),
+        _sum("vectors_grad_input", "vectors whose grad_input arrived"),
+        _sum("n_grad_input", "those of them that are finite"),
+        _sum("energy_grad_input", "Σ ‖a‖²", "(loss/input)²"),
+        _sum("energy_kept", "Σ ‖a‖²·σ²", "loss²"),
+        _sum("mean2_actual", "Σ ā²", "(loss/input)²"),
+        _sum("var_actual", "Σ (‖a‖²/H − ā²)", "(loss/input)²"),
+    ),
+    "activations": (
+        _STEP, _SITE, _CALL, _RANK,
+        _key("tensor", "string", "input or output"),
+        Column("width", "int", "entries in one vector (the last dimension, or the norm's vector)"),
+        Column("vectors", "int", "vectors in the tensor", merge="sum"),
+        _sum("n", "vectors that are finite"),
+        _sum("total", "Σ x over finite vectors"),
+        _sum("squares", "Σ x² over finite vectors"),
+        Column("absmax", "float", "max |x| over finite vectors", merge="max"),
+    ),
+    "params": (
+        _STEP,
+        _key("name", "string", "the parameter's name, as named_parameters gives it"),
+        Column("numel", "int", "entries"),
+        Column("grad_squares", "float", "Σ grad², at the end of backward; missing without a gradient"),
+        Column("grad_absmax", "float", "max |grad|"),
+        Column("weight_squares", "float", "Σ w², where the gradient was taken"),
+        Column("update_squares", "float", "Σ (w after the optimizer − w before)²; missing unless watched"),
+        Column("nonfinite", "int", "entries of the gradient that are NaN or infinite"),
+    ),
+    "probes": (
+        _STEP,
+        _key("probe", "string", "the probe's name"),
+        _key("site", "string", "module path, or empty for the whole model"),
+        _key("name", "string", "the number's name"),
+        Column("value", "float", "the number"),
+        Column("low", "float", "lower end of its interval"),
+        Column("high", "float", "upper end of its interval"),
+        Column("unit", "string", "unit of value, low and high"),
+    ),
+    "steps": (
+        _STEP,
+        Column("loss", "float", "the loss that was passed to step()", "loss"),
+        Column("lr", "float", "learning rate of the first parameter group", "1/step"),
+        Column("grad_norm", "float", "L2 norm of all parameter gradients, before clipping", "loss/weight"),
+        Column("clip_coef", "float", "gradient after clipping / before"),
+        Column("loss_scale", "float", "the factor the loss was multiplied by"),
+        Column("seconds", "float", "wall time since the step before", "s"),
+    ),
+}  # fmt: skip
+
+PUBLIC: dict[str, tuple[Column, ...]] = {
+    "sites": STORED["sites"],
+    "norms": (
+        _STEP, _SITE, _CALL, _RANK,
+        Column("vectors", "int", "vectors that went in"),
+        Column("width", "int", "H: entries in one vector"),
+        Column("recentering", "float", "share of Σ‖g‖² that the derivative of μ removes: ΣH·ḡ²/Σ‖g‖²; 0 where it does not flow"),
+        Column("rescaling", "float", "share that the derivative of σ removes: 1 − recentering − kept. For eps ≪ σ² it "
+               "is ΣH·s²/Σ‖g‖² with s = mean(g·x̂); eps makes it the energy balance ΣH·s²(2 − mean x̂²)/Σ‖g‖²"),
+        Column("kept", "float", "share that gets through: Σ‖grad_input‖²σ²/Σ‖g‖²"),
+        Column("mean_share", "float", "ΣH·ḡ²/Σ‖g‖², whether or not it is removed"),
+        Column("inv_sigma", "float", "mean over vectors of 1/σ", "1/input"),
+        Column("grad_output_norm", "float", "‖dL/d(output)‖ over all vectors", "loss/output"),
+        Column("grad_input_norm", "float", "‖dL/d(input)‖ through this module only", "loss/input"),
+        Column("backward_gain", "float", "grad_input_norm / grad_output_norm", "output/input"),
+        Column("mean2_detached", "float", "mean over vectors of (ḡ/σ)²: what DetachNorm would send back", "(loss/input)²"),
+        Column("var_detached", "float", "mean over vectors of D_g/σ²: what DetachNorm would send back", "(loss/input)²"),
+        Column("mean2_actual", "float", "mean over vectors of ā², a = grad_input", "(loss/input)²"),
+        Column("var_actual", "float", "mean over vectors of D_a", "(loss/input)²"),
+        Column("nonfinite", "int", "vectors with a NaN or infinity, left out of every sum: the most of input, grad_output, grad_input"),
+    ),
+    "activations": (
+        _STEP, _SITE, _CALL, _RANK,
+        Column("tensor", "string", "input or output"),
+        Column("mean", "float", "mean of the entries"),
+        Column("rms", "float", "root mean square of the entries"),
+        Column("absmax", "float", "largest |entry|"),
+        Column("nonfinite", "int", "vectors with a NaN or infinity; left out of every sum"),
+        Column("numel", "int", "entries"),
+    ),
+    "params": (
+        _STEP,
+        Column("name", "string", "the parameter's name, as named_parameters gives it"),
+        Column("numel", "int", "entries"),
+        Column("grad_norm", "float", "L2 norm of the gradient at the end of backward, before clipping", "loss/weight"),
+        Column("grad_absmax", "float", "largest |entry| of the gradient", "loss/weight"),
+        Column("weight_norm", "float", "L2 norm of the weights, where the gradient was taken", "weight"),
+        Column("update_norm", "float", "L2 norm of the optimizer's change; missing unless 'updates' is watched", "weight"),
+        Column("nonfinite", "int", "entries of the gradient that are NaN or infinite; the norms then leave them out"),
+    ),
+    "probes": STORED["probes"],
+    "steps": STORED["steps"],
+}  # fmt: skip
+
+TABLES = tuple(STORED)
+
+
+def names(columns: tuple[Column, ...]) -> list[str]:
+    """Return the column names in order."""
+    return [column.name for column in columns]
