@@ -1,0 +1,81 @@
+"""What the lens saw, and what it could not: nothing that was missed stays silent."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """The state of a lens after its first recorded step.
+
+    Attributes:
+        norms: paths of the normalizations that were found.
+        fired: those that ran in a recorded step.
+        without_grad_output: those that ran, but whose gradient never arrived.
+        without_grad_input: those whose input needs no gradient: rescaling and kept are missing there.
+        silent: norms that were found and never ran.
+        strangers: modules that are called norms, but whose behaviour is not understood.
+        unsupported: path to what could not be read there.
+        functional: normalizations that ran as functions, outside any tapped module: where and how often a step.
+        tied: parameter name to its other names.
+        nonfinite: the first place and step with a NaN or infinity; empty where there was none.
+        steps: recorded steps.
+        gradient: what the recorded parameter gradients are.
+        notes: anything else that changes what the numbers mean.
+    """
+
+    norms: tuple[str, ...] = ()
+    fired: tuple[str, ...] = ()
+    without_grad_output: tuple[str, ...] = ()
+    without_grad_input: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+    strangers: tuple[str, ...] = ()
+    unsupported: dict[str, str] = field(default_factory=dict)
+    functional: dict[str, int] = field(default_factory=dict)
+    tied: dict[str, list[str]] = field(default_factory=dict)
+    nonfinite: str = ""
+    steps: int = 0
+    gradient: str = ""
+    notes: tuple[str, ...] = ()
+
+    def problems(self) -> list[str]:
+        """Return one sentence for everything that was missed, with what to do."""
+        found = []
+        if not self.norms:
+            found.append("No normalization was found. Register the model's own with gradlens.register_norm.")
+        if self.steps == 0:
+            found.append("No step was recorded: call lens.step() after the optimizer, or pass optimizer= to attach.")
+        elif self.silent:
+            found.append(
+                f"{len(self.silent)} of {len(self.norms)} norms never ran as modules: {_some(self.silent)}. "
+                "They may be unused, or called as functions: try attach(..., functional=True)."
+            )
+        if self.strangers:
+            found.append(
+                f"Not recorded, for their behaviour is not understood: {_some(self.strangers)}. "
+                "Name their axes with gradlens.register_norm."
+            )
+        found += [f"Nothing is recorded at {path}: {why}." for path, why in self.unsupported.items()]
+        if self.without_grad_output:
+            found.append(f"No gradient reached the output of {_some(self.without_grad_output)}.")
+        if self.functional:
+            found.append(
+                f"Normalizations ran as functions and are not recorded: {_some(tuple(self.functional))}. "
+                "Use attach(..., functional=True)."
+            )
+        if self.nonfinite:
+            found.append(f"Non-finite values, left out of all sums, first at {self.nonfinite}.")
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return {**asdict(self), "problems": self.problems()}
+
+    def __str__(self) -> str:
+        head = f"{len(self.norms)} norms found, {len(self.fired)} fired in {self.steps} recorded steps. {self.gradient}"
+        return "\n".join([head, *(f"- {problem}" for problem in self.problems())])
+
+
+def _some(names: tuple[str, ...], most: int = 3) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

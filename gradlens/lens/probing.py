@@ -1,0 +1,100 @@
+"""Recognising a normalization by what it does, for classes that nobody registered.
+
+A copy of the module is fed random vectors in float64 on the CPU. If its output, divided by its gain, has zero mean
+and unit variance (or unit mean square) along an axis, it is that norm, whatever it is called.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from gradlens.lens.norm_kinds import NormKind
+
+#: Shapes and axis to try with a vector of H entries: features last (3-D and 2-D input), then channels first.
+_TRIALS = (((2, 5), (-1,)), ((3,), (-1,)))
+
+
+def probe(module: nn.Module) -> NormKind | None:
+    """Return how the module normalizes by its behaviour; None where it does not, or cannot be run.
+
+    Args:
+        module: the candidate; it is copied, never run itself.
+    """
+    weight = getattr(module, "weight", None)
+    width = weight.numel() if isinstance(weight, Tensor) and weight.dim() == 1 else 16
+    state = torch.get_rng_state()
+    try:
+        double = copy.deepcopy(module).to("cpu", torch.float64).eval()
+        for inputs, axes in _inputs(width):
+            kind = _kind(double, inputs, axes)
+            if kind is not None:
+                return kind
+    # Any failure of a stranger's module on a made-up input means one thing: not recognised.
+    except Exception:
+        return None
+    finally:
+        torch.set_rng_state(state)
+    return None
+
+
+def _inputs(width: int) -> list[tuple[Tensor, tuple[int, ...]]]:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return 3.0 * torch.randn(*shape, generator=generator, dtype=torch.float64) + 1.5
+
+    last = [(draw(*lead, width), axes) for lead, axes in _TRIALS]
+    return [*last, (draw(2, width, 3, 4), (-3,))]
+
+
+def _run(module: nn.Module, x: Tensor) -> Tensor | None:
+    try:
+        with torch.no_grad():
+            y = module(x)
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
+        return None
+    return y if isinstance(y, Tensor) and y.shape == x.shape else None
+
+
+def _kind(module: nn.Module, x: Tensor, axes: tuple[int, ...]) -> NormKind | None:
+    """Compare the module with centered and uncentered normalization of x along the axes."""
+    y = _run(module, x)
+    if y is None:
+        return None
+    name = type(module).__name__.lower()
+    for centered in (True, False):
+        for offset in (0.0, 1.0):
+            kind = NormKind(
+                name=name, axes=axes, centered=centered, mean_gradient=centered, gain_offset=offset
+            )
+            gain = kind.gain(module, x.dim())
+            bias = getattr(module, "bias", None)
+            if offset and gain is None:
+                continue
+            shift = (
+                NormKind(name=name, axes=axes).gain(_Bias(bias), x.dim()) if isinstance(bias, Tensor) else None
+            )
+            if _matches(kind, module, x, y, gain, shift):
+                return kind
+    return None
+
+
+class _Bias(nn.Module):
+    """Lets a bias be shaped by the same rule as a gain."""
+
+    def __init__(self, bias: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(bias.detach(), requires_grad=False)
+
+
+def _matches(
+    kind: NormKind, module: nn.Module, x: Tensor, y: Tensor, gain: Tensor | None, shift: Tensor | None
+) -> bool:
+    centred = x - x.mean(kind.axes, keepdim=True) if kind.centered else x
+    square = centred.square().mean(kind.axes, keepdim=True)
+    expected = centred * torch.rsqrt(square + kind.eps(module, torch.float32))
+    expected = expected if gain is None else expected * gain
+    expected = expected if shift is None else expected + shift
+    # Classes that normalize in float32 whatever comes in are recognised too.
+    return torch.allclose(y.double(), expected, rtol=1e-4, atol=1e-4) and bool(expected.abs().max() > 1e-3)

@@ -1,0 +1,72 @@
+"""Where recorded steps go: a run folder, or memory. Both take the same rows."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from gradlens.recording import Recording, RunWriter, load
+from gradlens.recording.store import expand_extra
+
+
+class Sink(Protocol):
+    """What a lens writes to."""
+
+    def append(self, table: str, columns: Mapping[str, Any]) -> None:
+        """Append rows to one table."""
+
+    def annotate(self, meta: Mapping[str, Any]) -> None:
+        """Add metadata."""
+
+    def close(self, status: str) -> None:
+        """Set the final status; further calls do nothing."""
+
+    def recording(self) -> Recording:
+        """Return what was recorded so far."""
+
+
+class MemorySink:
+    """Keeps rows in memory; for short recordings."""
+
+    def __init__(self, meta: Mapping[str, Any]) -> None:
+        self.meta = {**meta, "status": "running"}
+        self._rows: dict[str, list[pd.DataFrame]] = defaultdict(list)
+
+    def append(self, table: str, columns: Mapping[str, Any]) -> None:
+        """Append rows to one table."""
+        self._rows[table].append(pd.DataFrame(dict(columns)))
+
+    def annotate(self, meta: Mapping[str, Any]) -> None:
+        """Add metadata."""
+        self.meta.update(meta)
+
+    def close(self, status: str) -> None:
+        """Set the final status."""
+        if self.meta["status"] == "running":
+            self.meta["status"] = status
+
+    def recording(self) -> Recording:
+        """Return what was recorded so far."""
+        stored = self.frames()
+        if "steps" in stored:
+            stored["steps"] = expand_extra(stored["steps"])
+        return Recording(self.meta, stored)
+
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """Return the stored tables as they were appended."""
+        return {table: pd.concat(rows, ignore_index=True) for table, rows in self._rows.items()}
+
+
+class FolderSink(RunWriter):
+    """A run folder on disk."""
+
+    def recording(self) -> Recording:
+        """Return what was recorded so far."""
+        return load(self.folder)
+
+
+def open_sink(out: str | Path | None, meta: Mapping[str, Any], rank: int) -> Sink:
+    """Return a run folder where there is a path, memory where there is none."""
+    return MemorySink(meta) if out is None else FolderSink(Path(out), meta, rank)

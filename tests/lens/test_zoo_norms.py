@@ -1,0 +1,76 @@
+"""Theorem 1 of Xu et al. (2019) on recorded rows of every norm of the zoo, in float64."""
+
+import pytest
+import torch
+
+import gradlens
+from gradlens.norms import NORMS
+
+#: name -> (the derivative of μ flows, the derivative of σ flows)
+FLOWS = {
+    "layernorm": (True, True),
+    "layernorm-simple": (True, True),
+    "adanorm": (True, True),
+    "detachnorm": (False, False),
+    "detachnorm-mean": (False, True),
+    "detachnorm-variance": (True, False),
+    "rmsnorm": (None, True),
+}
+H, ROWS = 512, 2000
+
+
+def recorded_row(name: str, correlation: float):
+    """One row of 2000 vectors of 512, x ~ 3N + 1.5, and the (x, g) it was made of."""
+    torch.manual_seed(0)
+    norm = NORMS[name](H, eps=1e-12).double()
+    x = (3 * torch.randn(ROWS, H, dtype=torch.float64) + 1.5).requires_grad_()
+    y = (x - x.mean(-1, keepdim=True)) / x.var(-1, correction=0, keepdim=True).sqrt()
+    g = torch.randn(ROWS, H, dtype=torch.float64) + 0.3 + correlation * y.detach()
+    with gradlens.attach(norm) as lens:
+        # The gradient is applied where dL/dx̂ = g: AdaNorm's own factor stands between its output and x̂.
+        inner = getattr(norm, "normalize", norm)
+        inner(x).backward(g)
+        lens.step()
+    return lens.recording.norms.iloc[0], x.detach(), y.detach(), g
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5])
+@pytest.mark.parametrize("name", FLOWS)
+def test_theorem_1_holds_on_the_recorded_row(name, correlation):
+    row, x, y, g = recorded_row(name, correlation)
+    mean_flows, scale_flows = FLOWS[name]
+    size = row["var_detached"]
+    if mean_flows:
+        assert row["mean2_actual"] < 1e-24 * size  # |mean| < 1e-12
+    elif mean_flows is False:
+        assert row["mean2_actual"] == pytest.approx(row["mean2_detached"], rel=1e-12)
+    if name == "rmsnorm":
+        return
+    if scale_flows:
+        sigma2 = x.var(-1, correction=0)
+        rho2 = ((g - g.mean(-1, keepdim=True)) * y).mean(-1).square() / g.var(-1, correction=0)
+        expected = ((1 - rho2) * g.var(-1, correction=0) / sigma2).mean()
+        assert row["var_actual"] == pytest.approx(float(expected), rel=1e-12)
+        assert row["var_actual"] < row["var_detached"]
+    else:
+        assert row["var_actual"] == pytest.approx(row["var_detached"], rel=1e-12)
+
+
+def test_rescaling_is_invisible_for_independent_gradients_and_large_for_aligned_ones():
+    independent, *_ = recorded_row("layernorm", 0.0)
+    aligned, *_ = recorded_row("layernorm", 0.5)
+    assert independent["var_actual"] / independent["var_detached"] == pytest.approx(1 - 1 / (H - 1), abs=2e-4)
+    assert aligned["var_actual"] / aligned["var_detached"] == pytest.approx(0.80, abs=0.02)
+
+
+@pytest.mark.parametrize("name", [n for n in FLOWS if "detach" in n])
+def test_a_detached_derivative_removes_nothing(name):
+    row, *_ = recorded_row(name, 0.5)
+    mean_flows, scale_flows = FLOWS[name]
+    assert (row["recentering"] == 0) == (not mean_flows)
+    assert abs(row["rescaling"]) < 1e-12 or scale_flows
+    assert row["mean_share"] > 0.05
+
+
+def test_every_norm_of_the_zoo_is_covered_here():
+    assert set(FLOWS) == set(NORMS) - {"none"}
