@@ -1,0 +1,16 @@
+"""The networks under study, by name; a variant is ``arrangement[/norm]``, such as ``post-ln/adanorm``."""
+
+from gradlens.models.variants import ARRANGEMENTS, parse_variant
+from gradlens.registry import Registry
+
+MODELS = Registry(
+    "model",
+    {
+        "transformer": (
+            "gradlens.models.transformer:Transformer",
+            "decoder-only, encoder-only or encoder-decoder Transformer of Xiong et al. 2020",
+        ),
+    },
+)
+
+__all__ = ["ARRANGEMENTS", "MODELS", "parse_variant"]

@@ -1,0 +1,39 @@
+"""AdaNorm: Xu et al. 2019, "Understanding and Improving Layer Normalization" (1911.07013)."""
+
+from torch import Tensor, nn
+
+from gradlens.norms.layernorm_simple import LayerNormSimple
+
+
+class AdaNorm(nn.Module):
+    """z = φ(y) ⊙ y with y = LayerNorm-simple(x) and φ(y) = C(1 − k y), φ without gradient.
+
+    For every x, mean(φ) = C and mean(z) = −k C (up to eps). The authors' code takes the unbiased standard
+    deviation and adds eps outside the root; here μ and σ are those of the paper's equations.
+
+    Args:
+        width: H, the length of the last dimension.
+        eps: added to the variance, under the root.
+        scale: C > 0. Default: 1, as in the example of the authors' code.
+        k: slope of φ. Default: 1/10, as in the paper: then φ > 0 for 99 % of the entries (Chebyshev).
+        detach_factor: False lets the gradient through φ too: not AdaNorm, but it shows what detaching does.
+    """
+
+    def __init__(
+        self, width: int, eps: float = 1e-5, *, scale: float = 1.0, k: float = 0.1, detach_factor: bool = True
+    ) -> None:
+        super().__init__()
+        self.normalize = LayerNormSimple(width, eps)
+        self.scale = scale
+        self.k = k
+        self.detach_factor = detach_factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize x [..., H] over its last dimension and weigh each entry by φ."""
+        y: Tensor = self.normalize(x)
+        factor = self.scale * (1 - self.k * y)
+        return (factor.detach() if self.detach_factor else factor) * y
+
+    def extra_repr(self) -> str:
+        """Show C and k in the module's repr."""
+        return f"scale={self.scale}, k={self.k}, detach_factor={self.detach_factor}"

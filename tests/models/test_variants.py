@@ -1,0 +1,51 @@
+"""Names of variants."""
+
+import subprocess
+import sys
+
+import pytest
+
+from gradlens.errors import UnknownNameError
+from gradlens.models import ARRANGEMENTS, MODELS, parse_variant
+from gradlens.norms import NORMS
+
+
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_norm_is_named_after_the_slash_and_layernorm_is_meant_without_one(
+    arrangement: str, norm: str
+) -> None:
+    assert parse_variant(f"{arrangement}/{norm}") == (arrangement, norm)
+    assert parse_variant(arrangement) == (arrangement, "layernorm")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pre-nl", "no arrangement named 'pre-nl'. Did you mean pre-ln"),
+        ("post-ln/adnorm", "no norm named 'adnorm'. Did you mean adanorm"),
+        ("post-ln/", "no norm named ''. Known: adanorm"),
+        ("pre-ln/rmsnorm/2", "no norm named 'rmsnorm/2'. Did you mean rmsnorm"),
+        ("", "no arrangement named ''. Known: "),
+    ],
+)
+def test_a_misspelt_variant_is_an_error_that_names_the_wrong_part(name: str, message: str) -> None:
+    with pytest.raises(UnknownNameError, match=message.replace(".", r"\.")):
+        parse_variant(name)
+
+
+def test_names_and_descriptions_are_known_without_importing_torch() -> None:
+    code = (
+        "import sys; from gradlens.norms import NORMS;"
+        "from gradlens.models import ARRANGEMENTS, MODELS, parse_variant;"
+        "parse_variant('post-ln/adanorm'); [r.about(n) for r in (ARRANGEMENTS, MODELS, NORMS) for n in r];"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("registry", [ARRANGEMENTS, MODELS, NORMS], ids=lambda registry: registry.what)
+def test_every_entry_can_be_imported_and_says_what_it_is(registry: object) -> None:
+    for name in registry:  # type: ignore[attr-defined]
+        assert callable(registry[name])  # type: ignore[index]
+        assert registry.about(name)  # type: ignore[attr-defined]
