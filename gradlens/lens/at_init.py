@@ -99,13 +99,23 @@ def at_init(
         with torch.random.fork_rng():
             for index, seed in enumerate(seeds):
                 torch.manual_seed(seed)
-                sink, facts = _one_seed(build, _pick(batches, seed, index), loss_fn, torch.device(device), tuple(watch), index, seed)
+                sink, facts = _one_seed(
+                    build,
+                    _pick(batches, seed, index),
+                    loss_fn,
+                    torch.device(device),
+                    tuple(watch),
+                    index,
+                    seed,
+                )
                 for table, frame in sink.frames().items():
                     if table != "sites" or index == 0:
                         gathered.append(table, frame)
                 if index == 0:
                     audit = sink.meta.get("audit", {})
-                    gathered.annotate({**facts, "label": label or facts["model"]["family"], "audit": audit, **(meta or {})})
+                    gathered.annotate(
+                        {**facts, "label": label or facts["model"]["family"], "audit": audit, **(meta or {})}
+                    )
                 if on_seed is not None:
                     on_seed(index + 1, len(seeds))
         status = "complete"
@@ -147,7 +157,15 @@ def _one_seed(
             output = run_batch(model, batch)
             loss, origin = loss_of(output, batch, loss_fn)
             loss.backward()
-        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError, AssertionError) as error:
+        except (
+            RuntimeError,
+            TypeError,
+            ValueError,
+            IndexError,
+            AttributeError,
+            KeyError,
+            AssertionError,
+        ) as error:
             raise ModelError(
                 f"The model must take the batch and give a loss; {type(model).__name__} raised "
                 f"{type(error).__name__}: {error}. Its batch is {_shape(batch)}."

@@ -23,7 +23,9 @@ from gradlens.lens.taps import RootTap, Switch, Tap, taps_of
 from gradlens.recording import Recording
 from gradlens.recording.schema import STORED
 
-_GRADIENT = "Parameter gradients: at the end of backward, after reductions, before clipping, loss scale divided out."
+_GRADIENT = (
+    "Parameter gradients: at the end of backward, after reductions, before clipping, loss scale divided out."
+)
 _OWN_COLUMNS = {column.name for column in STORED["steps"]}
 
 
@@ -54,7 +56,9 @@ class Lens:
         self._lr = float("nan")
         self._clock = time.perf_counter()
         self._first_nonfinite = ""
-        self._parameters = ParameterReader(model, "updates" in watch) if _wants(watch, "params", "updates") else None
+        self._parameters = (
+            ParameterReader(model, "updates" in watch) if _wants(watch, "params", "updates") else None
+        )
         sites, self._strangers = discover(model, watch)
         self._taps = [tap for site in sites for tap in taps_of(site, self._switch)]
         self._seen: dict[str, set[str]] = {"fired": set(), "grad_output": set(), "grad_input": set()}
@@ -77,7 +81,9 @@ class Lens:
 
     # ------------------------------------------------------------------ what the user calls
 
-    def step(self, loss: Tensor | float | None = None, lr: float | None = None, **scalars: Tensor | float) -> None:
+    def step(
+        self, loss: Tensor | float | None = None, lr: float | None = None, **scalars: Tensor | float
+    ) -> None:
         """Close the current step: after the optimizer, once a training step.
 
         With ``optimizer=`` given to attach it need not be called; called all the same, it adds its numbers to the step
@@ -94,7 +100,9 @@ class Lens:
         """
         taken = _OWN_COLUMNS & scalars.keys()
         if taken:
-            raise GradlensError(f"step() fills {', '.join(sorted(taken))} itself; give your number another name.")
+            raise GradlensError(
+                f"step() fills {', '.join(sorted(taken))} itself; give your number another name."
+            )
         self._optimizer_stepped = False
         if self._switch.recording:
             self._write(loss, lr, scalars)
@@ -167,12 +175,14 @@ class Lens:
             if self._backward_ended:
                 # A further micro-batch: its calls add to the rows of the same calls before.
                 self._backward_ended = False
+                self._switch.drain()
                 for tap in self._all_taps():
                     tap.new_call()
 
     def _on_backward_end(self) -> None:
         self._backward_ended = True
         self._functions.end()
+        self._switch.drain()
         if self._parameters is not None:
             self._parameters.read()
         scale = getattr(self._scaler, "_scale", None)
@@ -196,11 +206,15 @@ class Lens:
     def _all_taps(self) -> list[Tap]:
         return [*self._taps, *self._functions.taps()]
 
-    def _write(self, loss: Tensor | float | None, lr: float | None, scalars: dict[str, Tensor | float]) -> None:
+    def _write(
+        self, loss: Tensor | float | None, lr: float | None, scalars: dict[str, Tensor | float]
+    ) -> None:
         notes: dict[str, Any] = {}
         if self._parameters is not None and not self._parameters.was_read and self._parameters.any_gradient():
             self._parameters.read()
-            notes["gradient_read_at"] = "step(), for the root module's forward was not seen: after clipping, if any"
+            notes["gradient_read_at"] = (
+                "step(), for the root module's forward was not seen: after clipping, if any"
+            )
         scale = float(self._scale) if self._scale is not None else 1.0
         tables = step_tables(self._step, self._all_taps(), self._parameters, scale)
         self._note_seen(tables)
@@ -291,7 +305,9 @@ def attach(
         RecordingError: out holds something else, a finished run, or is being written.
     """
     if not isinstance(model, nn.Module):
-        raise GradlensError(f"attach needs a torch.nn.Module; got {type(model).__name__}. Pass the model itself.")
+        raise GradlensError(
+            f"attach needs a torch.nn.Module; got {type(model).__name__}. Pass the model itself."
+        )
     if every < 1:
         raise GradlensError(f"every must be 1 or more; got {every}.")
     watch = (watch,) if isinstance(watch, str) else tuple(watch)

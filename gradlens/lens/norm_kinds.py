@@ -142,7 +142,9 @@ def register_norm(
     """
     axes = (axes,) if isinstance(axes, int) else tuple(axes)
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise GradlensError(f"register_norm needs a class derived from nn.Module; got {cls!r}. Pass the class itself.")
+        raise GradlensError(
+            f"register_norm needs a class derived from nn.Module; got {cls!r}. Pass the class itself."
+        )
     if not axes:
         raise GradlensError(f"register_norm needs the axes that share one mean; got none for {cls.__name__}.")
     _registered[cls] = NormKind(

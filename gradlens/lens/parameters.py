@@ -97,7 +97,6 @@ class ParameterReader:
 
 def _raised(tensor: Tensor | None) -> Tensor:
     assert tensor is not None
-    tensor = tensor.detach()
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
@@ -115,7 +114,8 @@ def _measure(grads: list[Tensor]) -> list[Tensor]:
         absmax = torch.stack(torch._foreach_norm(grads, float("inf"))).double()
     else:
         # One pass; the infinity norm is many times slower on a CPU.
-        absmax = torch.stack([torch.maximum(-low, high) for low, high in map(torch.aminmax, grads)]).double()
+        low, high = (torch.stack(ends) for ends in zip(*map(torch.aminmax, grads), strict=True))
+        absmax = torch.maximum(-low, high).double()
     bad = torch.zeros_like(squares)
     if not grads[0].is_cuda and not torch.isfinite(squares).all():
         # On the host's own memory a branch is free, and only a broken step pays for the count.

@@ -73,7 +73,9 @@ def _kind(module: nn.Module, x: Tensor, axes: tuple[int, ...]) -> NormKind | Non
             if offset and gain is None:
                 continue
             shift = (
-                NormKind(name=name, axes=axes).gain(_Bias(bias), x.dim()) if isinstance(bias, Tensor) else None
+                NormKind(name=name, axes=axes).gain(_Bias(bias), x.dim())
+                if isinstance(bias, Tensor)
+                else None
             )
             if _matches(kind, module, x, y, gain, shift):
                 return kind

@@ -1,95 +1,118 @@
-"""Where hooks put their sums: one row of a device buffer for each (site, call), one copy to the host a step."""
+"""Where hooks put their numbers, and how these become one line of sums for each (site, call) of a step."""
 
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gradlens.lens.statistics import FORWARD_SUMS, GRAD_INPUT_SUMS, GRAD_OUTPUT_SUMS
+from gradlens.lens.statistics import ABSENT, BACKWARD, CELLS, SUMS, sums
 
-#: Columns of a buffer's row, in order; "absmax" merges by maximum, everything else by addition.
-COLUMNS = (
-    *FORWARD_SUMS,
-    "absmax",
-    "vectors_grad_output",
-    *GRAD_OUTPUT_SUMS,
-    "vectors_grad_input",
-    *GRAD_INPUT_SUMS,
-)
-_ABSMAX = COLUMNS.index("absmax")
-_GRAD_OUTPUT = COLUMNS.index("vectors_grad_output")
-_GRAD_INPUT = COLUMNS.index("vectors_grad_input")
-_CHUNK = 64
+#: Columns of a line.
+COLUMNS = (*SUMS, "absmax")
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
+class Shape:
+    """What calls must share for their moments to be summed together."""
+
+    vectors: tuple[int, ...]
+    width: int
+    dtype: torch.dtype
+    eps: float
+    centered: bool
+    scaled: bool
+    given: bool
+    backward: bool
+
+
 class Row:
-    """The sums of one call of one site in the current step; views of one line of a buffer.
+    """One call of one site in the current step: its moments on the device, its shape on the host."""
 
-    The host-side counts (vectors, width) are shapes, known without asking the device.
-    """
+    def __init__(self, buffer: "RowBuffer", index: int) -> None:
+        self.buffer, self.index = buffer, index
+        self.shape: Shape | None = None
+        #: Size and dtype of the tensor that gave the shape: the same again needs no new one.
+        self.seen: tuple[torch.Size, torch.dtype, bool] | None = None
+        self.cells = torch.empty(0)
+        self.vectors = self.width = 0
+        self.recenters = self.used = False
+        #: Moments that are not in the line yet: of the input, of the gradients.
+        self.forward_pending = self.backward_pending = False
 
-    line: Tensor
-    buffer: "RowBuffer"
-    index: int
-    vectors: int = 0
-    width: int = 0
-    recenters: bool = False
-    used: bool = False
-    #: Views, made once: indexing a tensor costs as much as a small kernel.
-    forward: Tensor = field(init=False)
-    absmax: Tensor = field(init=False)
-    vectors_grad_output: Tensor = field(init=False)
-    grad_output: Tensor = field(init=False)
-    vectors_grad_input: Tensor = field(init=False)
-    grad_input: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.forward = self.line[:_ABSMAX]
-        self.absmax = self.line[_ABSMAX]
-        self.vectors_grad_output = self.line[_GRAD_OUTPUT]
-        self.grad_output = self.line[_GRAD_OUTPUT + 1 : _GRAD_INPUT]
-        self.vectors_grad_input = self.line[_GRAD_INPUT]
-        self.grad_input = self.line[_GRAD_INPUT + 1 :]
-
-    def add_forward(self, sums: Tensor, absmax: Tensor, vectors: int, width: int) -> None:
-        """Add one more tensor's forward sums, and note its shape."""
-        self.forward.add_(sums)
-        torch.maximum(self.absmax, absmax, out=self.absmax)
-        self.vectors += vectors
-        self.width = width
-        self.used = True
+    def begin(self, shape: Shape) -> Tensor:
+        """Make room for one more call's moments and return it, [CELLS, vectors...]."""
+        if self.forward_pending or self.backward_pending:
+            self.buffer.drain()
+        if shape is not self.shape:
+            self.shape = shape
+            self.cells = torch.full(
+                (len(CELLS), *shape.vectors), ABSENT, dtype=shape.dtype, device=self.buffer.device
+            )
+            self.backward_cells = self.cells[BACKWARD:]
+        self.width = shape.width
+        self.vectors += self.cells[0].numel()
+        self.used = self.forward_pending = True
+        return self.cells
 
 
 class RowBuffer:
-    """Rows for (tap, call) pairs on one device; grows by chunks, is read and cleared once a recorded step."""
+    """Rows and their lines of sums on one device; read and cleared once a recorded step."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._chunks: list[Tensor] = []
-        self._rows: list[Row] = []
+        # Sums are kept in float64 wherever the device has it.
+        self.dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.rows: list[Row] = []
+        self._lines = torch.zeros(0, len(COLUMNS), dtype=self.dtype, device=device)
 
     def new_row(self) -> Row:
         """Return the next free row, which stays its caller's for good."""
-        index = len(self._rows) % _CHUNK
-        if index == 0:
-            dtype = torch.float32 if self.device.type == "mps" else torch.float64
-            self._chunks.append(torch.zeros(_CHUNK, len(COLUMNS), dtype=dtype, device=self.device))
-        row = Row(self._chunks[-1][index], self, len(self._rows))
-        self._rows.append(row)
-        return row
+        self.rows.append(Row(self, len(self.rows)))
+        return self.rows[-1]
+
+    def drain(self) -> None:
+        """Add all pending moments to their lines; on the device, without a copy to the host."""
+        groups: dict[tuple[Shape, bool], list[Row]] = defaultdict(list)
+        for row in self.rows:
+            if (row.forward_pending or row.backward_pending) and row.shape is not None:
+                groups[row.shape, row.forward_pending].append(row)
+        if len(self.rows) > len(self._lines):
+            more = torch.zeros(len(self.rows), len(COLUMNS), dtype=self.dtype, device=self.device)
+            more[: len(self._lines)] = self._lines
+            self._lines = more
+        with torch.no_grad():
+            for (shape, forward), rows in groups.items():
+                self._drain_group(shape, forward, rows)
+
+    def _drain_group(self, shape: Shape, forward: bool, rows: list[Row]) -> None:
+        cells = torch.stack([row.cells for row in rows]).to(self.dtype).flatten(2)
+        added, absmax = sums(
+            cells, shape.width, shape.eps,
+            centered=shape.centered, scaled=shape.scaled, given=shape.given, backward=shape.backward,
+        )  # fmt: skip
+        if not forward:
+            added[:, : SUMS.index("vectors_grad_output")] = 0
+        indices = torch.tensor([row.index for row in rows], device=self.device)
+        lines = self._lines[indices]
+        lines[:, :-1] += added
+        lines[:, -1] = torch.maximum(lines[:, -1], absmax)
+        self._lines[indices] = lines
+        for row in rows:
+            if shape.backward:
+                row.backward_cells.fill_(ABSENT)
+            row.forward_pending = row.backward_pending = False
 
     def pull(self) -> np.ndarray:
-        """Copy all lines to the host, [rows, columns], and set them to zero. The only copy of a step."""
-        if not self._chunks:
-            return np.zeros((0, len(COLUMNS)))
-        together = torch.cat(self._chunks) if len(self._chunks) > 1 else self._chunks[0].clone()
-        torch._foreach_zero_(self._chunks)
-        return together.cpu().double().numpy()
+        """Copy all lines to the host, [rows, COLUMNS], and set them to zero. The only copy of a step."""
+        self.drain()
+        lines = self._lines.cpu().double().numpy().copy()
+        self._lines.zero_()
+        return lines
 
     def clear_counts(self) -> None:
         """Forget the host-side counts of the step."""
-        for row in self._rows:
+        for row in self.rows:
             row.vectors = row.width = 0
             row.used = False

@@ -154,7 +154,9 @@ def _patterns(model: nn.Module, watch: tuple[str, ...]) -> list[re.Pattern[str]]
         try:
             pattern = re.compile(entry)
         except re.error as error:
-            raise GradlensError(f"watch takes {', '.join(WATCH)} or regular expressions; {entry!r}: {error}.") from error
+            raise GradlensError(
+                f"watch takes {', '.join(WATCH)} or regular expressions; {entry!r}: {error}."
+            ) from error
         if not any(pattern.search(path) for path in paths):
             raise GradlensError(
                 f"watch must match something; no module's path matches {entry!r}. "

@@ -1,133 +1,146 @@
-"""Numbers about tensors: pure functions, additive sums out. Nothing here copies to the host or keeps a tensor.
+"""Numbers about tensors: per-vector moments in the hooks, additive sums of them at the end of backward.
 
-Index legend: a tensor is seen as [vectors..., entries...], ``dims`` being the entry dimensions, H their product;
-N the number of vectors. Per-vector results have shape [N]. Every function leaves out whole vectors that hold a
-NaN or an infinity, and says how many it kept. Half-precision tensors are raised to float32 first.
+Index legend: a tensor is seen as [vectors..., entries...], ``dims`` being the entry dimensions, H their product, N the
+number of vectors, S a number of calls of equal shape. The hooks make one pass a moment over the tensor and keep N
+numbers of each (CELLS); ``sums`` turns the moments of many calls into sums over vectors, in float64, in one go. Whole
+vectors that hold a NaN or an infinity are left out, and counted. Nothing here copies to the host.
 """
 
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-#: The order of each function's sums: the stored columns of the recording.
+#: Per-vector moments of one call. ``norm`` is of the deviations from the mean where the norm subtracts it.
+CELLS = (
+    "mean",
+    "norm",
+    "high",
+    "low",
+    "given_inv_sigma",
+    "g_mean",
+    "g_norm",
+    "grad_output_norm",
+    "grad_input_mean",
+    "grad_input_norm",
+)
+_MEAN, _NORM, _HIGH, _LOW, _GIVEN, _G_MEAN, _G_NORM, _OUT_NORM, _IN_MEAN, _IN_NORM = range(len(CELLS))
+#: First of the backward cells, and what fills them until a gradient arrives (norms are never negative).
+BACKWARD, ABSENT = _G_MEAN, -1.0
+
+#: The sums of one call, over its vectors. The recording's variances follow from them on the host.
 FORWARD_SUMS = ("n_input", "inv_sigma", "total", "squares")
 GRAD_OUTPUT_SUMS = (
+    "vectors_grad_output",
     "n_grad_output",
     "energy_grad_output",
     "energy_g",
     "energy_mean",
     "mean2_detached",
-    "var_detached",
+    "energy_detached",
 )
-GRAD_INPUT_SUMS = ("n_grad_input", "energy_grad_input", "energy_kept", "mean2_actual", "var_actual")
+GRAD_INPUT_SUMS = ("vectors_grad_input", "n_grad_input", "energy_grad_input", "energy_kept", "mean2_actual")
+SUMS = (*FORWARD_SUMS, *GRAD_OUTPUT_SUMS, *GRAD_INPUT_SUMS)
 
 
 def raised(x: Tensor) -> Tensor:
-    """Return x detached, in float32 or better."""
+    """Return x detached, in float32 or better: a float16 square overflows at 256."""
     x = x.detach()
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def finite_sums(columns: list[Tensor]) -> Tensor:
-    """Sum per-vector columns over the vectors where all of them are finite.
+def write_input(x: Tensor, dims: tuple[int, ...], centered: bool, cells: Tensor) -> None:
+    """Take the moments of a norm's input, or of any activation.
 
     Args:
-        columns: K tensors of shape [N].
-
-    Returns:
-        [1 + K] in float64 (float32 where the device has none): the number of vectors kept, then the sums.
-    """
-    stacked = torch.stack([torch.ones_like(columns[0]), *columns])
-    kept = torch.where(torch.isfinite(stacked).all(0), stacked, 0.0)
-    return kept.sum(1, dtype=torch.float32 if kept.device.type == "mps" else torch.float64)
-
-
-def width_of(view: Tensor, dims: tuple[int, ...]) -> int:
-    """Return H, the product of the entry dimensions."""
-    width = 1
-    for dim in dims:
-        width *= view.shape[dim]
-    return width
-
-
-def input_moments(
-    x: Tensor, dims: tuple[int, ...], eps: float, *, centered: bool, scaled: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, mean square and 1/σ of every vector, as the norm computes them.
-
-    Args:
-        x: the norm's input [vectors..., entries...], float32 or float64.
+        x: [vectors..., entries...], float32 or float64.
         dims: the entry dimensions.
-        eps: added to the variance (centered) or mean square (not), inside the root.
-        centered: whether the norm subtracts the mean.
-        scaled: whether it divides by σ; if not, σ is 1.
-
-    Returns:
-        mean, mean square, 1/σ, each [N].
+        centered: whether the norm subtracts the mean; then the deviations from it are measured, in a second pass, for
+            E[x²] − E[x]² would lose the variance of vectors far from zero.
+        cells: [CELLS, vectors...], written in place.
     """
-    mean = x.mean(dims, keepdim=True)
-    # Two passes: E[x²] − E[x]² would lose the variance of vectors far from zero.
-    deviations = x - mean if centered else x
-    square = vector_norm(deviations, dim=dims).flatten().square() / width_of(x, dims)
-    inv_sigma = torch.rsqrt(square + eps) if scaled else torch.ones_like(square)
-    mean = mean.flatten()
-    return mean, square + mean * mean if centered else square, inv_sigma
+    torch.mean(x, dims, out=cells[_MEAN])
+    torch.amax(x, dims, out=cells[_HIGH])
+    torch.amin(x, dims, out=cells[_LOW])
+    deviations = x - _unsqueezed(cells[_MEAN], dims, x.dim()) if centered else x
+    vector_norm(deviations, dim=dims, out=cells[_NORM])
 
 
-def forward_sums(
-    x: Tensor, dims: tuple[int, ...], mean: Tensor, square: Tensor, inv_sigma: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Sums of an input (or any activation) from its per-vector moments [N], and its largest entry.
-
-    Returns:
-        [4] in the order of FORWARD_SUMS, and max |x| as a scalar; both over finite vectors.
-    """
-    trailing = dims == tuple(range(-len(dims), 0))
-    # One pass over x where the entries are its last dimensions, as in every token-wise norm.
-    low, high = torch.aminmax(x.flatten(-len(dims)), dim=-1) if trailing else (x.amin(dims), x.amax(dims))
-    largest = torch.maximum(-low, high)
-    width = width_of(x, dims)
-    sums = finite_sums([inv_sigma, mean * width, square * width])
-    return sums, torch.where(torch.isfinite(largest), largest, 0.0).amax().to(sums.dtype)
-
-
-def grad_output_sums(
-    grad_output: Tensor, gain: Tensor | None, inv_sigma: Tensor, dims: tuple[int, ...]
-) -> Tensor:
-    """Sums of what arrives at a norm (Xu et al. 2019, Theorem 1; symbols of ``recording.schema``).
+def write_grad_output(grad_output: Tensor, gain: Tensor | None, dims: tuple[int, ...], cells: Tensor) -> None:
+    """Take the moments of what arrives at a norm.
 
     Args:
         grad_output: dL/d(output) [vectors..., entries...].
         gain: γ, broadcastable to it, or None.
-        inv_sigma: 1/σ [N].
         dims: the entry dimensions.
-
-    Returns:
-        [6], in the order of GRAD_OUTPUT_SUMS.
+        cells: [CELLS, vectors...], written in place.
     """
     g = grad_output if gain is None else grad_output * gain
-    mean = g.mean(dims).flatten()
-    energy = vector_norm(g, dim=dims).flatten().square()
-    arrived = energy if gain is None else vector_norm(grad_output, dim=dims).flatten().square()
-    mean2, width = mean * mean, width_of(g, dims)
-    scale2 = inv_sigma * inv_sigma
-    variance = energy / width - mean2
-    return finite_sums([arrived, energy, mean2 * width, mean2 * scale2, variance * scale2])
+    torch.mean(g, dims, out=cells[_G_MEAN])
+    vector_norm(g, dim=dims, out=cells[_G_NORM])
+    if gain is None:
+        cells[_OUT_NORM].copy_(cells[_G_NORM])
+    else:
+        vector_norm(grad_output, dim=dims, out=cells[_OUT_NORM])
 
 
-def grad_input_sums(grad_input: Tensor, inv_sigma: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Sums of what a norm sends back through itself.
+def write_grad_input(grad_input: Tensor, dims: tuple[int, ...], cells: Tensor) -> None:
+    """Take the moments of dL/d(input) through one module only; arguments as above."""
+    torch.mean(grad_input, dims, out=cells[_IN_MEAN])
+    vector_norm(grad_input, dim=dims, out=cells[_IN_NORM])
+
+
+def _unsqueezed(x: Tensor, dims: tuple[int, ...], ndim: int) -> Tensor:
+    """Give a reduced tensor its reduced dimensions back, with length one."""
+    for dim in sorted(dim % ndim for dim in dims):
+        x = x.unsqueeze(dim)
+    return x
+
+
+#: Where Σ ḡ² stands among the totals, before the counts are put in.
+_ENERGY_MEAN = len(FORWARD_SUMS) + GRAD_OUTPUT_SUMS[2:].index("energy_mean")
+
+
+def sums(
+    cells: Tensor, width: int, eps: float, *, centered: bool, scaled: bool, given: bool, backward: bool
+) -> tuple[Tensor, Tensor]:
+    """Sum the moments of S calls over their vectors (Xu et al. 2019, Theorem 1; symbols of ``recording.schema``).
 
     Args:
-        grad_input: dL/d(input) through this module only [vectors..., entries...].
-        inv_sigma: 1/σ [N].
-        dims: the entry dimensions.
+        cells: [S, CELLS, N], float64 where the device has it.
+        width: H.
+        eps: added to the variance (centered) or mean square (not), inside the root.
+        centered: whether ``norm`` is of the deviations from the mean.
+        scaled: whether the norm divides by σ; if not, σ is 1.
+        given: whether 1/σ was given (running statistics) instead of following from the input.
+        backward: whether there are gradients at all.
 
     Returns:
-        [5], in the order of GRAD_INPUT_SUMS.
+        [S, SUMS] and the largest |entry| of each input [S].
     """
-    mean = grad_input.mean(dims).flatten()
-    energy = vector_norm(grad_input, dim=dims).flatten().square()
-    mean2 = mean * mean
-    variance = energy / width_of(grad_input, dims) - mean2
-    return finite_sums([energy, energy / (inv_sigma * inv_sigma), mean2, variance])
+    mean, norm, high, low, given_inv_sigma, g_mean, g_norm, out_norm, in_mean, in_norm = cells.unbind(1)
+    square = norm.square() / width
+    if given:
+        inv_sigma = given_inv_sigma
+    else:
+        inv_sigma = torch.rsqrt(square + eps) if scaled else torch.ones_like(square)
+    if centered:
+        square = torch.addcmul(square, mean, mean)
+    plain = [torch.ones_like(mean), inv_sigma, mean, square]
+    to_square = [out_norm, g_norm, g_mean, g_mean * inv_sigma, g_norm * inv_sigma]
+    to_square += [in_norm, in_norm / inv_sigma, in_mean]
+    stacked = torch.stack(plain + to_square if backward else plain, dim=1)
+    stacked[:, len(plain) :].square_()
+    # A sum times zero is zero exactly if every term is finite; many times cheaper than isfinite.
+    broken = stacked.sum(1) * 0 != 0
+    totals = stacked.masked_fill_(broken.unsqueeze(1), 0.0).sum(2)
+    totals[:, 2:4] *= width
+    absmax = torch.maximum(high, -low).masked_fill_(broken, 0.0).amax(1)
+    if not backward:
+        return torch.nn.functional.pad(totals, (0, len(SUMS) - len(FORWARD_SUMS))), absmax
+    totals[:, _ENERGY_MEAN] *= width
+    # A gradient arrives for all vectors of a call or for none.
+    arrived, returned = ((norms[:, :1] != ABSENT).to(cells.dtype) for norms in (g_norm, in_norm))
+    counts = torch.cat([totals.new_full((len(totals), 1), cells.shape[2]), totals[:, :1]], dim=1)
+    forward, grad_output, grad_input = totals.split([4, 5, 3], dim=1)
+    parts = [forward, arrived * counts, arrived * grad_output, returned * counts, returned * grad_input]
+    return torch.cat(parts, dim=1), absmax

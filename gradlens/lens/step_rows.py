@@ -46,7 +46,9 @@ def step_tables(
     if norms:
         tables["norms"] = _norms(step, norms, _lines(values, [r for _, _, r in norms]), scale)
     if activations:
-        tables["activations"] = _activations(step, activations, _lines(values, [r for _, _, r, _ in activations]))
+        tables["activations"] = _activations(
+            step, activations, _lines(values, [r for _, _, r, _ in activations])
+        )
     if parameters is not None and parameters.names:
         tables["params"] = _params(step, parameters, scale)
     for buffer in buffers:
@@ -74,6 +76,8 @@ def _norms(step: int, rows: list[tuple[Tap, int, Row]], lines: np.ndarray, scale
     columns["width"] = np.array([row.width for _, _, row in rows])
     columns["vectors"] = np.array([row.vectors for _, _, row in rows])
     columns |= {name: np.ascontiguousarray(lines[:, _INDEX[name]]) for name in _NORM_SUMS}
+    columns["var_detached"] = lines[:, _INDEX["energy_detached"]] / columns["width"] - columns["mean2_detached"]
+    columns["var_actual"] = columns["energy_grad_input"] / columns["width"] - columns["mean2_actual"]
     recenters = np.array([row.recenters for _, _, row in rows])
     columns["energy_recentering"] = np.where(recenters, columns["energy_mean"], 0.0)
     if scale != 1.0:

@@ -3,7 +3,7 @@
 A forward pre-hook hands the module an alias of its input (``x.view_as(x)``) and hooks the alias' gradient: that is
 the gradient through this module only, never the sum with a skip path. A forward hook hooks the output tensor. Both
 see the right tensors before in-place operations, for keyword inputs, for composite norms and inside torch.compile.
-Each hook adds sums to its row: no copy to the host, no list, no branch on a value, no tensor kept but one 1/σ a vector.
+Each hook writes a few numbers a vector into its row: no copy to the host, no branch on a value, no activation kept.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gradlens.lens import statistics
-from gradlens.lens.rows import Row, RowBuffer
+from gradlens.lens.rows import Row, RowBuffer, Shape
 from gradlens.lens.sites import Site
 
 
@@ -28,6 +28,11 @@ class Switch:
         self.rank = 0
         self.buffers: dict[torch.device, RowBuffer] = {}
         self.unsupported: dict[str, str] = {}
+
+    def drain(self) -> None:
+        """Turn all pending moments into sums."""
+        for buffer in self.buffers.values():
+            buffer.drain()
 
     def buffer(self, device: torch.device) -> RowBuffer:
         """Return the device's row buffer, made on first use."""
@@ -52,6 +57,27 @@ def first_tensor(value: Any) -> Tensor | None:
     if isinstance(value, tuple | list):
         return next((found for found in map(first_tensor, value) if found is not None), None)
     return None
+
+
+class Hook:
+    """A hook as it is registered on a module: saved or copied with the module, it turns into one that does nothing."""
+
+    def __init__(self, run: Callable[..., Any]) -> None:
+        self.run = run
+
+    def __call__(self, *args: Any) -> Any:
+        return self.run(*args)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[()]]:
+        return _inert_hook, ()
+
+
+def _inert_hook() -> Callable[..., None]:
+    return _do_nothing
+
+
+def _do_nothing(*args: Any) -> None:
+    """Stand where a lens' hook was when the module was saved or copied."""
 
 
 class Tap(ABC):
@@ -93,9 +119,9 @@ class NormTap(Tap):
         self.kind = site.norm
         #: Between the module's two hooks: what its own body calls is seen already.
         self.inside = False
-        self._now: tuple[Row, Tensor] | None = None
+        self._now: Row | None = None
         #: Calls that ran without a graph: a reentrant checkpoint runs them again in backward, last first.
-        self._without_graph: list[tuple[Row, Tensor]] = []
+        self._without_graph: list[Row] = []
 
     def new_call(self) -> None:
         """Start counting calls again, for a further step or micro-batch."""
@@ -106,8 +132,8 @@ class NormTap(Tap):
         """Register the hooks and return their handles."""
         module = self.site.module
         return [
-            module.register_forward_pre_hook(self.before, with_kwargs=True),
-            module.register_forward_hook(self.after),
+            module.register_forward_pre_hook(Hook(self.before), with_kwargs=True),
+            module.register_forward_hook(Hook(self.after)),
         ]
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -120,68 +146,72 @@ class NormTap(Tap):
             self.switch.unsupported[self.site.path] = f"its input is a {type(x).__name__}, not a tensor"
             return None
         if in_backward():
-            # A checkpoint's second pass: forward sums are in, and where the first pass had a graph its hooks are armed.
+            # A checkpoint's second pass: its input is measured, and where the first pass had a graph it is hooked.
             if not self._without_graph:
                 return None
-            row, inv_sigma = self._without_graph.pop()
+            row = self._without_graph.pop()
         else:
             row = self.row(x)
-            inv_sigma = self._measure_input(module, x, row)
+            self._measure_input(module, x, row)
         if not torch.is_grad_enabled():
-            self._without_graph.append((row, inv_sigma))
+            self._without_graph.append(row)
             return None
-        self._now = (row, inv_sigma)
+        self._now = row
         if not x.requires_grad:
             return None
         alias = x.view_as(x)
-        alias.register_hook(partial(self._grad_input, row, inv_sigma, module))
+        alias.register_hook(partial(self._grad_input, row, module))
         if args:
             return (alias, *args[1:]), kwargs
         return args, {**kwargs, next(iter(kwargs)): alias}
 
-    def _measure_input(self, module: nn.Module, x: Tensor, row: Row) -> Tensor:
-        """Add the forward sums; return 1/σ, the one thing the backward hooks need."""
+    def _measure_input(self, module: nn.Module, x: Tensor, row: Row) -> None:
         kind = self.kind
         view, dims = kind.vectors(module, statistics.raised(x))
-        eps = kind.eps(module, x.dtype)
-        mean, square, inv_sigma = statistics.input_moments(
-            view, dims, eps, centered=kind.centered, scaled=kind.scaled
-        )
         running = kind.running(module)
-        if running is not None:
-            inv_sigma = _running_inv_sigma(running[1], inv_sigma, eps)
-        sums, absmax = statistics.forward_sums(view, dims, mean, square, inv_sigma)
-        row.add_forward(sums, absmax, mean.numel(), statistics.width_of(view, dims))
+        seen = (x.shape, x.dtype, running is not None)
+        shape = row.shape
+        if shape is None or row.seen != seen:
+            eps = kind.eps(module, x.dtype)
+            sizes = _sizes(view, dims)
+            shape = Shape(*sizes, view.dtype, eps, kind.centered, kind.scaled, running is not None, backward=True)
+            row.seen = seen
+        cells = row.begin(shape)
+        statistics.write_input(view, dims, kind.centered, cells)
         row.recenters = kind.mean_gradient and running is None
-        return inv_sigma
+        if running is not None:
+            # [channels], broadcast over samples where every sample's channel is a vector of its own.
+            cells[statistics.CELLS.index("given_inv_sigma")].copy_(
+                torch.rsqrt(running[1].detach() + shape.eps)
+            )
 
     def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Hook the gradient of the output."""
         self.inside = False
         if self._now is None:
             return
-        row, inv_sigma = self._now
-        self._now = None
+        row, self._now = self._now, None
         y = first_tensor(output)
         if y is None:
-            self.switch.unsupported[self.site.path] = f"its output is a {type(output).__name__} without a tensor"
+            self.switch.unsupported[self.site.path] = (
+                f"its output is a {type(output).__name__} without a tensor"
+            )
         elif y.requires_grad:
-            y.register_hook(partial(self._grad_output, row, inv_sigma, module))
+            y.register_hook(partial(self._grad_output, row, module))
 
-    def _grad_output(self, row: Row, inv_sigma: Tensor, module: nn.Module, grad: Tensor) -> None:
+    def _grad_output(self, row: Row, module: nn.Module, grad: Tensor) -> None:
         view, dims = self.kind.vectors(module, statistics.raised(grad))
-        gain = self.kind.gain(module, grad.dim())
-        row.grad_output.add_(statistics.grad_output_sums(view, gain, inv_sigma, dims))
-        row.vectors_grad_output.add_(inv_sigma.numel())
+        statistics.write_grad_output(view, self.kind.gain(module, grad.dim()), dims, row.cells)
+        row.backward_pending = True
 
-    def _grad_input(self, row: Row, inv_sigma: Tensor, module: nn.Module, grad: Tensor) -> None:
+    def _grad_input(self, row: Row, module: nn.Module, grad: Tensor) -> None:
         view, dims = self.kind.vectors(module, statistics.raised(grad))
-        row.grad_input.add_(statistics.grad_input_sums(view, inv_sigma, dims))
-        row.vectors_grad_input.add_(inv_sigma.numel())
+        statistics.write_grad_input(view, dims, row.cells)
+        row.backward_pending = True
 
 
 class ActivationTap(Tap):
-    """Forward sums of a block's (or watched module's) output, and of the first block's input."""
+    """Moments of a block's (or watched module's) output, and of the first block's input."""
 
     def __init__(self, site: Site, switch: Switch, tensor: str) -> None:
         super().__init__(site, switch)
@@ -191,8 +221,8 @@ class ActivationTap(Tap):
         """Register the hook and return its handle."""
         module = self.site.module
         if self.tensor == "input":
-            return [module.register_forward_pre_hook(self._before, with_kwargs=True)]
-        return [module.register_forward_hook(self._after)]
+            return [module.register_forward_pre_hook(Hook(self._before), with_kwargs=True)]
+        return [module.register_forward_hook(Hook(self._after))]
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._measure(args or tuple(kwargs.values()))
@@ -208,29 +238,48 @@ class ActivationTap(Tap):
             self.switch.unsupported[self.site.path] = f"its {self.tensor} holds no floating tensor"
             return
         row = self.row(x)
-        x, dims = statistics.raised(x), (-1,)
-        mean, square, ones = statistics.input_moments(x, dims, 0.0, centered=False, scaled=False)
-        row.add_forward(*statistics.forward_sums(x, dims, mean, square, ones), mean.numel(), x.shape[-1])
+        x = statistics.raised(x)
+        seen = (x.shape, x.dtype, False)
+        shape = row.shape
+        if shape is None or row.seen != seen:
+            sizes = _sizes(x, (-1,))
+            shape = Shape(*sizes, x.dtype, eps=0.0, centered=False, scaled=False, given=False, backward=False)
+            row.seen = seen
+        statistics.write_input(x, (-1,), False, row.begin(shape))
 
 
 class RootTap:
     """Tells the lens when a forward pass begins and when the backward pass of its outputs has truly ended."""
 
-    def __init__(self, on_forward: Callable[[], None], on_backward_end: Callable[[], None], switch: Switch) -> None:
+    def __init__(
+        self, on_forward: Callable[[], None], on_backward_end: Callable[[], None], switch: Switch
+    ) -> None:
         self.on_forward = on_forward
         self.on_backward_end = on_backward_end
         self.switch = switch
         self._armed_for = -1
+        self._suspended = False
 
     def handles(self, model: nn.Module) -> list[RemovableHandle]:
         """Register the hooks and return their handles."""
-        return [model.register_forward_pre_hook(self._before), model.register_forward_hook(self._after)]
+        return [
+            model.register_forward_pre_hook(Hook(self._before)),
+            model.register_forward_hook(Hook(self._after), always_call=True),
+        ]
 
     def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if not in_backward():
+        if in_backward():
+            return
+        if not torch.is_grad_enabled():
+            # An evaluation: it belongs to no training step, and must not close one.
+            self._suspended, self.switch.recording = self.switch.recording, False
+        else:
             self.on_forward()
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self._suspended:
+            self._suspended, self.switch.recording = False, True
+            return
         if not self.switch.recording:
             return
         for leaf in torch.utils._pytree.tree_leaves(output):
@@ -249,10 +298,13 @@ def _queue(callback: Callable[[], None]) -> None:
     torch.autograd.Variable._execution_engine.queue_callback(callback)  # type: ignore[attr-defined]
 
 
-def _running_inv_sigma(running_var: Tensor, like: Tensor, eps: float) -> Tensor:
-    """1/σ of every vector [N] from running variances [C]: N is C for batch norms, samples × C for instance norms."""
-    per_channel = torch.rsqrt(running_var.detach().to(like.dtype) + eps)
-    return per_channel.repeat(like.numel() // per_channel.numel())
+def _sizes(view: Tensor, dims: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    """Return the sizes of the vector dimensions, and H."""
+    entries = [dim % view.dim() for dim in dims]
+    width = 1
+    for dim in entries:
+        width *= view.shape[dim]
+    return tuple(size for dim, size in enumerate(view.shape) if dim not in entries), width
 
 
 def taps_of(site: Site, switch: Switch) -> list[Tap]:

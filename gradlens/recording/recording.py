@@ -47,7 +47,9 @@ class Recording:
         """
         unknown = set(tables) - set(PUBLIC)
         if unknown:
-            raise TypeError(f"a recording has the tables {', '.join(PUBLIC)}; got {', '.join(sorted(unknown))}")
+            raise TypeError(
+                f"a recording has the tables {', '.join(PUBLIC)}; got {', '.join(sorted(unknown))}"
+            )
         public = {}
         for name, frame in tables.items():
             wanted = names(PUBLIC[name])

@@ -12,6 +12,7 @@ whole batch and stops at a torn one. An attempt that starts at step s replaces a
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import shutil
@@ -37,7 +38,8 @@ _EXTRA = pa.field("extra", pa.map_(pa.string(), pa.float64()))
 def arrow_schema(table: str) -> pa.Schema:
     """Return the Arrow schema of a stored table, each field with its meaning."""
     fields = [
-        pa.field(c.name, _ARROW[c.dtype], metadata={"meaning": c.meaning, "unit": c.unit}) for c in STORED[table]
+        pa.field(c.name, _ARROW[c.dtype], metadata={"meaning": c.meaning, "unit": c.unit})
+        for c in STORED[table]
     ]
     return pa.schema(fields + ([_EXTRA] if table == "steps" else []))
 
@@ -142,7 +144,7 @@ class RunWriter:
         if self._failed is None:
             schema = arrow_schema(table) if table not in _SCHEMAS else _SCHEMAS[table]
             _SCHEMAS[table] = schema
-            arrays = [pa.array(columns[f.name], type=f.type, from_pandas=True) for f in schema]
+            arrays = [_array(columns[f.name], f.type) for f in schema]
             try:
                 self._file(table, schema).write(pa.RecordBatch.from_arrays(arrays, schema=schema).serialize())
                 return
@@ -175,6 +177,18 @@ class RunWriter:
 
 
 _SCHEMAS: dict[str, pa.Schema] = {}
+
+
+@functools.lru_cache(maxsize=256)
+def _strings(values: tuple[str | None, ...]) -> pa.Array:
+    """Names repeat from step to step; making them anew would be most of the cost of a write."""
+    return pa.array(values, type=pa.string())
+
+
+def _array(values: Any, dtype: pa.DataType) -> pa.Array:
+    if dtype == pa.string():
+        return _strings(tuple(None if pd.isna(value) else value for value in values))
+    return pa.array(values, type=dtype, from_pandas=True)
 
 
 def _claim(folder: Path) -> IO[str]:
@@ -221,7 +235,9 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 def expand_extra(frame: pd.DataFrame) -> pd.DataFrame:
     """Turn the map of user scalars into columns."""
-    extra = pd.DataFrame([dict(pairs or ()) for pairs in frame.pop("extra")], index=frame.index, dtype="float64")
+    extra = pd.DataFrame(
+        [dict(pairs or ()) for pairs in frame.pop("extra")], index=frame.index, dtype="float64"
+    )
     return pd.concat([frame, extra], axis=1)
 
 
@@ -269,7 +285,9 @@ def read_stored(folder: Path, table: str) -> pd.DataFrame | None:
             ) from error
         missing = [c.name for c in STORED[table] if c.name not in frame]
         if missing:
-            raise RecordingError(f"{path} must hold the column {missing[0]!r}; it does not: it is not a gradlens table.")
+            raise RecordingError(
+                f"{path} must hold the column {missing[0]!r}; it does not: it is not a gradlens table."
+            )
         return frame
     segments = _read_segments(folder, table)
     if segments is None:
@@ -288,7 +306,9 @@ def compact(folder: Path) -> None:
         result = result.cast(pa.schema([described.get(f.name, f) for f in result.schema]))
         temporary = folder / f"{table}.parquet.tmp"
         try:
-            pq.write_table(result.replace_schema_metadata({"gradlens.schema": str(SCHEMA_VERSION)}), temporary)
+            pq.write_table(
+                result.replace_schema_metadata({"gradlens.schema": str(SCHEMA_VERSION)}), temporary
+            )
             os.replace(temporary, folder / f"{table}.parquet")
         except OSError as error:
             temporary.unlink(missing_ok=True)

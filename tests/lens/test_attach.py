@@ -1,0 +1,380 @@
+"""What attaching promises: the model is left as it was, counts are right, nothing is missed in silence."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+import gradlens
+from gradlens import GradlensError
+from gradlens.models.transformer import Transformer
+from gradlens.norms import NORMS
+
+SIZE = {"vocab": 32, "width": 16, "blocks": 2, "heads": 2, "max_length": 12}
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, x):
+        return x + self.linear(self.norm(x))
+
+
+def stack(width: int = 16, blocks: int = 3) -> nn.Module:
+    return nn.Sequential(nn.Linear(width, width), nn.Sequential(*[Block(width) for _ in range(blocks)]), nn.LayerNorm(width))
+
+
+def train(model, steps=4, lens=None, optimizer=None, **kwargs):
+    """A plain training loop; returns the losses."""
+    generator = torch.Generator().manual_seed(1)
+    optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = model(torch.randn(4, 5, 16, generator=generator)).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        if lens is not None:
+            lens.step(loss=loss, **kwargs)
+    return losses
+
+
+def hooks(model: nn.Module) -> int:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder", "encoder-decoder"])
+@pytest.mark.parametrize("variant", [f"{place}/{norm}" for place in ("pre-ln", "post-ln") for norm in NORMS])
+def test_losses_and_weights_are_bit_equal_with_and_without_the_lens(variant, kind, tmp_path):
+    def run(attached: bool):
+        torch.manual_seed(3)
+        model = Transformer(variant, kind=kind, dropout=0.1, **SIZE)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        lens = gradlens.attach(model, out=tmp_path / "run") if attached else None
+        losses = []
+        for step in range(4):
+            tokens = torch.randint(0, 32, (3, 12), generator=torch.Generator().manual_seed(step))
+            optimizer.zero_grad()
+            logits = model(tokens, tokens) if kind == "encoder-decoder" else model(tokens)
+            loss = nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten())
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            if lens:
+                lens.step(loss=loss)
+        if lens:
+            lens.detach()
+        return losses, [p.detach().clone() for p in model.parameters()]
+
+    (losses, weights), (losses_seen, weights_seen) = run(False), run(True)
+    assert losses == losses_seen
+    assert all(torch.equal(a, b) for a, b in zip(weights, weights_seen, strict=True))
+
+
+def test_after_detach_no_hook_is_left_and_the_model_pickles():
+    model = stack()
+    keys = list(model.state_dict())
+    with gradlens.attach(model) as lens:
+        train(model, lens=lens)
+        assert hooks(model) > 0
+        assert list(model.state_dict()) == keys
+    assert hooks(model) == 0
+    assert not any(p._backward_hooks for p in model.parameters())
+    assert hooks(pickle.loads(pickle.dumps(model))) == 0
+    lens.detach()  # once more does nothing
+
+
+def test_after_an_exception_inside_the_with_no_hook_is_left_and_earlier_steps_are_kept(tmp_path):
+    model = stack()
+    with pytest.raises(ZeroDivisionError), gradlens.attach(model, out=tmp_path / "run") as lens:
+        train(model, steps=3, lens=lens)
+        raise ZeroDivisionError
+    assert hooks(model) == 0
+    pickle.dumps(model)
+    recording = gradlens.load(tmp_path / "run")
+    assert recording.steps["step"].tolist() == [0, 1, 2]
+    assert recording.meta["status"] == "interrupted"
+
+
+def test_a_model_can_be_saved_and_copied_while_attached():
+    model = stack()
+    with gradlens.attach(model) as lens:
+        train(model, steps=2, lens=lens)
+        buffer = io.BytesIO()
+        torch.save(model, buffer)
+        clone = copy.deepcopy(model)
+        train(clone, steps=1)
+        train(model, steps=1, lens=lens)
+    assert len(lens.recording.steps) == 3
+    assert lens.recording.norms.groupby("step").size().tolist() == [4, 4, 4]
+    buffer.seek(0)
+    train(torch.load(buffer, weights_only=False), steps=1)
+
+
+def test_every_n_records_every_nth_step():
+    model = stack()
+    with gradlens.attach(model, every=3) as lens:
+        train(model, steps=8, lens=lens)
+    for table in ("steps", "norms", "params", "activations"):
+        assert sorted(set(lens.recording.table(table)["step"])) == [0, 3, 6]
+
+
+def test_steps_are_counted_by_the_optimizer_without_a_line_in_the_loop():
+    model = stack()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.25)
+    with gradlens.attach(model, optimizer=optimizer) as lens:
+        train(model, steps=4, optimizer=optimizer)
+    steps = lens.recording.steps
+    assert steps["step"].tolist() == [0, 1, 2, 3]
+    assert steps["lr"].tolist() == [0.25] * 4
+    assert lens.recording.norms.groupby("step").size().tolist() == [4] * 4
+
+
+def test_step_after_the_optimizer_adds_its_numbers_and_counts_once():
+    model = stack()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.25)
+    with gradlens.attach(model, optimizer=optimizer) as lens:
+        losses = train(model, steps=3, lens=lens, optimizer=optimizer, accuracy=0.5)
+    steps = lens.recording.steps
+    assert steps["loss"].tolist() == losses
+    assert steps["accuracy"].tolist() == [0.5] * 3
+
+
+def test_parameter_gradients_are_those_of_backward_before_clipping():
+    torch.manual_seed(0)
+    model = stack()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with gradlens.attach(model, optimizer=optimizer, watch=("norms", "params", "updates")) as lens:
+        model(torch.randn(4, 5, 16)).square().sum().backward()
+        expected = {n: (float(p.grad.norm()), float(p.grad.abs().max()), float(p.norm())) for n, p in model.named_parameters()}
+        total = float(nn.utils.clip_grad_norm_(model.parameters(), 0.5))
+        before = {n: p.detach().clone() for n, p in model.named_parameters()}
+        optimizer.step()
+        lens.step()
+    params = lens.recording.params.set_index("name")
+    for name, (norm, absmax, weight) in expected.items():
+        assert params.loc[name, "grad_norm"] == pytest.approx(norm, rel=1e-6)
+        assert params.loc[name, "grad_absmax"] == pytest.approx(absmax, rel=1e-6)
+        assert params.loc[name, "weight_norm"] == pytest.approx(weight, rel=1e-6)
+        change = float((dict(model.named_parameters())[name] - before[name]).norm())
+        assert params.loc[name, "update_norm"] == pytest.approx(change, rel=1e-5)
+    step = lens.recording.steps.iloc[0]
+    assert step["grad_norm"] == pytest.approx(total, rel=1e-6)
+    assert step["clip_coef"] == pytest.approx(0.5 / total, rel=1e-5)
+
+
+def test_micro_batches_of_unequal_size_merge_to_the_whole_batch():
+    torch.manual_seed(0)
+    model, x = stack().double(), torch.randn(7, 5, 16, dtype=torch.float64)
+
+    def record(parts):
+        with gradlens.attach(model) as lens:
+            model.zero_grad()
+            for part in parts:
+                model(part).square().sum().backward()
+            lens.step()
+        return lens.recording
+
+    whole, split = record([x]), record([x[:2], x[2:3], x[3:]])
+    assert split.norms["call"].tolist() == [0] * 4
+    for table in ("norms", "activations", "params"):
+        numbers = whole.table(table).select_dtypes("number")
+        assert numbers.to_numpy() == pytest.approx(split.table(table)[numbers.columns].to_numpy(), rel=1e-9, abs=1e-25, nan_ok=True)
+
+
+def test_a_module_called_twice_gets_a_row_a_call():
+    torch.manual_seed(0)
+    norm, first, second = nn.LayerNorm(8), torch.randn(3, 8), 5 * torch.randn(4, 8)
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = norm
+
+        def forward(self, a, b):
+            return self.norm(a).sum() + self.norm(b).square().sum()
+
+    with gradlens.attach(Twice()) as lens:
+        Twice.forward  # the class's own forward is untouched
+        model = Twice()
+    with gradlens.attach(model) as lens:
+        model(first.requires_grad_(), second.requires_grad_()).backward()
+        lens.step()
+    norms = lens.recording.norms
+    assert norms["call"].tolist() == [0, 1]
+    assert norms["vectors"].tolist() == [3, 4]
+    assert norms["inv_sigma"][1] == pytest.approx(norms["inv_sigma"][0] / 5, rel=0.5)
+
+
+def test_an_absent_gradient_is_missing_never_zero():
+    model = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8), nn.LayerNorm(8))
+    for parameter in model[1].parameters():
+        parameter.requires_grad_(False)
+    with gradlens.attach(model) as lens:
+        model(torch.randn(3, 8)).sum().backward()
+        lens.step()
+    recording, audit = lens.recording, lens.audit()
+    first = recording.norms.set_index("site").loc["0"]
+    assert first[["kept", "rescaling", "grad_input_norm", "var_actual"]].isna().all()
+    assert first[["recentering", "grad_output_norm"]].notna().all()
+    frozen = recording.params.set_index("name").loc["1.weight"]
+    assert frozen[["grad_norm", "grad_absmax"]].isna().all()
+    assert audit.without_grad_input == ("0",)
+
+
+def test_non_finite_vectors_are_counted_left_out_and_reported_with_their_place():
+    torch.manual_seed(0)
+    model = stack()
+    x = torch.randn(4, 5, 16)
+    with gradlens.attach(model) as lens:
+        model(x).square().sum().backward()
+        lens.step()
+        x[1, 2, 3] = float("nan")
+        model(x).square().sum().backward()
+        lens.step()
+        audit = lens.audit()
+    norms = lens.recording.norms
+    clean, broken = norms[norms["step"] == 0], norms[norms["step"] == 1]
+    assert (clean["nonfinite"] == 0).all()
+    assert (broken["nonfinite"] == 1).all()
+    assert broken.drop(columns=["recentering", "rescaling", "kept"]).notna().all(axis=None)
+    assert audit.nonfinite == "1.0.norm, step 1"
+    params = lens.recording.params
+    assert (params[params["step"] == 1]["nonfinite"] > 0).any()
+
+
+def test_half_precision_is_measured_in_float32():
+    torch.manual_seed(0)
+    norm = nn.LayerNorm(64).half()
+    x = (300 * torch.randn(8, 64)).half().requires_grad_()  # its square overflows float16
+    with gradlens.attach(norm) as lens:
+        norm(x).float().square().sum().backward()
+        lens.step()
+    activation = lens.recording.activations.iloc[0]
+    assert activation["rms"] == pytest.approx(float(x.detach().float().square().mean().sqrt()), rel=1e-5)
+    assert lens.recording.norms.iloc[0]["nonfinite"] == 0
+
+
+def test_watch_takes_regular_expressions_on_module_paths():
+    model = stack()
+    with gradlens.attach(model, watch=(r"1\.[02]\.linear", r"^2$")) as lens:
+        train(model, steps=1, lens=lens)
+    sites = lens.recording.sites
+    assert sites["site"].tolist() == ["1.0.linear", "1.2.linear", "2"]
+    assert sites["kind"].tolist() == ["module", "module", "norm"]
+
+
+def test_blocks_and_their_stacks_are_found():
+    sites = at_once(stack(blocks=3)).sites.set_index("site")
+    assert sites.loc["1.2", "kind"] == "block"
+    assert sites.loc["1.2.norm", "block"] == 2
+    assert sites.loc["2", "kind"] == "norm"
+    assert sites["block"].isna()["2"]
+
+
+def at_once(model: nn.Module) -> gradlens.Recording:
+    with gradlens.attach(model) as lens:
+        train(model, steps=1, lens=lens)
+    return lens.recording
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_torch_encoder_layers_are_placed_by_norm_first(norm_first):
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, norm_first=norm_first, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 2, norm=nn.LayerNorm(16), enable_nested_tensor=False)
+    sites = at_once(encoder).sites.set_index("site")
+    assert sites.loc["layers.0.norm1", "placement"] == ("pre_branch" if norm_first else "post_add")
+    assert sites.loc["norm", "placement"] == "final"
+
+
+def test_tied_weights_are_reported_once_with_all_their_names():
+    model = nn.Sequential(nn.Linear(16, 16, bias=False), nn.LayerNorm(16), nn.Linear(16, 16, bias=False))
+    model[2].weight = model[0].weight
+    with gradlens.attach(model) as lens:
+        train(model, steps=1, lens=lens)
+        assert lens.audit().tied == {"0.weight": ["2.weight"]}
+    assert lens.recording.params["name"].tolist() == ["0.weight", "1.weight", "1.bias"]
+
+
+def test_an_evaluation_between_steps_is_not_recorded():
+    model = stack()
+    with gradlens.attach(model) as lens:
+        for _ in range(2):
+            model(torch.randn(4, 5, 16)).square().mean().backward()
+            with torch.no_grad():
+                model(torch.randn(9, 5, 16))
+            lens.step()
+    assert lens.recording.norms["call"].max() == 0
+    assert set(lens.recording.norms["vectors"]) == {20}
+
+
+class Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(16), nn.Linear(16, 16)
+
+    def forward(self, x):
+        return nn.functional.layer_norm(self.linear(self.norm(x)), (16,), eps=1e-3)
+
+
+def test_functional_norms_are_named_by_the_audit_and_recorded_when_asked_for():
+    torch.manual_seed(0)
+    model = Functional()
+    original = nn.functional.layer_norm
+    with gradlens.attach(model) as lens:
+        train(model, steps=2, lens=lens)
+        assert lens.audit().functional == {"the model: F.layer_norm": 1}
+        assert any("functional=True" in problem for problem in lens.audit().problems())
+    assert nn.functional.layer_norm is original
+    with gradlens.attach(model, functional=True) as lens:
+        train(model, steps=2, lens=lens)
+    assert nn.functional.layer_norm is original
+    norms = lens.recording.norms
+    assert norms.groupby("site").size().to_dict() == {"norm": 2, "#layer_norm": 2}
+    rows = norms[norms["site"] == "#layer_norm"]
+    assert (rows["kept"] + rows["rescaling"] + rows["recentering"]).tolist() == pytest.approx([1, 1])
+    assert lens.recording.sites.set_index("site").loc["#layer_norm", "eps"] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: gradlens.attach("model"), "needs a torch.nn.Module; got str"),
+        (lambda: gradlens.attach(stack(), every=0), "every must be 1 or more; got 0"),
+        (lambda: gradlens.attach(stack(), watch=("nroms[",)), "regular expressions"),
+        (lambda: gradlens.attach(stack(), watch=("attention",)), "no module's path matches 'attention'"),
+        (lambda: gradlens.register_norm("x", axes=-1), "class derived from nn.Module"),
+        (lambda: gradlens.attach(stack()).step(seconds=1.0), "fills seconds itself"),
+    ],
+)
+def test_a_wrong_call_says_what_must_hold_and_what_was_got(call, message):
+    with pytest.raises(GradlensError, match=message):
+        call()
+
+
+def test_a_registered_class_is_recorded_over_its_axes():
+    class Scale(nn.Module):
+        """Divides by the root mean square over the first axis."""
+
+        eps = 1e-6
+
+        def forward(self, x):
+            return x * torch.rsqrt(x.square().mean(0, keepdim=True) + self.eps)
+
+    gradlens.register_norm(Scale, axes=0, centered=False)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 16), Scale())
+    with gradlens.attach(model) as lens:
+        model(torch.randn(32, 16)).pow(3).sum().backward()
+        lens.step()
+    row = lens.recording.norms.iloc[0]
+    assert (row["vectors"], row["width"], row["recentering"]) == (16, 32, 0)
+    assert row["kept"] + row["rescaling"] == pytest.approx(1)
