@@ -1,0 +1,146 @@
+"""What ``gradlens compare`` takes: a zoo variant, a run folder, or a model of the user's.
+
+Torch is imported only for a model of the user's, so that reports on finished runs start without it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from gradlens.errors import GradlensError, RecordingError
+from gradlens.models import parse_variant
+from gradlens.recording.store import read_manifest
+from gradlens.training.settings import Settings
+from gradlens.training.subject import Subject
+
+if TYPE_CHECKING:
+    from gradlens.tasks.task import Task
+    from gradlens.training.user_model import UserModel
+
+#: The norm a variant's name may leave out.
+_PLAIN = "layernorm"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model of the zoo, ``arrangement[/norm]``.
+
+    Attributes:
+        label: its shortest name: ``pre-ln`` for ``pre-ln/layernorm``.
+    """
+
+    label: str
+
+    def subject(self, task: "Task", settings: Settings) -> Subject:
+        """Prepare it for measuring and training.
+
+        Raises:
+            ModelError: the sizes do not fit together.
+        """
+        task.model(
+            self.label, **settings.size
+        )  # what is wrong with the sizes is said before anything is written
+        return Subject(
+            label=self.label,
+            variant=self.label,
+            task=task,
+            build=partial(task.model, self.label, **settings.size),
+            batches=lambda seed: task.batch(
+                0, seed=seed, batch_size=settings.batch_size, length=settings.length
+            ),
+            loss_fn=task.loss,
+            trainable=True,
+            note="",
+            facts={"operand": self.label},
+        )
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A recording that exists."""
+
+    path: Path
+
+    @property
+    def label(self) -> str:
+        """Where it is."""
+        return str(self.path)
+
+
+Operand: TypeAlias = "Variant | RunFolder | UserModel"
+
+
+def parse(texts: Sequence[str], arguments: Sequence[str] = (), batch: str | None = None) -> list[Operand]:
+    """Turn the operands of a command into objects.
+
+    A name of the zoo goes before a folder of the same name, which can be given as ``./pre-ln``.
+
+    Args:
+        texts: as they were typed; a folder of a comparison stands for all its runs.
+        arguments: ``key=value`` keyword arguments for the user's models.
+        batch: ``pkg.mod:fn`` that returns a batch for them.
+
+    Raises:
+        GradlensError: one is none of the three or cannot be loaded, two are the same, or arguments or a batch
+            are given and no operand is a model of the user's.
+    """
+    operands = [operand for text in texts for operand in _parse(text, arguments, batch)]
+    if (arguments or batch) and not any(is_users(text) for text in texts):
+        raise GradlensError(
+            "-m and --batch are for a model of your own, named pkg.mod:build or file.py:build; "
+            f"none of {', '.join(texts)} is one. Leave them out."
+        )
+    for index, operand in enumerate(operands):
+        if operand in operands[:index]:
+            raise GradlensError(f"Operands must differ; {operand.label!r} is given twice. Leave one out.")
+    return operands
+
+
+def is_users(text: str) -> bool:
+    """Whether an operand names a function of the user's."""
+    return ":" in text and not Path(text).exists()
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """Return the run folders that a folder stands for: itself, or those of a comparison that were begun.
+
+    Raises:
+        RecordingError: it is missing, foreign or damaged, or a comparison without a run.
+    """
+    manifest = read_manifest(folder)
+    if manifest.get("kind") != "compare":
+        return [folder]
+    runs = [folder / str(run) for run in manifest.get("runs", ())]
+    begun = [run for run in runs if (run / "manifest.json").exists()]
+    if not begun:
+        raise RecordingError(
+            f"{folder} is a comparison in which no run was begun yet. Run its command again."
+        )
+    return begun
+
+
+def _parse(text: str, arguments: Sequence[str], batch: str | None) -> list[Operand]:
+    if text.startswith("hf:"):
+        raise GradlensError(
+            f"Operands hf:... are not supported in this version; got {text!r}. "
+            "Write a function that returns the model and a batch, and name it file.py:build."
+        )
+    if is_users(text):
+        from gradlens.training.user_model import UserModel  # imports torch
+
+        return [UserModel.load(text, arguments, batch)]
+    path = Path(text)
+    if text.endswith(".py"):
+        raise GradlensError(f"A model is named with its function, file.py:build; got {text!r}. Add :build.")
+    try:
+        arrangement, norm = parse_variant(text)
+    except GradlensError as unknown:
+        if path.exists():
+            return [RunFolder(run) for run in runs_in(path)]
+        raise GradlensError(
+            f"{unknown} (An operand is a variant of the zoo, see `gradlens list`; a run folder, and there is "
+            f"none at {text}; or a model of yours, pkg.mod:build or file.py:build.)"
+        ) from unknown
+    return [Variant(arrangement if norm == _PLAIN else f"{arrangement}/{norm}")]
