@@ -243,15 +243,14 @@ class Lens:
         norms = tables.get("norms")
         if norms is None:
             return
-        for index, site in enumerate(norms["site"]):
-            self._seen["fired"].add(site)
-            for end in ("grad_output", "grad_input"):
-                if norms[f"vectors_{end}"][index] > 0:
-                    self._seen[end].add(site)
-            bad = norms["vectors"][index] - norms["n_input"][index]
-            bad += norms["vectors_grad_output"][index] - norms["n_grad_output"][index]
-            if bad > 0 and not self._first_nonfinite:
-                self._first_nonfinite = f"{site}, step {self._step}"
+        sites = norms["site"]
+        self._seen["fired"].update(sites)
+        for end in ("grad_output", "grad_input"):
+            came = norms[f"n_{end}"] > 0
+            self._seen[end].update(sites if came.all() else [site for site, c in zip(sites, came, strict=True) if c])
+        broken = norms["vectors"] > norms["n_input"]
+        if broken.any() and not self._first_nonfinite:
+            self._first_nonfinite = f"{sites[int(broken.argmax())]}, step {self._step}"
 
     def _close(self, status: str) -> None:
         if not self._handles:

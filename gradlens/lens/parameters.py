@@ -21,7 +21,7 @@ class ParameterReader:
 
     def __init__(self, model: nn.Module, updates: bool) -> None:
         named = list(model.named_parameters())
-        self.names = [name for name, _ in named]
+        self.names = tuple(name for name, _ in named)
         self.parameters = [parameter for _, parameter in named]
         self.numel = np.array([p.numel() for p in self.parameters], dtype=np.int64)
         first = {id(p): name for name, p in named}

@@ -1,54 +1,60 @@
-"""Numbers about tensors: per-vector moments in the hooks, additive sums of them at the end of backward.
+"""Numbers about tensors: per-vector moments in the hooks, sums of them over vectors at the end of backward.
 
 Index legend: a tensor is seen as [vectors..., entries...], ``dims`` being the entry dimensions, H their product, N the
-number of vectors, S a number of calls of equal shape. The hooks make one pass a moment over the tensor and keep N
-numbers of each (CELLS); ``sums`` turns the moments of many calls into sums over vectors, in float64, in one go. Whole
-vectors that hold a NaN or an infinity are left out, and counted. Nothing here copies to the host.
+number of vectors, S a number of calls. A hook makes one pass a moment over its tensor and keeps N numbers of each;
+``sums`` turns the moments of all calls into sums over vectors in one go. Whole vectors that hold a NaN or an infinity
+anywhere are left out, and counted. Nothing here copies to the host. The formulas are Xu et al. 2019, Theorem 1, in the
+symbols of ``recording.schema``.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-#: Per-vector moments of one call. ``norm`` is of the deviations from the mean where the norm subtracts it.
+#: Per-vector moments of one call: what the hooks write, and (starred) what follows from it.
 CELLS = (
+    "one",
     "mean",
-    "norm",
-    "high",
-    "low",
-    "given_inv_sigma",
+    "norm",  # ‖x − mean‖ where the norm subtracts the mean, else ‖x‖; 0 where only σ is known
+    "inv_sigma",
+    "sigma",  # *
+    "grad_output_came",  # 1 or 0
     "g_mean",
     "g_norm",
+    "g_mean_detached",  # * ḡ/σ
+    "g_norm_detached",  # * ‖g‖/σ
     "grad_output_norm",
+    "grad_input_came",  # 1 or 0
     "grad_input_mean",
     "grad_input_norm",
+    "kept_norm",  # * ‖a‖σ
 )
-_MEAN, _NORM, _HIGH, _LOW, _GIVEN, _G_MEAN, _G_NORM, _OUT_NORM, _IN_MEAN, _IN_NORM = range(len(CELLS))
-#: First of the backward cells, and what fills them until a gradient arrives (norms are never negative).
-BACKWARD, ABSENT = _G_MEAN, -1.0
-
-#: The sums of one call, over its vectors. The recording's variances follow from them on the host.
-FORWARD_SUMS = ("n_input", "inv_sigma", "total", "squares")
-GRAD_OUTPUT_SUMS = (
-    "vectors_grad_output",
-    "n_grad_output",
-    "energy_grad_output",
-    "energy_g",
-    "energy_mean",
-    "mean2_detached",
-    "energy_detached",
-)
-GRAD_INPUT_SUMS = ("vectors_grad_input", "n_grad_input", "energy_grad_input", "energy_kept", "mean2_actual")
-SUMS = (*FORWARD_SUMS, *GRAD_OUTPUT_SUMS, *GRAD_INPUT_SUMS)
+_AT = {name: index for index, name in enumerate(CELLS)}
+MEAN, NORM, INV_SIGMA = _AT["mean"], _AT["norm"], _AT["inv_sigma"]
+#: First of the backward cells, which are zero until a gradient arrives.
+BACKWARD = _AT["grad_output_came"]
+#: What ``sums`` returns for each call: every cell summed, then every cell's square summed.
+SUMS = (*CELLS, *(f"{name}²" for name in CELLS))
 
 
 def raised(x: Tensor) -> Tensor:
-    """Return x detached, in float32 or better: a float16 square overflows at 256."""
-    x = x.detach()
+    """Return x without its graph, in float32 or better: a float16 square overflows at 256."""
+    if x.requires_grad:
+        x = x.detach()
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def write_input(x: Tensor, dims: tuple[int, ...], centered: bool, cells: Tensor) -> None:
+def new_cells(vectors: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return room for the moments of one call, [CELLS, vectors...], as if 1/σ were 1 and no gradient had come."""
+    cells = torch.zeros((len(CELLS), *vectors), dtype=dtype, device=device)
+    cells[_AT["one"]] = 1
+    cells[INV_SIGMA] = 1
+    return cells
+
+
+def write_input(x: Tensor, dims: tuple[int, ...], centered: bool, cells: Sequence[Tensor]) -> None:
     """Take the moments of a norm's input, or of any activation.
 
     Args:
@@ -56,37 +62,44 @@ def write_input(x: Tensor, dims: tuple[int, ...], centered: bool, cells: Tensor)
         dims: the entry dimensions.
         centered: whether the norm subtracts the mean; then the deviations from it are measured, in a second pass, for
             E[x²] − E[x]² would lose the variance of vectors far from zero.
-        cells: [CELLS, vectors...], written in place.
+        cells: one tensor [vectors...] for each of CELLS, written in place.
     """
-    torch.mean(x, dims, out=cells[_MEAN])
-    torch.amax(x, dims, out=cells[_HIGH])
-    torch.amin(x, dims, out=cells[_LOW])
-    deviations = x - _unsqueezed(cells[_MEAN], dims, x.dim()) if centered else x
-    vector_norm(deviations, dim=dims, out=cells[_NORM])
+    mean = torch.mean(x, dims, out=cells[MEAN])
+    deviations = x - _unsqueezed(mean, dims, x.dim()) if centered else x
+    vector_norm(deviations, dim=dims, out=cells[NORM])
 
 
-def write_grad_output(grad_output: Tensor, gain: Tensor | None, dims: tuple[int, ...], cells: Tensor) -> None:
+def write_inv_sigma(width: int, eps: float, cells: Sequence[Tensor]) -> None:
+    """Compute 1/σ from the input's moments: eps is added to the variance or mean square, inside the root."""
+    torch.rsqrt(cells[NORM].square().div_(width).add_(eps), out=cells[INV_SIGMA])
+
+
+def write_grad_output(
+    grad_output: Tensor, gain: Tensor | None, dims: tuple[int, ...], cells: Sequence[Tensor]
+) -> None:
     """Take the moments of what arrives at a norm.
 
     Args:
         grad_output: dL/d(output) [vectors..., entries...].
         gain: γ, broadcastable to it, or None.
         dims: the entry dimensions.
-        cells: [CELLS, vectors...], written in place.
+        cells: as above.
     """
     g = grad_output if gain is None else grad_output * gain
-    torch.mean(g, dims, out=cells[_G_MEAN])
-    vector_norm(g, dim=dims, out=cells[_G_NORM])
+    torch.mean(g, dims, out=cells[_AT["g_mean"]])
+    norm = vector_norm(g, dim=dims, out=cells[_AT["g_norm"]])
     if gain is None:
-        cells[_OUT_NORM].copy_(cells[_G_NORM])
+        cells[_AT["grad_output_norm"]].copy_(norm)
     else:
-        vector_norm(grad_output, dim=dims, out=cells[_OUT_NORM])
+        vector_norm(grad_output, dim=dims, out=cells[_AT["grad_output_norm"]])
+    cells[_AT["grad_output_came"]].fill_(1)
 
 
-def write_grad_input(grad_input: Tensor, dims: tuple[int, ...], cells: Tensor) -> None:
-    """Take the moments of dL/d(input) through one module only; arguments as above."""
-    torch.mean(grad_input, dims, out=cells[_IN_MEAN])
-    vector_norm(grad_input, dim=dims, out=cells[_IN_NORM])
+def write_grad_input(grad_input: Tensor, dims: tuple[int, ...], cells: Sequence[Tensor]) -> None:
+    """Take the moments of a, dL/d(input) through one module only; arguments as above."""
+    torch.mean(grad_input, dims, out=cells[_AT["grad_input_mean"]])
+    vector_norm(grad_input, dim=dims, out=cells[_AT["grad_input_norm"]])
+    cells[_AT["grad_input_came"]].fill_(1)
 
 
 def _unsqueezed(x: Tensor, dims: tuple[int, ...], ndim: int) -> Tensor:
@@ -96,51 +109,22 @@ def _unsqueezed(x: Tensor, dims: tuple[int, ...], ndim: int) -> Tensor:
     return x
 
 
-#: Where Σ ḡ² stands among the totals, before the counts are put in.
-_ENERGY_MEAN = len(FORWARD_SUMS) + GRAD_OUTPUT_SUMS[2:].index("energy_mean")
-
-
-def sums(
-    cells: Tensor, width: int, eps: float, *, centered: bool, scaled: bool, given: bool, backward: bool
-) -> tuple[Tensor, Tensor]:
-    """Sum the moments of S calls over their vectors (Xu et al. 2019, Theorem 1; symbols of ``recording.schema``).
+def sums(cells: Tensor) -> Tensor:
+    """Sum the moments of S calls, and their squares, over the vectors that are finite in all of them.
 
     Args:
-        cells: [S, CELLS, N], float64 where the device has it.
-        width: H.
-        eps: added to the variance (centered) or mean square (not), inside the root.
-        centered: whether ``norm`` is of the deviations from the mean.
-        scaled: whether the norm divides by σ; if not, σ is 1.
-        given: whether 1/σ was given (running statistics) instead of following from the input.
-        backward: whether there are gradients at all.
+        cells: [S, CELLS, N]; overwritten.
 
     Returns:
-        [S, SUMS] and the largest |entry| of each input [S].
+        [S, SUMS].
     """
-    mean, norm, high, low, given_inv_sigma, g_mean, g_norm, out_norm, in_mean, in_norm = cells.unbind(1)
-    square = norm.square() / width
-    if given:
-        inv_sigma = given_inv_sigma
-    else:
-        inv_sigma = torch.rsqrt(square + eps) if scaled else torch.ones_like(square)
-    if centered:
-        square = torch.addcmul(square, mean, mean)
-    plain = [torch.ones_like(mean), inv_sigma, mean, square]
-    to_square = [out_norm, g_norm, g_mean, g_mean * inv_sigma, g_norm * inv_sigma]
-    to_square += [in_norm, in_norm / inv_sigma, in_mean]
-    stacked = torch.stack(plain + to_square if backward else plain, dim=1)
-    stacked[:, len(plain) :].square_()
+    inv_sigma = cells[:, INV_SIGMA]
+    sigma = torch.reciprocal(inv_sigma, out=cells[:, _AT["sigma"]])
+    g = slice(_AT["g_mean"], _AT["g_norm"] + 1)
+    g_detached = slice(_AT["g_mean_detached"], _AT["g_norm_detached"] + 1)
+    torch.mul(cells[:, g], inv_sigma.unsqueeze(1), out=cells[:, g_detached])
+    torch.mul(cells[:, _AT["grad_input_norm"]], sigma, out=cells[:, _AT["kept_norm"]])
     # A sum times zero is zero exactly if every term is finite; many times cheaper than isfinite.
-    broken = stacked.sum(1) * 0 != 0
-    totals = stacked.masked_fill_(broken.unsqueeze(1), 0.0).sum(2)
-    totals[:, 2:4] *= width
-    absmax = torch.maximum(high, -low).masked_fill_(broken, 0.0).amax(1)
-    if not backward:
-        return torch.nn.functional.pad(totals, (0, len(SUMS) - len(FORWARD_SUMS))), absmax
-    totals[:, _ENERGY_MEAN] *= width
-    # A gradient arrives for all vectors of a call or for none.
-    arrived, returned = ((norms[:, :1] != ABSENT).to(cells.dtype) for norms in (g_norm, in_norm))
-    counts = torch.cat([totals.new_full((len(totals), 1), cells.shape[2]), totals[:, :1]], dim=1)
-    forward, grad_output, grad_input = totals.split([4, 5, 3], dim=1)
-    parts = [forward, arrived * counts, arrived * grad_output, returned * counts, returned * grad_input]
-    return torch.cat(parts, dim=1), absmax
+    broken = cells.sum(1, keepdim=True) * 0 != 0
+    cells.masked_fill_(broken, 0.0)
+    return torch.cat([cells.sum(2), cells.square_().sum(2)], dim=1)

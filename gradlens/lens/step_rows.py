@@ -8,12 +8,32 @@ from gradlens.lens import parameters as parameter_columns
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.rows import COLUMNS, Row
 from gradlens.lens.taps import ActivationTap, Tap
-from gradlens.recording.schema import STORED
 
-#: Columns that hold a gradient squared: what a loss scale s multiplies by s².
-_SQUARED = tuple(c.name for c in STORED["norms"] if c.name.startswith(("energy", "mean2", "var_")))
-_NORM_SUMS = tuple(c.name for c in STORED["norms"] if c.name in COLUMNS)
-_INDEX = {name: COLUMNS.index(name) for name in COLUMNS}
+_AT = {name: index for index, name in enumerate(COLUMNS)}
+#: Stored columns that are sums of a line as they are, or times H.
+_PLAIN = {
+    "n_input": "one",
+    "inv_sigma": "inv_sigma",
+    "n_grad_output": "grad_output_came",
+    "energy_grad_output": "grad_output_norm²",
+    "energy_g": "g_norm²",
+    "mean2_detached": "g_mean_detached²",
+    "n_grad_input": "grad_input_came",
+    "energy_grad_input": "grad_input_norm²",
+    "energy_kept": "kept_norm²",
+    "mean2_actual": "grad_input_mean²",
+}
+#: Stored columns that hold a gradient squared: what a loss scale s multiplies by s².
+_SQUARED = (
+    *(name for name in _PLAIN if name.startswith(("energy", "mean2"))),
+    "energy_mean",
+    "energy_recentering",
+    "var_detached",
+    "var_actual",
+)
+
+#: One row of the step: its tap, the number of the call, the row, and which tensor was measured forward.
+_Entry = tuple[Tap, int, Row, str]
 
 
 def step_tables(
@@ -30,69 +50,70 @@ def step_tables(
     Returns:
         Table name to columns; a table without rows is left out.
     """
-    buffers = {row.buffer for tap in taps for row in tap.rows}
-    values = {id(buffer): buffer.pull() for buffer in buffers}
-    norms: list[tuple[Tap, int, Row]] = []
-    activations: list[tuple[Tap, int, Row, str]] = []
-    for tap in taps:
-        for call, row in enumerate(tap.rows):
-            if row.used:
-                if isinstance(tap, ActivationTap):
-                    activations.append((tap, call, row, tap.tensor))
-                else:
-                    norms.append((tap, call, row))
-                    activations.append((tap, call, row, "input"))
+    entries: list[_Entry] = [
+        (tap, call, row, tap.tensor if isinstance(tap, ActivationTap) else "input")
+        for tap in taps
+        for call, row in enumerate(tap.rows)
+        if row.used
+    ]
+    values = {buffer: buffer.pull() for buffer in {row.buffer for tap in taps for row in tap.rows}}
     tables: dict[str, dict[str, Any]] = {}
+    norms = [entry for entry in entries if not isinstance(entry[0], ActivationTap)]
     if norms:
-        tables["norms"] = _norms(step, norms, _lines(values, [r for _, _, r in norms]), scale)
-    if activations:
-        tables["activations"] = _activations(
-            step, activations, _lines(values, [r for _, _, r, _ in activations])
-        )
+        tables["norms"] = _norms(step, norms, _lines(values, norms), scale)
+    if entries:
+        tables["activations"] = _activations(step, entries, _lines(values, entries))
     if parameters is not None and parameters.names:
         tables["params"] = _params(step, parameters, scale)
-    for buffer in buffers:
+    for buffer in values:
         buffer.clear_counts()
     return tables
 
 
-def _lines(values: dict[int, np.ndarray], rows: list[Row]) -> np.ndarray:
-    """Gather the rows' lines, [rows, COLUMNS]."""
-    return np.stack([values[id(row.buffer)][row.index] for row in rows])
+def _lines(values: dict[Any, np.ndarray], entries: list[_Entry]) -> np.ndarray:
+    """Gather the rows' lines, [COLUMNS, rows]."""
+    return np.stack([values[row.buffer][row.index] for _, _, row, _ in entries], axis=1)
 
 
-def _keys(step: int, taps: list[Tap], calls: list[int]) -> dict[str, Any]:
-    count = len(taps)
+def _keys(step: int, entries: list[_Entry]) -> dict[str, Any]:
+    count = len(entries)
     return {
         "step": np.full(count, step),
-        "site": [tap.site.path for tap in taps],
-        "call": np.array(calls),
-        "rank": np.full(count, taps[0].switch.rank),
+        "site": tuple(tap.site.path for tap, _, _, _ in entries),
+        "call": np.array([call for _, call, _, _ in entries]),
+        "rank": np.full(count, entries[0][0].switch.rank),
+        "width": np.array([row.width for _, _, row, _ in entries]),
+        "vectors": np.array([row.vectors for _, _, row, _ in entries]),
     }
 
 
-def _norms(step: int, rows: list[tuple[Tap, int, Row]], lines: np.ndarray, scale: float) -> dict[str, Any]:
-    columns = _keys(step, [t for t, _, _ in rows], [c for _, c, _ in rows])
-    columns["width"] = np.array([row.width for _, _, row in rows])
-    columns["vectors"] = np.array([row.vectors for _, _, row in rows])
-    columns |= {name: np.ascontiguousarray(lines[:, _INDEX[name]]) for name in _NORM_SUMS}
-    columns["var_detached"] = lines[:, _INDEX["energy_detached"]] / columns["width"] - columns["mean2_detached"]
-    columns["var_actual"] = columns["energy_grad_input"] / columns["width"] - columns["mean2_actual"]
-    recenters = np.array([row.recenters for _, _, row in rows])
+def _norms(step: int, entries: list[_Entry], lines: np.ndarray, scale: float) -> dict[str, Any]:
+    columns = _keys(step, entries)
+    width = columns["width"]
+    columns |= {name: lines[_AT[source]] for name, source in _PLAIN.items()}
+    columns["energy_mean"] = lines[_AT["g_mean²"]] * width
+    recenters = np.array([row.recenters for _, _, row, _ in entries])
     columns["energy_recentering"] = np.where(recenters, columns["energy_mean"], 0.0)
+    columns["var_detached"] = lines[_AT["g_norm_detached²"]] / width - columns["mean2_detached"]
+    columns["var_actual"] = columns["energy_grad_input"] / width - columns["mean2_actual"]
     if scale != 1.0:
         columns |= {name: columns[name] / scale**2 for name in _SQUARED}
     return columns
 
 
-def _activations(step: int, rows: list[tuple[Tap, int, Row, str]], lines: np.ndarray) -> dict[str, Any]:
-    columns = _keys(step, [t for t, _, _, _ in rows], [c for _, c, _, _ in rows])
-    columns["tensor"] = [tensor for _, _, _, tensor in rows]
-    columns["width"] = np.array([row.width for _, _, row, _ in rows])
-    columns["vectors"] = np.array([row.vectors for _, _, row, _ in rows])
-    columns["n"] = np.ascontiguousarray(lines[:, _INDEX["n_input"]])
-    for name in ("total", "squares", "absmax"):
-        columns[name] = np.ascontiguousarray(lines[:, _INDEX[name]])
+def _activations(step: int, entries: list[_Entry], lines: np.ndarray) -> dict[str, Any]:
+    columns = _keys(step, entries)
+    rows = [row for _, _, row, _ in entries]
+    width, n = columns["width"], lines[_AT["one"]]
+    # Σx² = Σ‖x − mean‖² + H·mean² where the mean was taken out; the former is H(σ² − eps) where only σ is known.
+    eps, from_sigma = np.array([row.eps for row in rows]), np.array([row.from_sigma for row in rows])
+    centered = np.array([row.centered for row in rows])
+    squares = np.where(from_sigma, width * np.maximum(lines[_AT["sigma²"]] - n * eps, 0.0), lines[_AT["norm²"]])
+    columns["tensor"] = tuple(tensor for _, _, _, tensor in entries)
+    columns["n"] = n
+    columns["total"] = lines[_AT["mean"]] * width
+    columns["squares"] = squares + np.where(centered, width * lines[_AT["mean²"]], 0.0)
+    columns["absmax"] = np.where(lines[_AT["absmax"]] < 0, np.nan, lines[_AT["absmax"]])
     return columns
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gradlens.lens import statistics
-from gradlens.lens.rows import Row, RowBuffer, Shape
+from gradlens.lens.rows import Row, RowBuffer
 from gradlens.lens.sites import Site
 
 
@@ -120,6 +120,8 @@ class NormTap(Tap):
         #: Between the module's two hooks: what its own body calls is seen already.
         self.inside = False
         self._now: Row | None = None
+        self._input: Tensor | None = None
+        self._dims: dict[int, tuple[int, ...]] = {}
         #: Calls that ran without a graph: a reentrant checkpoint runs them again in backward, last first.
         self._without_graph: list[Row] = []
 
@@ -138,7 +140,7 @@ class NormTap(Tap):
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Measure the input and hand on an alias whose gradient is hooked."""
-        self._now, self.inside = None, True
+        self._now, self._input, self.inside = None, None, True
         if not self.switch.recording:
             return None
         x = args[0] if args else next(iter(kwargs.values()), None)
@@ -152,7 +154,10 @@ class NormTap(Tap):
             row = self._without_graph.pop()
         else:
             row = self.row(x)
-            self._measure_input(module, x, row)
+            if _keeps_moments(module):
+                self._input = x
+            else:
+                self._measure_input(module, x, row)
         if not torch.is_grad_enabled():
             self._without_graph.append(row)
             return None
@@ -165,47 +170,72 @@ class NormTap(Tap):
             return (alias, *args[1:]), kwargs
         return args, {**kwargs, next(iter(kwargs)): alias}
 
+    def _begin(self, module: nn.Module, x: Tensor, row: Row) -> tuple[Tensor, tuple[int, ...], int]:
+        """Make room in the row, note the extremes of the input; return its view, entry dimensions and H."""
+        view, dims = self._view(module, statistics.raised(x))
+        vectors, width = _sizes(view, dims)
+        row.begin(vectors, width, view.dtype)
+        row.eps, row.centered = self.kind.eps(module, x.dtype), self.kind.centered
+        torch.aminmax(view, out=row.extremes)
+        return view, dims, width
+
     def _measure_input(self, module: nn.Module, x: Tensor, row: Row) -> None:
-        kind = self.kind
-        view, dims = kind.vectors(module, statistics.raised(x))
-        running = kind.running(module)
-        seen = (x.shape, x.dtype, running is not None)
-        shape = row.shape
-        if shape is None or row.seen != seen:
-            eps = kind.eps(module, x.dtype)
-            sizes = _sizes(view, dims)
-            shape = Shape(*sizes, view.dtype, eps, kind.centered, kind.scaled, running is not None, backward=True)
-            row.seen = seen
-        cells = row.begin(shape)
-        statistics.write_input(view, dims, kind.centered, cells)
-        row.recenters = kind.mean_gradient and running is None
+        view, dims, width = self._begin(module, x, row)
+        statistics.write_input(view, dims, self.kind.centered, row.cells)
+        running = self.kind.running(module)
         if running is not None:
             # [channels], broadcast over samples where every sample's channel is a vector of its own.
-            cells[statistics.CELLS.index("given_inv_sigma")].copy_(
-                torch.rsqrt(running[1].detach() + shape.eps)
-            )
+            row.cells[statistics.INV_SIGMA].copy_(torch.rsqrt(running[1].detach() + row.eps))
+        elif self.kind.scaled:
+            statistics.write_inv_sigma(width, row.eps, row.cells)
+        row.recenters = self.kind.mean_gradient and running is None
+        row.from_sigma = False
+
+    def _take_moments(self, module: nn.Module, x: Tensor, row: Row, output: Any) -> None:
+        """Take mean and 1/σ from the layer's own backward node, where they wait anyway; else measure the input."""
+        node = getattr(output, "grad_fn", None)
+        kept = type(node).__name__ == "NativeLayerNormBackward0"
+        if kept and node._saved_result2.dtype in (torch.float32, torch.float64):
+            self._begin(module, x, row)
+            row.cells[statistics.MEAN].copy_(node._saved_result1.view_as(row.cells[0]))
+            row.cells[statistics.INV_SIGMA].copy_(node._saved_result2.view_as(row.cells[0]))
+            row.recenters = row.from_sigma = True
+        else:
+            self._measure_input(module, x, row)
 
     def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Hook the gradient of the output."""
         self.inside = False
+        if self._input is not None:
+            x, self._input = self._input, None
+            self._take_moments(module, x, self.rows[self.calls - 1], output)
         if self._now is None:
             return
         row, self._now = self._now, None
         y = first_tensor(output)
         if y is None:
-            self.switch.unsupported[self.site.path] = (
-                f"its output is a {type(output).__name__} without a tensor"
-            )
+            why = f"its output is a {type(output).__name__} without a tensor"
+            self.switch.unsupported[self.site.path] = why
         elif y.requires_grad:
             y.register_hook(partial(self._grad_output, row, module))
 
+    def _view(self, module: nn.Module, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """``kind.vectors``, remembered where the view is the tensor itself."""
+        dims = self._dims.get(x.dim())
+        if dims is not None:
+            return x, dims
+        view, dims = self.kind.vectors(module, x)
+        if view is x:
+            self._dims[x.dim()] = dims
+        return view, dims
+
     def _grad_output(self, row: Row, module: nn.Module, grad: Tensor) -> None:
-        view, dims = self.kind.vectors(module, statistics.raised(grad))
+        view, dims = self._view(module, statistics.raised(grad))
         statistics.write_grad_output(view, self.kind.gain(module, grad.dim()), dims, row.cells)
         row.backward_pending = True
 
     def _grad_input(self, row: Row, module: nn.Module, grad: Tensor) -> None:
-        view, dims = self.kind.vectors(module, statistics.raised(grad))
+        view, dims = self._view(module, statistics.raised(grad))
         statistics.write_grad_input(view, dims, row.cells)
         row.backward_pending = True
 
@@ -239,13 +269,8 @@ class ActivationTap(Tap):
             return
         row = self.row(x)
         x = statistics.raised(x)
-        seen = (x.shape, x.dtype, False)
-        shape = row.shape
-        if shape is None or row.seen != seen:
-            sizes = _sizes(x, (-1,))
-            shape = Shape(*sizes, x.dtype, eps=0.0, centered=False, scaled=False, given=False, backward=False)
-            row.seen = seen
-        statistics.write_input(x, (-1,), False, row.begin(shape))
+        statistics.write_input(x, (-1,), False, row.begin(x.shape[:-1], x.shape[-1], x.dtype))
+        torch.aminmax(x, out=row.extremes)
 
 
 class RootTap:
@@ -305,6 +330,20 @@ def _sizes(view: Tensor, dims: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
     for dim in entries:
         width *= view.shape[dim]
     return tuple(size for dim, size in enumerate(view.shape) if dim not in entries), width
+
+
+def _keeps_moments(module: nn.Module) -> bool:
+    """Whether the module's backward node will hold mean and 1/σ in the open: torch's own LayerNorm, in eager mode.
+
+    Hooks on saved tensors (checkpoints, offloading) would be triggered by looking.
+    """
+    return (
+        isinstance(module, nn.LayerNorm)
+        and type(module).forward is nn.LayerNorm.forward
+        and torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and torch._C._autograd._top_saved_tensors_default_hooks(False) is None
+    )
 
 
 def taps_of(site: Site, switch: Switch) -> list[Tap]:

@@ -54,9 +54,7 @@ def norms(stored: pd.DataFrame) -> pd.DataFrame:
     for name, count in (("detached", "n_grad_output"), ("actual", "n_grad_input")):
         for moment in ("mean2", "var"):
             out[f"{moment}_{name}"] = _ratio(s[f"{moment}_{name}"], s[count])
-    lost = [s["vectors"] - s["n_input"]]
-    lost += [s[f"vectors_{g}"] - s[f"n_{g}"] for g in ("grad_output", "grad_input")]
-    out["nonfinite"] = np.max(lost, axis=0).astype(np.int64)
+    out["nonfinite"] = (s["vectors"] - s["n_input"]).astype("int64")
     return out[names(PUBLIC["norms"])]
 
 

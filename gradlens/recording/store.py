@@ -146,7 +146,7 @@ class RunWriter:
             _SCHEMAS[table] = schema
             arrays = [_array(columns[f.name], f.type) for f in schema]
             try:
-                self._file(table, schema).write(pa.RecordBatch.from_arrays(arrays, schema=schema).serialize())
+                _write_all(self._file(table, schema), pa.RecordBatch.from_arrays(arrays, schema=schema).serialize())
                 return
             except OSError as error:
                 self._failed = error
@@ -157,7 +157,7 @@ class RunWriter:
         if table not in self._files:
             path = self.folder / "segments" / f"{table}-r{self.rank}-a{self.attempt}.arrows"
             self._files[table] = path.open("ab", buffering=0)
-            self._files[table].write(schema.serialize())
+            _write_all(self._files[table], schema.serialize())
         return self._files[table]
 
     def close(self, status: str) -> None:
@@ -174,6 +174,13 @@ class RunWriter:
                 shutil.rmtree(self.folder / "segments", ignore_errors=True)
         finally:
             self._lock.close()
+
+
+def _write_all(file: IO[bytes], buffer: pa.Buffer) -> None:
+    """Write the whole buffer: on a disk that is nearly full a write may be short, and only the next one fails."""
+    rest = memoryview(buffer)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 _SCHEMAS: dict[str, pa.Schema] = {}

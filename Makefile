@@ -1,0 +1,17 @@
+PYTHON ?= python
+
+help: ## show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+install: ## install the package with everything the tests need
+	$(PYTHON) -m pip install -c constraints.txt -e ".[test]"
+test: ## run the tests
+	$(PYTHON) -m pytest
+lint: ## types and style
+	$(PYTHON) -m ruff check gradlens analyses tests
+	$(PYTHON) -m ruff format --check gradlens analyses tests
+	$(PYTHON) -m mypy
+bench: ## what the lens costs: ratios of interleaved steps, as a table and as JSON
+	$(PYTHON) tests/bench_overhead.py
+published: ## rebuild the published report
+	gradlens compare pre-ln post-ln --out reports/build/pre-ln-vs-post-ln
+.PHONY: help install test lint bench published

@@ -1,0 +1,16 @@
+"""The questions asked of recordings, one file each, in reading order.
+
+``gradlens`` finds them through the entry-point group ``gradlens.analyses``; another package adds its own
+tuple of ``gradlens.analysis.Analysis`` in the same way. A new question is one file and its line here.
+"""
+
+from analyses.diagnostics import depth_profile, norm_decomposition, training_curves
+from gradlens.analysis import Analysis
+
+ANALYSES: tuple[Analysis, ...] = (
+    depth_profile.ANALYSIS,
+    norm_decomposition.ANALYSIS,
+    training_curves.ANALYSIS,
+)
+
+__all__ = ["ANALYSES"]

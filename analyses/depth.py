@@ -1,0 +1,156 @@
+"""Where in a model's depth a parameter or a norm stands, and the stream and gradient norms block by block.
+
+A stack is the path before the block's number: ``blocks``, ``encoder.blocks``. Its blocks are the recording's
+sites of kind ``block``; where blocks were not watched, those its norms stand in; where no site was, the first
+number in a parameter's name.
+"""
+
+import numpy as np
+import pandas as pd
+
+from gradlens.recording import Recording
+
+#: Names of groups that are no single parameter.
+WHOLE, REST = "whole block", "rest"
+
+
+def blocks(recording: Recording) -> pd.DataFrame:
+    """Return the blocks of a recording in forward order: columns ``site``, ``stack``, ``block`` (from 0)."""
+    sites = recording.sites
+    paths = sites.loc[sites["kind"] == "block", "site"].astype(str).tolist()
+    if not paths:
+        inside = sites[(sites["kind"] == "norm") & sites["block"].notna()]
+        pairs = zip(inside["site"].astype(str), inside["block"], strict=True)
+        paths = [path for site, block in pairs if (path := _until(site, str(int(block))))]
+    if sites.empty:
+        names = recording.params["name"].astype(str).unique()
+        paths = [path for name in names if (path := _until(name, None))]
+    unique = pd.DataFrame({"site": list(dict.fromkeys(paths))}, dtype=str)
+    unique["stack"] = [path.rpartition(".")[0] for path in unique["site"]]
+    unique["block"] = unique.groupby("stack").cumcount().astype("int64")
+    return unique
+
+
+def _until(path: str, number: str | None) -> str:
+    """Return the path up to its first component that is the number (any number for None); "" without one."""
+    parts = path.split(".")
+    for index, part in enumerate(parts):
+        if part == number or (number is None and part.isdigit()):
+            return ".".join(parts[: index + 1])
+    return ""
+
+
+def _enclosing(path: str, blocks: pd.DataFrame) -> tuple[str, str, int] | None:
+    """Return site, stack and number of the block that a path lies in."""
+    for site, stack, block in blocks.itertuples(index=False):
+        if path == site or path.startswith(f"{site}."):
+            return str(site), str(stack), int(block)
+    return None
+
+
+def parameter_groups(recording: Recording) -> pd.DataFrame:
+    """Return the parameters inside blocks: columns ``name``, ``stack``, ``block``, ``group``.
+
+    A group is one weight matrix of the block, such as ``ffn.w2``. Biases and the parameters of norms, whose
+    gradients are of another size, are the group ``rest``.
+    """
+    found, sites = blocks(recording), recording.sites
+    norms = set(sites.loc[sites["kind"] == "norm", "site"])
+    rows = []
+    for name in recording.params["name"].drop_duplicates().astype(str):
+        place = _enclosing(name, found)
+        if place is None:
+            continue
+        site, stack, block = place
+        module, _, leaf = name.rpartition(".")
+        matrix = leaf.endswith("weight") and module not in norms
+        rows.append((name, stack, block, _group(name[len(site) + 1 :]) if matrix else REST))
+    return pd.DataFrame(rows, columns=["name", "stack", "block", "group"])
+
+
+def _group(relative: str) -> str:
+    return relative.removesuffix(".weight").removesuffix("_weight")
+
+
+def gradient_by_block(recording: Recording) -> pd.DataFrame:
+    """Return the L2 norm of the gradient of every group of parameters in every block at every step.
+
+    Returns:
+        Columns ``step``, ``stack``, ``group``, ``block``, ``grad_norm``; the group ``whole block`` is all of
+        it.
+    """
+    params = recording.params.merge(parameter_groups(recording), on="name")
+    params["square"] = params["grad_norm"] ** 2
+    whole = params.assign(group=WHOLE)
+    keys = ["step", "stack", "group", "block"]
+    both = pd.concat([params, whole]) if len(params) else params
+    squares = both.groupby(keys, sort=False)["square"].sum(min_count=1).reset_index()
+    squares["grad_norm"] = np.sqrt(squares.pop("square"))
+    return squares.dropna(subset="grad_norm")
+
+
+def stream_by_depth(recording: Recording) -> pd.DataFrame:
+    """Return the second moment E[x²] of the stream where it left each block, before a norm resets it.
+
+    In a block that ends with a norm of placement ``post_add`` that is the norm's input; in others the block's
+    output or, where blocks were not watched, the input of the next block's first norm or of the final norm.
+    Depth 0 is what enters the stack.
+
+    Returns:
+        Columns ``step``, ``stack``, ``depth`` (blocks applied), ``second_moment``.
+    """
+    found = blocks(recording)
+    read = pd.concat([_after_block(recording, found), _before_stack(recording, found)])
+    rms = recording.activations.merge(read, on=["site", "tensor"])
+    rms["second_moment"] = rms["rms"] ** 2
+    keys = ["step", "stack", "depth"]
+    means = rms.groupby(keys)["second_moment"].mean().reset_index()
+    return means.dropna(subset="second_moment").astype({"depth": "int64"})
+
+
+def _norms(recording: Recording) -> list[tuple[str, str]]:
+    """Return site and placement of every norm, in forward order."""
+    sites = recording.sites.sort_values("order")
+    norms = sites[sites["kind"] == "norm"]
+    return [
+        (str(site), str(placement)) for site, placement in zip(norms["site"], norms["placement"], strict=True)
+    ]
+
+
+def _after_block(recording: Recording, found: pd.DataFrame) -> pd.DataFrame:
+    """Return site and tensor to read for the stream after each block, with ``stack`` and ``depth``."""
+    norms = _norms(recording)
+    watched = set(recording.sites.loc[recording.sites["kind"] == "block", "site"])
+    inside = {site: [norm for norm in norms if norm[0].startswith(f"{site}.")] for site in found["site"]}
+    rows = []
+    for site, stack, block in found.itertuples(index=False):
+        own = inside[site]
+        if own and own[-1][1] == "post_add":
+            rows.append((own[-1][0], "input", stack, block + 1))
+        elif site in watched:
+            rows.append((site, "output", stack, block + 1))
+        else:
+            after = found[(found["stack"] == stack) & (found["block"] == block + 1)]["site"].tolist()
+            behind = inside[after[0]] if after else _final(norms, stack)
+            if behind and behind[0][1] in ("pre_branch", "final"):
+                rows.append((behind[0][0], "input", stack, block + 1))
+    return pd.DataFrame(rows, columns=["site", "tensor", "stack", "depth"])
+
+
+def _final(norms: list[tuple[str, str]], stack: str) -> list[tuple[str, str]]:
+    """Return the final norm beside a stack: of the same parent."""
+    parent = stack.rpartition(".")[0]
+    return [norm for norm in norms if norm[1] == "final" and norm[0].rpartition(".")[0] == parent]
+
+
+def _before_stack(recording: Recording, found: pd.DataFrame) -> pd.DataFrame:
+    """Return site and tensor to read for what enters each stack."""
+    watched = set(recording.sites.loc[recording.sites["kind"] == "block", "site"])
+    rows = []
+    for site, stack, _ in found[found["block"] == 0].itertuples(index=False):
+        own = [norm for norm in _norms(recording) if norm[0].startswith(f"{site}.")]
+        if site in watched:
+            rows.append((site, "input", stack, 0))
+        elif own and own[0][1] == "pre_branch":
+            rows.append((own[0][0], "input", stack, 0))
+    return pd.DataFrame(rows, columns=["site", "tensor", "stack", "depth"])

@@ -1,0 +1,265 @@
+"""What happened in training: the loss, the size of the gradient, and its balance over depth, step by step."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analyses import drawing
+from analyses.depth import WHOLE, gradient_by_block
+from analyses.findings.training_curves import CODES, judge
+from analyses.intervals import block_bootstrap_interval, t_interval
+from analyses.limits import limit
+from analyses.steps import at_the_end, smoothed
+from analyses.tables import identity, pick, tidy
+from gradlens.analysis import Analysis
+from gradlens.recording import Recording
+
+#: Panel to its title and the name of its vertical axis.
+_ROWS = {
+    "loss": ("Loss", "loss ({unit})"),
+    "gradient norm": ("Gradient norm", "gradient norm ({unit})"),
+    "gradient ratio": ("Gradient over depth", "last block / first block"),
+}
+_COLUMNS = {"warm-up": "with warm-up", "no warm-up": "without warm-up", "": "other runs"}
+_WARMUP_SETTINGS = ("warmup", "decay_from")
+_ROW_HEIGHT, _HEIGHT_OF_LEGEND = 1.6, 0.5
+
+
+def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
+    """Return loss, gradient norm and gradient ratio over steps, raw and smoothed, and the numbers judged.
+
+    Args:
+        recordings: those that are not of kind ``init`` are used.
+    """
+    runs = [r for r in recordings if r.meta.get("kind") != "init" and len(r.steps)]
+    return tidy([*(row for run in runs for row in _rows(run)), *_warmup_gains(runs)])
+
+
+def _rows(run: Recording) -> Iterator[dict[str, Any]]:
+    who, steps = identity(run), run.steps.set_index("step").sort_index()
+    task = run.meta.get("task") or {}
+    unit = str(task.get("unit", "")) or "its own unit"
+    broken = _broken(run, steps)
+    sound = steps.drop(index=broken)  # the gradients of a loss that is no number are none either
+    yield from _curve(sound["loss"], "loss", unit, who)
+    yield from _curve(sound["grad_norm"], "gradient norm", "loss/weight", who)
+    yield from _balance(run, broken, who)
+    if "valid_loss" in steps:
+        valid = steps["valid_loss"].dropna()
+        fixed = {**who, "panel": "loss", "quantity": "held out", "unit": unit}
+        yield from ({**fixed, "x": step, "value": value} for step, value in valid.items())
+    ended = {"value": len(broken), "n": len(steps)} | ({"x": broken[0]} if broken else {})
+    fixed = {**who, "panel": "summary"}
+    yield {**fixed, "quantity": "status", "group": str(run.meta.get("status", "")), **ended}
+    yield from _losses(sound["loss"].dropna(), task, who)
+    yield from _spikes(sound["grad_norm"], who)
+
+
+def _curve(series: pd.Series, panel: str, unit: str, who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    finite = series[np.isfinite(series)]
+    for quantity, values in (("raw", finite), ("smoothed", smoothed(finite, geometric=panel != "loss"))):
+        fixed = {**who, "panel": panel, "quantity": quantity, "unit": unit}
+        yield from ({**fixed, "x": step, "value": value} for step, value in values.items())
+
+
+def _balance(run: Recording, broken: Sequence[int], who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield the last block's gradient norm over the first block's, in the model's last stack."""
+    gradients = gradient_by_block(run)
+    whole = gradients[(gradients["group"] == WHOLE) & ~gradients["step"].isin(broken)]
+    stack = whole[whole["stack"] == whole["stack"].iloc[-1]] if len(whole) else whole
+    blocks = stack.pivot(index="step", columns="block", values="grad_norm")
+    if len(blocks.columns) < 2:
+        return
+    first, last = blocks.iloc[:, 0], blocks.iloc[:, -1]
+    ratio = (last / first).where((first > 0) & (last > 0)).dropna()
+    yield from _curve(ratio, "gradient ratio", "", who)
+    if ratio.empty:
+        return
+    end = block_bootstrap_interval(np.log(at_the_end(ratio))).mapped(math.exp)
+    factor = end.mapped(lambda value: value ** (1 / (len(blocks.columns) - 1)))
+    for quantity, interval in (("ratio", end), ("factor a block", factor)):
+        yield {**who, "panel": "summary", "quantity": f"gradient {quantity} at the end", **interval.row()}
+
+
+def _losses(loss: pd.Series, task: Mapping[str, Any], who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield the loss at the end, and that of a model that knows only how often each token occurs."""
+    if loss.empty:
+        return
+    fixed, unit = {**who, "panel": "summary"}, str(task.get("unit", ""))
+    yield {
+        **fixed,
+        "quantity": "loss at the end",
+        "unit": unit,
+        **block_bootstrap_interval(at_the_end(loss)).row(),
+    }
+    if bits := task.get("unigram_bits"):
+        nats = float(bits) * math.log(2)
+        yield {**fixed, "quantity": "frequencies alone", "value": nats, "unit": unit}
+        line = {
+            **who,
+            "panel": "loss",
+            "quantity": "frequencies alone",
+            "value": nats,
+            "unit": unit,
+        }
+        yield from ({**line, "x": step} for step in (loss.index.min(), loss.index.max()))
+
+
+def _broken(run: Recording, steps: pd.DataFrame) -> list[int]:
+    """Return the steps whose loss is infinite or NaN.
+
+    A loss that nobody passed is NaN too: it counts only in a run that diverged, behind its last finite loss,
+    or where the gradient has entries that are no numbers.
+    """
+    loss, params = steps["loss"], run.params
+    entries = params.groupby("step")["nonfinite"].sum()
+    suspect = set(entries[entries > 0].index)
+    if run.meta.get("status") == "diverged":
+        last = loss[np.isfinite(loss)].index.max()
+        suspect |= {step for step in loss.index if not step <= last}
+    steps_of = loss.index.to_numpy()
+    broken = np.isinf(loss).to_numpy() | (np.isnan(loss).to_numpy() & np.isin(steps_of, list(suspect)))
+    return [int(step) for step in steps_of[broken]]
+
+
+def _spikes(gradient: pd.Series, who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield the largest gradient norm over the running median before it, and every spike."""
+    gradient = gradient[np.isfinite(gradient)]
+    memory = int(limit("GL303", "memory"))
+    before = gradient.rolling(memory).median().shift(1)
+    times = (gradient / before.where(before > 0)).dropna()
+    if times.empty:
+        return
+    spikes = times[times > limit("GL303", "spike")]
+    worst = {"value": times.max(), "x": times.idxmax(), "n": len(times)}
+    yield {**who, "panel": "summary", "quantity": "largest gradient over its median", **worst}
+    for step in spikes.index:
+        yield {**who, "panel": "gradient norm", "quantity": "spike", "x": step, "value": gradient[step]}
+
+
+def _warmup_gains(runs: Sequence[Recording]) -> Iterator[dict[str, Any]]:
+    """Yield for each variant the loss without warm-up less that with it, over the latter, at the end.
+
+    Runs are paired that differ in nothing but the warm-up; they saw the same batches. The interval is over
+    pairs where there are several, else over the last steps of the one pair (of that seed only).
+    """
+    keyed = {(r.meta.get("variant"), _settings(r), r.meta.get("schedule")): r for r in runs}
+    pairs: dict[str, list[tuple[Recording, Recording]]] = {}
+    for (variant, settings, schedule), without in keyed.items():
+        partner = keyed.get((variant, settings, "warm-up"))
+        if variant and schedule == "no warm-up" and partner is not None:
+            pairs.setdefault(str(variant), []).append((partner, without))
+    for variant, found in pairs.items():
+        fixed = {"label": variant, "variant": variant, "panel": "summary", "quantity": "warm-up gain"}
+        series = [_gain(*pair) for pair in found]
+        if any(len(gain) == 0 for gain in series):
+            yield {**fixed, "group": "diverged", "value": np.nan, "n": len(found)}
+        elif len(found) > 1:
+            yield {**fixed, "group": "pairs of runs", **t_interval([gain.mean() for gain in series]).row()}
+        else:
+            yield {**fixed, "group": "steps of one pair", **block_bootstrap_interval(series[0]).row()}
+
+
+def _settings(run: Recording) -> str:
+    """Return seeds and settings of a run but for its warm-up, as text that compares."""
+    training = {k: v for k, v in (run.meta.get("training") or {}).items() if k not in _WARMUP_SETTINGS}
+    return json.dumps([run.meta.get("seeds"), training, run.meta.get("model")], sort_keys=True, default=str)
+
+
+def _gain(with_warmup: Recording, without: Recording) -> pd.Series:
+    """Return the paired gain over the last steps; empty where either run did not come to its end."""
+    if {with_warmup.meta.get("status"), without.meta.get("status")} != {"complete"}:
+        return pd.Series(dtype="float64")
+    losses = [r.steps.set_index("step")["loss"] for r in (with_warmup, without)]
+    paired = pd.concat(losses, axis=1, keys=["with", "without"]).dropna()
+    end = paired.loc[at_the_end(paired["with"]).index]
+    return (end["without"] - end["with"]) / end["with"].mean()
+
+
+def plot(table: pd.DataFrame, figure: Figure) -> None:
+    """Draw a row a quantity and a column a schedule; the columns share their vertical axes.
+
+    Args:
+        table: of ``compute``.
+        figure: an empty one; its height is set to its rows.
+    """
+    drawn = table[table["panel"] != "summary"]
+    if drawn.empty:
+        drawing.say(figure, "No recording of training holds a loss or a gradient.")
+        return
+    look = drawing.looks(drawn, dashes=False)
+    rows = [panel for panel in _ROWS if (drawn["panel"] == panel).any()]
+    schedules = [s for s in _COLUMNS if (drawn["schedule"] == s).any()]
+    figure.set_size_inches(figure.get_figwidth(), _ROW_HEIGHT * len(rows) + _HEIGHT_OF_LEGEND)
+    axes = figure.subplots(len(rows), len(schedules), sharex=True, sharey="row", squeeze=False)
+    for panel, line in zip(rows, axes, strict=True):
+        own, (title, axis) = pick(drawn, panel=panel), _ROWS[panel]
+        for ax, schedule in zip(line, schedules, strict=True):
+            _draw(ax, pick(own, schedule=schedule), look)
+            ax.set_title(title if schedules == [""] else f"{title}, {_COLUMNS[schedule]}")
+        drawing.value_axis(line[0], own["value"], axis.format(unit=own["unit"].iloc[0]))
+    for ax in axes[-1]:
+        drawing.counted_axis(ax, "step")
+    figure.align_ylabels(axes[:, 0])
+    drawing.legend(figure, _entries(drawn, look))
+
+
+def _draw(ax: Axes, rows: pd.DataFrame, look: Mapping[str, drawing.Look]) -> None:
+    for label, own in rows.groupby("label", sort=False):
+        style = look[str(label)]
+        drawing.series(ax, pick(own, quantity="raw"), pick(own, quantity="smoothed"), style)
+        held_out = pick(own, quantity="held out")
+        ax.plot(held_out["x"], held_out["value"], linestyle="", zorder=5, **_hollow(style))
+        spike = pick(own, quantity="spike")
+        ax.plot(spike["x"], spike["value"], linestyle="", marker="x", color=style["color"], markersize=4)
+    alone = pick(rows, quantity="frequencies alone").drop_duplicates("x").sort_values("x")
+    ax.plot(alone["x"], alone["value"], **drawing.DOTTED)
+
+
+def _hollow(style: drawing.Look) -> drawing.Look:
+    return {"marker": style["marker"], "markersize": 3.5, "markeredgewidth": 0.9, "markerfacecolor": "white",
+            "markeredgecolor": style["color"]}  # fmt: skip
+
+
+def _entries(drawn: pd.DataFrame, look: Mapping[str, drawing.Look]) -> list[Artist]:
+    entries = drawing.run_entries(drawn, look, marker="")
+    grey = _hollow({"marker": "o", "color": drawing.THEORY})
+    if (drawn["quantity"] == "held out").any():
+        entries.append(drawing.entry("held-out loss", linestyle="", **grey))
+    if (drawn["quantity"] == "frequencies alone").any():
+        entries.append(drawing.entry("token frequencies alone", **drawing.DOTTED))
+    if (drawn["quantity"] == "spike").any():
+        entries.append(
+            drawing.entry("spike", linestyle="", marker="x", color=drawing.THEORY, markeredgewidth=1)
+        )
+    return entries
+
+
+ANALYSIS = Analysis(
+    name="training_curves",
+    title="Training",
+    question="Did each variant learn, did it need the warm-up, and what happened to its gradients meanwhile?",
+    reading=(
+        "Left with, right without warm-up, on the same axes; faint, every step; clear, the running mean "
+        "over 5 % of the steps (geometric below the loss); hollow, the loss on held-out data. Dotted, the "
+        "loss of a model that knows only how often each token occurs: a run that stays there has learned "
+        "nothing from its context. Below, the L2 norm of the whole gradient, and the last block's gradient "
+        "norm over the first block's. The findings' intervals are over the last steps of a run, not over "
+        "seeds."
+    ),
+    needs={"steps": ("step", "loss", "grad_norm"), "params": ("step", "name", "grad_norm")},
+    compute=compute,
+    plot=plot,
+    judge=judge,
+    kinds=("training", "attached"),
+    size=(6.7, 3 * _ROW_HEIGHT + _HEIGHT_OF_LEGEND),
+    codes=CODES,
+    reference="Xiong et al. 2020 (2002.04745), Figs. 2 and 3",
+)

@@ -1,0 +1,206 @@
+"""What ``depth_profile`` says: GL101 gradients over depth, GL102 the stream, GL103 the law of both."""
+
+from collections.abc import Callable, Iterator
+
+import pandas as pd
+
+from analyses.depth import WHOLE
+from analyses.limits import gradient_over_depth, held_against, limit
+from analyses.tables import first, number, percent, pick
+from gradlens.analysis import Finding, Status
+
+_NAME = "depth_profile"
+_XIONG = "Xiong et al. 2020 (2002.04745)"
+
+CODES = {
+    "GL101": (
+        "Gradient over depth at initialization. By what factor a block the gradient norm of the FFN's "
+        "output matrix (or of the whole block) changes from the first block to the last. A power law, as "
+        "Pre-LN's 1/√l, is harmless: Adam divides it out and its range is small. An exponential is not: the "
+        "ends of the stack then want learning rates that differ by orders of magnitude, and a warm-up has "
+        "to bridge them."
+    ),
+    "GL102": (
+        "Growth of the residual stream at initialization. Lemma 2 of Xiong et al. says: a Post-LN stream "
+        "has second moment 1 + v before each block's last norm; a Pre-LN stream grows by v to 1 + v a "
+        "block, where v is the FFN's gain (1/2 for an FFN as wide as the stream). A stream that grows "
+        "faster drowns its later branches and, by the law of GL103, starves their gradients."
+    ),
+    "GL103": (
+        "Gradient norm times stream rms, block by block. Whether ‖dL/dW2_l‖·√q_l is one constant (q_l: the "
+        "stream's second moment after block l). It is where each branch gains as much backward as forward, "
+        "so that only the stream's size decides a block's gradient: normalization divides the gradient by "
+        "the size of what it normalizes. Value: coefficient of variation of the constant over blocks, "
+        "corrected for the seeds' noise by the jackknife."
+    ),
+}
+
+
+def judge(table: pd.DataFrame) -> list[Finding]:
+    """Return one finding of each code for every stack of every recording.
+
+    Args:
+        table: of ``depth_profile.compute``.
+    """
+    summary = pick(table, panel="summary")
+    if summary.empty:
+        return [
+            _not_applicable(
+                "GL101", "", "No recording at initialization has gradients or a stream over two blocks."
+            )
+        ]
+    several = summary.groupby("label")["stack"].nunique().max() > 1
+    findings = []
+    for (label, stack), rows in summary.groupby(["label", "stack"], sort=False):
+        subject = str(label)
+        name = f"{label} ({stack})" if several else subject
+        findings += [
+            *_gradient(rows, subject, name),
+            _stream(rows, subject, name),
+            *_law(rows, subject, name),
+        ]
+    return findings
+
+
+def _not_applicable(code: str, subject: str, claim: str) -> Finding:
+    return Finding(code=code, status="not applicable", claim=claim, analysis=_NAME, subject=subject)
+
+
+def _gradient(rows: pd.DataFrame, subject: str, name: str) -> Iterator[Finding]:
+    """GL101: the factor a block decides; the ratio of last to first block is told."""
+    factor = first(pick(rows, quantity="gradient factor a block"))
+    if factor is None:
+        return
+    ratios = pick(rows, quantity="gradient ratio last/first").set_index("group")
+    ratio, group = ratios.loc[factor["group"]], str(factor["group"])
+    status, threshold = gradient_over_depth(factor["low"], factor["high"])
+    law = first(pick(rows, quantity="law last/first"))
+    what = "the FFN output matrix" if group == "ffn.w2" else f"the {group}"
+    whole = "" if group == WHOLE else f" (whole block: {number(ratios['value'][WHOLE])} times)"
+    yield Finding(
+        code="GL101",
+        status=status,
+        claim=(
+            f"{name}: in the last block the gradient of {what} is {number(ratio['value'])} times that in the "
+            f"first{_span(ratio)}, a factor of {factor['value']:.2f} a block{whole}."
+        ),
+        analysis=_NAME,
+        subject=subject,
+        value=float(ratio["value"]),
+        low=float(ratio["low"]),
+        high=float(ratio["high"]),
+        expected=None if law is None else float(law["value"]),
+        expected_from="" if law is None else "the law ‖dL/dW2‖ = c/√q with the stream as measured",
+        threshold=threshold,
+        causes=(
+            "Pre-LN: the stream grows with depth and each norm divides the gradient by it (expected, "
+            "harmless).",
+            "Post-LN with cross-attention: hardly any gradient flows back through the queries.",
+            "Causal attention: early tokens receive more gradient than they pass on.",
+            "Branches that are scaled or initialized unlike the zoo's.",
+        ),
+        remedies=(
+            "Warm the learning rate up, or use Pre-LN.",
+            "Scale the branches or the skip with depth (DeepNorm, Admin).",
+        ),
+        reference=f"{_XIONG}, Theorem 1, Fig. 3; Liu et al. 2020 (2004.08249)",
+        details={f"last/first {key}": float(value) for key, value in ratios["value"].items()},
+    )
+
+
+def _stream(rows: pd.DataFrame, subject: str, name: str) -> Finding:
+    """GL102: the measured growth (Post-LN: level) against Lemma 2's range for it."""
+    level, growth = (first(pick(rows, quantity=q)) for q in ("stream second moment", "stream growth a block"))
+    measured, lemma = level if growth is None else growth, first(pick(rows, quantity="lemma 2"))
+    if measured is None:
+        return _not_applicable(
+            "GL102", subject, f"{name}: the stream was not recorded at two depths or more."
+        )
+    value = f"{measured['value']:.2f}{_span(measured)}"
+    what = (
+        f"has second moment {value} before each block's last norm"
+        if growth is None
+        else f"grows by {value} a block"
+    )
+    if lemma is None:
+        return Finding(
+            code="GL102",
+            status="not applicable",
+            analysis=_NAME,
+            subject=subject,
+            reference=f"{_XIONG}, Lemma 2",
+            value=float(measured["value"]),
+            low=float(measured["low"]),
+            high=float(measured["high"]),
+            unit="second moment a block",
+            claim=f"{name}: the stream's second moment {what.removeprefix('has second moment ')}; "
+            "Lemma 2 does not cover this architecture.",
+        )
+    room = limit("GL102", "room")
+    least, most = lemma["low"] * (1 - room), lemma["high"] * (1 + room)
+    subject_of = "the stream" if growth is None else "the stream's second moment"
+    span = f"{lemma['low']:.2f}" if growth is None else f"{lemma['low']:.2f} to {lemma['high']:.2f}"
+    return Finding(
+        code="GL102",
+        status=held_against(measured["low"], measured["high"], least=least, most=most),
+        claim=f"{name}: {subject_of} {what}; Lemma 2 gives {span}.",
+        analysis=_NAME,
+        subject=subject,
+        value=float(measured["value"]),
+        low=float(measured["low"]),
+        high=float(measured["high"]),
+        unit="second moment" if growth is None else "second moment a block",
+        expected=span,
+        expected_from="Lemma 2, with the FFN's gain 2r/(1 + r)² at width ratio r; Xavier, ReLU, gains 1",
+        threshold=f"{least:.3g} to {most:.3g} (the lemma's range, {percent(room, 0)} wider)",
+        causes=(
+            "Another initialization, activation or branch scale than the lemma's.",
+            "Dropout, which raises second moments by 1/(1 − p).",
+            "Few seeds or a narrow stream: the lemma speaks of expectations.",
+        ),
+        remedies=("Compare the initialization with the paper's; measure more seeds.",),
+        reference=f"{_XIONG}, Lemma 2",
+    )
+
+
+def _law(rows: pd.DataFrame, subject: str, name: str) -> Iterator[Finding]:
+    """GL103: how much c_l varies over the blocks."""
+    flatness = first(pick(rows, quantity="variation of c"))
+    if flatness is None:
+        return
+    most = limit("GL103", "most")
+    status: Status = held_against(flatness["low"], flatness["high"], most=most)
+    verb = {"pass": "is one constant over the blocks", "warn": "is no constant over the blocks"}
+    yield Finding(
+        code="GL103",
+        status=status,
+        claim=(
+            f"{name}: ‖dL/dW2‖·√q {verb.get(status, 'may or may not be constant over the blocks')}: beyond "
+            f"the seeds' noise it varies by {percent(flatness['value'])}{_span(flatness, percent)}."
+        ),
+        analysis=_NAME,
+        subject=subject,
+        value=float(flatness["value"]),
+        low=float(flatness["low"]),
+        high=float(flatness["high"]),
+        expected=0.0,
+        expected_from="equal forward and backward gain of each branch (exact for FFNs, near for attention)",
+        threshold=f"at most {most:g}",
+        causes=(
+            "Causal attention passes back less than it adds: a drift of a few per cent a block in Post-LN "
+            "stacks.",
+            "Tokens that grow alike with depth, so that attention's gain changes.",
+            "Few seeds.",
+        ),
+        remedies=(
+            "Measure more seeds; where it stays, the branches' backward gain differs from the forward one.",
+        ),
+        reference=f"after {_XIONG}, Lemmas 2 and 3",
+    )
+
+
+def _span(row: pd.Series, write: Callable[[float], str] = number) -> str:
+    """Write a 95 % interval, or that one seed gave none."""
+    if pd.isna(row["low"]):
+        return " (one seed, no interval)"
+    return f" (95 % CI {write(row['low'])} to {write(row['high'])})"

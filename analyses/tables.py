@@ -1,0 +1,62 @@
+"""The one shape of every analysis' table: a row is a number, with what it is, of what, and where."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from gradlens.recording import Recording
+
+#: ``panel``: the part of the figure it belongs to, or ``summary`` for a number that is only judged;
+#: ``quantity``: what it is; ``label``, ``variant``, ``schedule``: of which recording; ``stack``, ``group``:
+#: where in the model; ``x``: its place on the horizontal axis; ``value`` with its 95 % interval ``low``,
+#: ``high``, where it has one; ``unit``; ``n``: the seeds, steps or sites behind it.
+COLUMNS = (
+    "panel", "quantity", "label", "variant", "schedule", "stack", "group",
+    "x", "value", "low", "high", "unit", "n",
+)  # fmt: skip
+SUMMARY = "summary"
+_TEXT = ("panel", "quantity", "label", "variant", "schedule", "stack", "group", "unit")
+
+
+def tidy(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the rows as a table with ``COLUMNS``, the summary first.
+
+    Names that are absent are empty, numbers that are absent missing.
+    """
+    table = pd.DataFrame(list(rows), columns=list(COLUMNS))
+    for column in COLUMNS:
+        cells = table[column].astype(object)
+        table[column] = cells.where(cells.notna(), "").astype(str) if column in _TEXT else cells.astype(float)
+    return table.sort_values("panel", key=lambda panel: panel != SUMMARY, kind="stable", ignore_index=True)
+
+
+def identity(recording: Recording) -> dict[str, str]:
+    """Return label, variant (else the label) and schedule (else "") of a recording."""
+    return {
+        "label": recording.label,
+        "variant": str(recording.meta.get("variant") or recording.label),
+        "schedule": str(recording.meta.get("schedule") or ""),
+    }
+
+
+def pick(table: pd.DataFrame, **equal: str) -> pd.DataFrame:
+    """Return the rows whose columns equal the given texts, in their order."""
+    for column, text in equal.items():
+        table = table[table[column] == text]
+    return table
+
+
+def first(frame: pd.DataFrame) -> pd.Series | None:
+    """Return the first row, or None where there is none."""
+    return None if frame.empty else frame.iloc[0]
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Write a share for a sentence: 0.123 as ``12.3 %``."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def number(value: float) -> str:
+    """Write a ratio for a sentence: two decimals, or whole where it is large."""
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"

@@ -1,0 +1,156 @@
+"""Recordings side by side: every analysis asked of all of them, the answers in one value."""
+
+import copy
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from unicodedata import category
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from gradlens.analysis.contract import Analysis
+from gradlens.analysis.discover import discover
+from gradlens.analysis.figures import draw
+from gradlens.analysis.finding import Finding
+from gradlens.errors import NothingFoundError
+from gradlens.recording import Recording
+
+_NO_SIGN = {"Cc", "Cn", "Co", "Cs"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """One analysis and its answer.
+
+    Attributes:
+        analysis: the question.
+        labels: the recordings it was asked of.
+        table: every number that is drawn or judged.
+        findings: what it found.
+        lacking: label to the columns that the analysis reads and the recording does not have.
+    """
+
+    analysis: Analysis
+    labels: tuple[str, ...]
+    table: pd.DataFrame
+    findings: tuple[Finding, ...]
+    lacking: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Recordings, and what the analyses say of them, in reading order.
+
+    Attributes:
+        recordings: what was compared; their labels differ.
+        sections: one an analysis.
+    """
+
+    recordings: tuple[Recording, ...]
+    sections: tuple[Section, ...]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings, in reading order."""
+        return tuple(finding for section in self.sections for finding in section.findings)
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Name of the analysis to its table."""
+        return {section.analysis.name: section.table for section in self.sections}
+
+    @cached_property
+    def figures(self) -> dict[str, Figure]:
+        """Name of the analysis to its figure, drawn on first use; none where its table is empty."""
+        return {s.analysis.name: draw(s.analysis, s.table) for s in self.sections if not s.table.empty}
+
+
+def compare(recordings: Sequence[Recording], analyses: Sequence[Analysis] | None = None) -> Comparison:
+    """Ask every analysis of the recordings it can use.
+
+    Args:
+        recordings: at least one. Where two share a label, the name of the run folder or a number is added.
+        analyses: the questions; by default those of every installed package.
+
+    Returns:
+        The answers.
+
+    Raises:
+        NothingFoundError: there is no recording.
+        GradlensError: a package's analyses cannot be loaded.
+    """
+    if not recordings:
+        raise NothingFoundError("A comparison needs at least one recording; got none.")
+    named = _with_distinct_labels([_with_printable_label(r) for r in recordings])
+    questions = discover() if analyses is None else analyses
+    return Comparison(named, tuple(_section(analysis, named) for analysis in questions))
+
+
+def printable(text: str) -> str:
+    """Replace what has no sign in a terminal, XML or a font: control characters, surrogates, unassigned."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if category(c) in _NO_SIGN else c for c in text)
+
+
+def _section(analysis: Analysis, recordings: Sequence[Recording]) -> Section:
+    """Ask one analysis of the recordings whose kind it can use."""
+    usable = tuple(r for r in recordings if r.meta.get("kind") in analysis.kinds)
+    try:
+        table = analysis.compute(usable)
+        findings = tuple(analysis.judge(table))
+    except Exception as error:
+        error.add_note(f"This happened in the analysis {analysis.name!r}.")
+        raise
+    lacking = {r.label: missing for r in usable if (missing := _lacking(analysis, r))}
+    return Section(analysis, tuple(r.label for r in usable), table, findings, lacking)
+
+
+def _lacking(analysis: Analysis, recording: Recording) -> tuple[str, ...]:
+    """Return the columns the analysis reads of which the recording holds no value, as ``table.column``."""
+    tables = {name: recording.table(name) for name in analysis.needs}
+    return tuple(
+        f"{name}.{column}"
+        for name, columns in analysis.needs.items()
+        for column in columns
+        if column not in tables[name] or not tables[name][column].notna().any()
+    )
+
+
+def _with_printable_label(recording: Recording) -> Recording:
+    """Return the recording with a label that a terminal and a typesetter can print."""
+    label = printable(recording.label)
+    return recording if label == recording.label else _relabelled(recording, label)
+
+
+def _with_distinct_labels(recordings: Sequence[Recording]) -> tuple[Recording, ...]:
+    """Return the recordings with labels that differ, so that every finding and curve says whose it is."""
+    shared = {label for label, count in Counter(r.label for r in recordings).items() if count > 1}
+    taken: set[str] = {r.label for r in recordings if r.label not in shared}
+    out = []
+    for recording in recordings:
+        label = recording.label
+        if label in shared:
+            hint = recording.path.name if recording.path and recording.path.name != label else "1"
+            label = _free(f"{recording.label} ({hint})", recording.label, taken)
+            taken.add(label)
+            recording = _relabelled(recording, label)
+        out.append(recording)
+    return tuple(out)
+
+
+def _free(wanted: str, label: str, taken: set[str]) -> str:
+    """Return the wanted label, or the label with the first free number."""
+    number = 1
+    while wanted in taken:
+        number += 1
+        wanted = f"{label} ({number})"
+    return wanted
+
+
+def _relabelled(recording: Recording, label: str) -> Recording:
+    """Return the same recording under another label."""
+    twin = copy.copy(recording)
+    twin.meta = MappingProxyType({**recording.meta, "label": label})
+    return twin

@@ -1,0 +1,19 @@
+"""What analyses say, for a reader: a typeset PDF, the same as data, and text for the terminal."""
+
+import sys
+from types import ModuleType
+
+from gradlens.report.findings import write_findings, write_tables
+from gradlens.report.pdf import report
+from gradlens.report.text import findings_text, summary_text
+
+__all__ = ["findings_text", "report", "summary_text", "write_findings", "write_tables"]
+
+
+class _CallableModule(ModuleType):
+    """Lets ``gradlens.report(...)`` write a report also after this package was imported by its full name."""
+
+    __call__ = staticmethod(report)
+
+
+sys.modules[__name__].__class__ = _CallableModule

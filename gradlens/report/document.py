@@ -1,0 +1,221 @@
+"""All that a report says, as one plain value: ``findings.json`` is it, and the PDF is typeset from it.
+
+What is printed is therefore in the JSON by construction. Numbers stand twice: as they are, and as printed.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gradlens.analysis.comparison import Comparison, Section, printable
+from gradlens.analysis.finding import SEVERITY, Finding, worst
+from gradlens.analysis.summary import MEANING, summary
+from gradlens.report import record, story
+from gradlens.report.numbers import count, interval, number
+from gradlens.report.words import DEFINITIONS, FLAGGED, STATUS, STATUS_MEANING
+
+#: Raised by one when a key of the document changes its meaning.
+DOCUMENT_VERSION = 1
+#: Rows and columns of a table that are printed; the rest is in its CSV file.
+EXCERPT = (8, 12)
+#: Width of the text, and the height a page leaves for a figure, in inches.
+PAGE = (6.7, 8.0)
+#: Letters of the heading that the top of a page has room for.
+_RUNNING = 90
+#: Columns of the summary as they are printed, with the unit below.
+_SUMMARY_HEADS = {
+    "recording": ("recording", ""),
+    "measured": ("measured", ""),
+    "parameters": ("weights", ""),
+    "loss": ("loss", "training"),
+    "valid_loss": ("loss", "held out"),
+    "gradient_ratio": ("gradient", "last / first"),
+    "stream_rms": ("stream rms", "last block"),
+    "kept": ("kept", "of gradient"),
+    "seconds": ("time", "ms / step"),
+    "status": ("status", ""),
+}
+
+
+def document(comparison: Comparison, command: str | None = None) -> dict[str, Any]:
+    """Gather all that a report on the comparison says.
+
+    Args:
+        comparison: recordings and findings.
+        command: the command line that makes this report again.
+
+    Returns:
+        Plain values, ready for JSON; a number that is missing is None.
+    """
+    numbers, heading = summary(comparison), story.heading(comparison)
+    content = {
+        "version": DOCUMENT_VERSION,
+        "title": ": ".join(heading),
+        "heading": heading,
+        "running": heading[0] if len(heading[0]) <= _RUNNING else f"{heading[0][: _RUNNING - 1]}…",
+        "subtitle": story.subtitle(comparison),
+        "verdict": story.verdict(comparison, numbers),
+        "status": worst(comparison.findings),
+        "statuses": {
+            s: {"mark": STATUS[s][0], "word": STATUS[s][1], "meaning": STATUS_MEANING[s]} for s in STATUS
+        },
+        "findings": [_finding(f) for f in comparison.findings],
+        "summary": _summary(numbers),
+        "sections": [_section(section) for section in comparison.sections],
+        "key": _key_figure(comparison),
+        "methods": record.methods(comparison.recordings),
+        "definitions": DEFINITIONS,
+        "recorded": record.recorded(comparison.recordings),
+        "settings": record.settings(comparison.recordings),
+        "software": record.software(),
+        "command": command,
+        "recordings": [dict(r.meta) for r in comparison.recordings],
+    }
+    plain: dict[str, Any] = plain_values(content)
+    return plain
+
+
+def plain_values(value: Any) -> Any:
+    """Turn mappings, sequences and numpy numbers into what JSON has; NaN into None, infinity into a text."""
+    if isinstance(value, Mapping):
+        return {str(k): plain_values(v) for k, v in value.items()}
+    if isinstance(value, str):
+        return printable(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, np.generic):
+        return plain_values(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None if math.isnan(value) else str(value)
+    if isinstance(value, int):
+        return value
+    if isinstance(value, Iterable):
+        return [plain_values(item) for item in value]
+    return str(value)
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    printed = {
+        "measured": "" if finding.value is None else number(finding.value),
+        "interval": interval(finding.low, finding.high),
+        "expected": "" if finding.expected is None else number(finding.expected),
+    }
+    return finding.to_dict() | {"printed": printed}
+
+
+def _summary(numbers: pd.DataFrame) -> dict[str, Any]:
+    heads, printed = summary_cells(numbers)
+    return {"rows": numbers.to_dict("records"), "meaning": MEANING, "heads": heads, "printed": printed}
+
+
+def summary_cells(numbers: pd.DataFrame) -> tuple[list[tuple[str, str]], list[list[str]]]:
+    """Print a summary.
+
+    Args:
+        numbers: what ``gradlens.analysis.summary.summary`` returned.
+
+    Returns:
+        The heads, each of two lines, and the rows. A column is left out where no recording has a number in
+        it, and where all came to a good end, or have the same number of weights.
+    """
+    idle = {c for c in numbers.columns if numbers[c].isna().all()}
+    idle |= {"status"} if (numbers["status"] == "complete").all() else set()
+    idle |= {"parameters"} if len(numbers) > 1 and numbers["parameters"].map(count).nunique() == 1 else set()
+    shown = [c for c in numbers.columns if c not in idle]
+    rows = [[_summary_cell(c, row[c]) for c in shown] for row in numbers.to_dict("records")]
+    return [_SUMMARY_HEADS[c] for c in shown], rows
+
+
+def _summary_cell(column: str, value: Any) -> str:
+    if column == "parameters":
+        return count(value)
+    return number(value * 1e3 if column == "seconds" else value)
+
+
+def _key_figure(comparison: Comparison) -> str | None:
+    """Return the analysis whose figure stands on the first page if it fits: the one with most to say."""
+    drawn = [s for s in comparison.sections if not s.table.empty]
+    found = max(drawn, key=lambda s: SEVERITY.index(worst(s.findings)), default=None)
+    return found.analysis.name if found else None
+
+
+def _section(section: Section) -> dict[str, Any]:
+    analysis, table = section.analysis, section.table
+    head = _excerpt(table)
+    return {
+        "name": analysis.name,
+        "title": analysis.title,
+        "question": analysis.question,
+        "reading": analysis.reading,
+        "reference": analysis.reference,
+        "labels": section.labels,
+        "lacking": section.lacking,
+        "status": worst(section.findings),
+        "checks": checks(section),
+        "alt": _alt(section),
+        "shown": _width(*analysis.size),
+        "table": {
+            "file": f"{analysis.name}.csv",
+            "rows": len(table),
+            "heads": [str(c) for c in head.columns],
+            "numeric": [bool(pd.api.types.is_numeric_dtype(head[c])) for c in head.columns],
+            "printed": [[number(v) for v in row] for row in head.itertuples(index=False)],
+            "left_out": [str(c) for c in table.columns if c not in head],
+        },
+    }
+
+
+def _width(width: float, height: float) -> float:
+    """Return a figure's printed width as a share of the page's: its own size where a page can hold that."""
+    text_width, most_height = PAGE
+    return min(width, text_width, width * most_height / height) / text_width
+
+
+def _excerpt(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the first rows, without the columns that say nothing in them or repeat another."""
+    rows, columns = EXCERPT
+    head = table.head(rows)
+    filled = [c for c in head if (head[c].notna() & (head[c].astype(str) != "")).any()]
+    texts = head[filled].select_dtypes(exclude="number").T
+    return head[[c for c in filled if c not in texts.index[texts.duplicated()]][:columns]]
+
+
+def checks(section: Section) -> list[dict[str, Any]]:
+    """Bring findings of one code together, worst first within it: causes and remedies are then said once."""
+    by_code: dict[str, list[Finding]] = {}
+    for finding in section.findings:
+        by_code.setdefault(finding.code, []).append(finding)
+    return [_check(section, code, members) for code, members in by_code.items()]
+
+
+def _check(section: Section, code: str, members: list[Finding]) -> dict[str, Any]:
+    members = sorted(members, key=lambda f: -SEVERITY.index(f.status))
+    flagged = [f for f in members if f.status in FLAGGED]
+    about = section.analysis.codes.get(code, "")
+    return {
+        "code": code,
+        "title": story.first_clause(about) or story.headline(members[0]),
+        "about": about,
+        "status": worst(members),
+        "flagged": [_finding(f) | {"headline": story.headline(f)} for f in flagged],
+        "findings": [_finding(f) for f in members],
+        "thresholds": _once(f.threshold for f in members),
+        "expected_from": _once(f.expected_from for f in members),
+        "references": _once(f.reference for f in members),
+        "causes": _once(cause for f in flagged for cause in f.causes),
+        "remedies": _once(remedy for f in flagged for remedy in f.remedies),
+        "sites": _once(site for f in flagged for site in f.sites),
+    }
+
+
+def _once(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(text for text in texts if text))
+
+
+def _alt(section: Section) -> str:
+    """Describe the figure to a reader who cannot see it: what it shows, how to read it, what was found."""
+    claims = " ".join(f.claim.rstrip(".") + "." for f in section.findings)
+    return f"Figure: {section.analysis.title}. {section.analysis.reading} {claims}".strip()

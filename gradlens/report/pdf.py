@@ -1,0 +1,100 @@
+"""The typeset report: figures and the document, put on pages by typst."""
+
+import tempfile
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+import typst
+from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.ft2font import FT2Font
+
+from gradlens.analysis.comparison import Comparison, compare
+from gradlens.errors import GradlensError
+from gradlens.recording import Recording
+from gradlens.report.document import document
+from gradlens.report.figures import to_svg
+from gradlens.report.findings import to_csv, to_json
+from gradlens.report.writing import write_whole
+
+#: Tagged and checked by typst: PDF/UA-1, the standard of accessible documents.
+STANDARD: Literal["ua-1"] = "ua-1"
+
+
+def report(
+    recordings: Recording | Sequence[Recording] | Comparison, path: str | Path, *, command: str | None = None
+) -> None:
+    """Write a typeset report. The tables behind its figures and ``findings.json`` are attached to the file.
+
+    Args:
+        recordings: one or several, or what ``compare`` made of them.
+        path: PDF to write, whole or not at all.
+        command: the command line that makes this report again, to be printed on its last page.
+
+    Raises:
+        NothingFoundError: there is no recording.
+        GradlensError: the file cannot be written, or a package's analyses cannot be loaded.
+    """
+    if isinstance(recordings, Recording):
+        recordings = [recordings]
+    comparison = recordings if isinstance(recordings, Comparison) else compare(list(recordings))
+    write_whole(Path(path), typeset(comparison, command))
+
+
+def typeset(comparison: Comparison, command: str | None = None) -> bytes:
+    """Return the report's PDF: the same bytes for the same comparison, command and versions.
+
+    Args:
+        comparison: recordings and findings.
+        command: as in ``report``.
+
+    Returns:
+        The file.
+
+    Raises:
+        GradlensError: the folder for temporary files is full or cannot be written.
+    """
+    content = document(comparison, command)
+    try:
+        with tempfile.TemporaryDirectory(prefix="gradlens-report-") as name:
+            folder = Path(name)
+            _lay_out(comparison, content, folder)
+            return _compile(folder, str(content))
+    except OSError as error:
+        raise GradlensError(
+            f"A report is put together in a temporary folder; that cannot be written: {error}. "
+            "Free some space, or name another folder in the environment variable TMPDIR."
+        ) from error
+
+
+def _lay_out(comparison: Comparison, content: dict[str, Any], folder: Path) -> None:
+    """Put what the template reads into a folder."""
+    template = files("gradlens.report").joinpath("template.typ").read_bytes()
+    (folder / "report.typ").write_bytes(template)
+    (folder / "findings.json").write_bytes(to_json(content))
+    for name, figure in comparison.figures.items():
+        (folder / f"{name}.svg").write_bytes(to_svg(figure))
+        (folder / f"{name}.csv").write_bytes(to_csv(comparison.tables[name]))
+
+
+def _compile(folder: Path, text: str) -> bytes:
+    """Run typst. The fonts are those in its wheel and in matplotlib's, so that pages look alike everywhere.
+
+    Only where a label has a character that they lack (Chinese, for one) are the machine's own asked too.
+    """
+    pdf: bytes = typst.compile(
+        str(folder / "report.typ"),
+        root=str(folder),
+        font_paths=[str(Path(matplotlib.get_data_path(), "fonts", "ttf"))],
+        ignore_system_fonts=_is_covered(text),
+        pdf_standards=STANDARD,
+    )
+    return pdf
+
+
+def _is_covered(text: str) -> bool:
+    """Whether matplotlib's own font, which stands in for all others, has every character."""
+    known = FT2Font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap()
+    return all(ord(character) in known for character in set(text) if character.isprintable())

@@ -1,0 +1,122 @@
+"""The last pages: how it was measured, what was recorded and what was missed, settings and versions."""
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from gradlens.recording import Recording
+from gradlens.report.numbers import ABSENT, number
+
+#: Groups of metadata that are settings, in reading order.
+_GROUPS = ("model", "task", "training", "recording", "git", "versions")
+#: Metadata that is one value each, shown as the group ``recording``.
+_SINGLE = ("seeds", "loss", "every", "watch", "device", "cpu", "threads", "argv")
+#: Longer lists are cut in the PDF; ``findings.json`` holds them whole.
+_LONGEST = 240
+
+
+def methods(recordings: Sequence[Recording]) -> list[str]:
+    """Say in prose how the numbers came about, as far as it applies to these recordings."""
+    kinds = {str(r.meta.get("kind")) for r in recordings}
+    said = [
+        "Hooks read each normalization layer during the ordinary backward pass: the gradient that arrives at "
+        "its output and the gradient that leaves at its input, through this layer only. The gradient g is "
+        "split into three orthogonal parts: what the derivative of the mean removes (recentering), what the "
+        "derivative of the standard deviation removes (rescaling), and the rest (kept). Sums are taken over "
+        "all vectors of a batch and merged exactly; shares are formed once, from the merged sums.",
+    ]
+    if "init" in kinds:
+        said.append(
+            "At initialization every model is built once per seed and sent one batch forward and backward; "
+            "no weight is changed. Norms are averaged over seeds as logarithms; intervals are Student's t."
+        )
+    if kinds - {"init"}:
+        said.append(
+            "In training the gradient of each parameter is read at the end of the backward pass, before it "
+            "is clipped and before the optimizer changes a weight."
+        )
+    return said
+
+
+def recorded(recordings: Iterable[Recording]) -> list[dict[str, Any]]:
+    """Count, for each recording, what was found, what answered, and what was missed.
+
+    Returns:
+        One dict a recording: label, kind, status, steps, norms found, norms whose gradient was seen, blocks,
+        parameters with a gradient, non-finite values, problems (sentences of the lens' own audit).
+    """
+    return [_recorded(recording) for recording in recordings]
+
+
+def _recorded(recording: Recording) -> dict[str, Any]:
+    sites, norms, params = recording.sites, recording.norms, recording.params
+    audit = recording.meta.get("audit") or {}
+    return {
+        "label": recording.label,
+        "kind": str(recording.meta.get("kind") or "unknown"),
+        "status": str(recording.meta.get("status") or "complete"),
+        "steps": len(recording.steps),
+        "norms": int((sites["kind"] == "norm").sum()),
+        "norms_seen": int(norms.loc[norms["kept"].notna() | norms["mean_share"].notna(), "site"].nunique()),
+        "blocks": int((sites["kind"] == "block").sum()),
+        "parameters": int(params.loc[params["grad_norm"].notna(), "name"].nunique()),
+        "nonfinite": int(norms["nonfinite"].sum() + params["nonfinite"].sum()),
+        "gradient": str(audit.get("gradient") or ""),
+        "problems": [str(problem) for problem in audit.get("problems") or ()],
+    }
+
+
+def settings(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
+    """List every setting once, with its value where all recordings agree, else with whose value is which.
+
+    Returns:
+        One dict a setting: ``group``, ``name``, ``values`` as a list of ``{"value", "labels"}``; ``labels``
+        is empty if all recordings that know the setting have that value.
+    """
+    rows = []
+    for group in _GROUPS:
+        records = {r.label: _settings_of(group, r) for r in recordings}
+        for name in dict.fromkeys(name for record in records.values() for name in record):
+            owners: dict[str, list[str]] = {}
+            for label, record in records.items():
+                if name in record:
+                    owners.setdefault(_setting(record[name], name), []).append(label)
+            values = [
+                {"value": v, "labels": labels if len(owners) > 1 else []} for v, labels in owners.items()
+            ]
+            rows.append({"group": group, "name": name, "values": values})
+    return rows
+
+
+def software() -> dict[str, str]:
+    """Return the versions of what made the report."""
+    return {name: version(name) for name in ("gradlens", "matplotlib", "typst")}
+
+
+def _settings_of(group: str, recording: Recording) -> Mapping[str, Any]:
+    """Return a group of settings as names and values."""
+    if group == "recording":
+        return {name: recording.meta[name] for name in _SINGLE if recording.meta.get(name) not in (None, [])}
+    value = recording.meta.get(group)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _setting(value: Any, name: str = "") -> str:
+    """Print a setting as it would be typed: 0.001, not 0.00100."""
+    if name == "argv":
+        return shlex.join(map(str, value))
+    if value is None or isinstance(value, bool):
+        return {None: ABSENT, True: "yes", False: "no"}[value]
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, int):
+        return number(value)
+    if isinstance(value, Mapping):
+        text = json.dumps(value, ensure_ascii=False)
+    elif isinstance(value, Iterable) and not isinstance(value, str):
+        text = ", ".join(_setting(item) for item in value)
+    else:
+        text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

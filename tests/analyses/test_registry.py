@@ -1,0 +1,165 @@
+"""What every analysis in ANALYSES must do, whoever wrote it."""
+
+import io
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+import analyses
+from analyses import ANALYSES, diagnostics, findings
+from gradlens.analysis import SEVERITY, Analysis
+from gradlens.analysis.figures import draw
+from gradlens.recording import TABLES, Recording
+from gradlens.recording.schema import PUBLIC, names
+from tests.analyses.planted import at_init, training
+
+RECORDINGS: tuple[Recording, ...] = (
+    at_init("pre-ln"),
+    at_init("post-ln", second_moment=lambda depth: 1.5 if depth else 1.0),
+    *(training([3.0 - 0.01 * t for t in range(60)], variant=v, schedule=s)
+      for v in ("pre-ln", "post-ln") for s in ("warm-up", "no warm-up")),
+)  # fmt: skip
+CASES: dict[str, Sequence[Recording]] = {
+    "all": RECORDINGS,
+    "one at initialization": RECORDINGS[:1],
+    "one of training": RECORDINGS[2:3],
+    "encoder and decoder": (at_init("post-ln", stacks=("encoder.blocks", "decoder.blocks")),),
+    "no row in any table": (
+        Recording.from_tables({"kind": "init"}),
+        Recording.from_tables({"kind": "training"}),
+    ),
+    "nothing": (),
+}
+every_analysis = pytest.mark.parametrize("analysis", ANALYSES, ids=lambda a: a.name)
+every_case = pytest.mark.parametrize("recordings", CASES.values(), ids=CASES)
+
+
+def png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def test_every_module_of_diagnostics_is_in_the_tuple() -> None:
+    modules = {module.name for module in pkgutil.iter_modules(diagnostics.__path__)}
+    assert modules == {analysis.name for analysis in ANALYSES}
+    assert modules == {module.name for module in pkgutil.iter_modules(findings.__path__)}
+
+
+def test_no_two_analyses_share_a_name_or_a_code() -> None:
+    codes = [code for analysis in ANALYSES for code in analysis.codes]
+    assert len(codes) == len(set(codes))
+    assert len({analysis.name for analysis in ANALYSES}) == len(ANALYSES)
+
+
+@every_analysis
+def test_needs_name_columns_of_the_schema(analysis: Analysis) -> None:
+    assert set(analysis.needs) <= set(TABLES)
+    for table, columns in analysis.needs.items():
+        assert set(columns) <= set(names(PUBLIC[table]))
+
+
+@every_analysis
+def test_question_reading_and_codes_are_written_out(analysis: Analysis) -> None:
+    assert analysis.question.endswith("?")
+    assert len(analysis.reading) > 100
+    assert all(len(text) > 100 for text in analysis.codes.values())
+    assert analysis.size[0] == 6.7
+
+
+@every_analysis
+@every_case
+def test_compute_changes_no_recording_and_repeats_itself(
+    analysis: Analysis, recordings: Sequence[Recording]
+) -> None:
+    before = [{name: r.table(name) for name in TABLES} for r in recordings]
+    once, twice = analysis.compute(recordings), analysis.compute(recordings)
+    pd.testing.assert_frame_equal(once, twice)
+    for recording, tables in zip(recordings, before, strict=True):
+        for name, table in tables.items():
+            pd.testing.assert_frame_equal(recording.table(name), table)
+
+
+@every_analysis
+@every_case
+def test_plot_draws_from_the_table_alone(
+    analysis: Analysis, recordings: Sequence[Recording], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    table = analysis.compute(recordings)
+    before = table.copy()
+    picture = png(draw(analysis, table))
+    pd.testing.assert_frame_equal(table, before)
+    file = tmp_path_factory.mktemp("table") / "table.parquet"
+    table.to_parquet(file)
+    assert png(draw(analysis, pd.read_parquet(file))) == picture
+
+
+@every_analysis
+@every_case
+def test_findings_have_known_codes_and_a_sentence(
+    analysis: Analysis, recordings: Sequence[Recording]
+) -> None:
+    found = analysis.judge(analysis.compute(recordings))
+    assert found
+    for finding in found:
+        assert finding.code in analysis.codes
+        assert finding.status in SEVERITY
+        assert finding.analysis == analysis.name
+        assert finding.claim.endswith(".")
+        assert "nan" not in finding.claim
+
+
+@every_analysis
+@pytest.mark.parametrize("case", ["nothing", "no row in any table"])
+def test_where_there_is_nothing_to_see_one_finding_says_so(analysis: Analysis, case: str) -> None:
+    table = analysis.compute(CASES[case])
+    found = analysis.judge(table)
+    assert len(table) <= 1  # the status of a run without steps is all there may be
+    assert [finding.status for finding in found] == ["not applicable"]
+
+
+@every_analysis
+def test_the_picture_cuts_no_text(analysis: Analysis) -> None:
+    for case in ("all", "encoder and decoder"):
+        figure = draw(analysis, analysis.compute(CASES[case]))
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        inside = figure.bbox.expanded(1.001, 1.001)
+        for axes in figure.axes:
+            bounds = axes.get_tightbbox(canvas.get_renderer())
+            assert bounds is None or (inside.contains(*bounds.min) and inside.contains(*bounds.max)), (
+                axes.get_title()
+            )
+        for legend in figure.legends:
+            bounds = legend.get_window_extent(canvas.get_renderer())
+            assert inside.contains(*bounds.min)
+            assert inside.contains(*bounds.max)
+
+
+@every_analysis
+def test_no_panel_runs_into_its_neighbour(analysis: Analysis) -> None:
+    for case in ("all", "encoder and decoder"):
+        figure = draw(analysis, analysis.compute(CASES[case]))
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        boxes = [
+            (a.get_title(loc="left"), a.get_tightbbox(canvas.get_renderer())) for a in figure.axes if a.axison
+        ]
+        boxes += [("legend", legend.get_window_extent(canvas.get_renderer())) for legend in figure.legends]
+        for index, (name, box) in enumerate(boxes):
+            for other, second in boxes[index + 1 :]:
+                shared = box.intersection(box, second)
+                assert shared is None or min(shared.width, shared.height) < 2.0, f"{name} and {other}"
+
+
+def test_reading_a_run_imports_neither_torch_nor_pyplot_nor_scipy_stats() -> None:
+    unwanted = "{'torch', 'matplotlib.pyplot', 'scipy.stats'}"
+    code = f"import sys, {analyses.__name__}; print(sorted({unwanted} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

@@ -1,0 +1,139 @@
+"""``training_curves`` finds what was planted."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analyses.diagnostics.training_curves import ANALYSIS
+from gradlens.analysis import Finding
+from gradlens.recording import Recording
+from tests.analyses.planted import training
+
+STEPS = 100
+FALLING = np.linspace(3.0, 1.5, STEPS)
+
+
+def judged(*recordings: Recording) -> dict[str, Finding]:
+    return {finding.code: finding for finding in ANALYSIS.judge(ANALYSIS.compute(recordings))}
+
+
+def pair(factor: float, noise: float = 0.001, **without: Any) -> dict[str, Finding]:
+    """Judge a run with warm-up and one without whose loss is a multiple of it."""
+    wobble = 1 + noise * np.random.default_rng(0).standard_normal(STEPS)
+    first = training(FALLING, variant="post-ln")
+    second = training(FALLING * factor * wobble, variant="post-ln", schedule="no warm-up", **without)
+    return judged(first, second)
+
+
+def test_a_run_that_came_to_its_end_passes() -> None:
+    assert judged(training(FALLING))["GL301"].status == "pass"
+
+
+@pytest.mark.parametrize("broken", [np.inf, np.nan])
+def test_a_run_that_diverged_fails_at_the_step_it_did(broken: float) -> None:
+    found = judged(training([*FALLING[:30], broken], status="diverged"))
+    assert found["GL301"].status == "fail"
+    assert found["GL301"].steps == (30,)
+
+
+def test_a_run_stopped_above_chance_fails_without_a_broken_step() -> None:
+    found = judged(training([50.0] * 30, status="diverged"))
+    assert found["GL301"].status == "fail"
+    assert found["GL301"].steps == ()
+
+
+def test_a_loss_that_was_not_passed_is_no_divergence() -> None:
+    loss = [value if step % 5 == 0 else np.nan for step, value in enumerate(FALLING)]
+    assert judged(training(loss))["GL301"].status == "pass"
+
+
+def test_a_missing_loss_beside_a_broken_gradient_is_one() -> None:
+    loss = [*FALLING[:40], np.nan, *FALLING[41:]]
+    found = judged(training(loss, nonfinite={40: 7}))
+    assert found["GL301"].status == "fail"
+    assert found["GL301"].steps == (40,)
+
+
+def test_an_interrupted_run_is_inconclusive() -> None:
+    assert judged(training(FALLING, status="interrupted"))["GL301"].status == "inconclusive"
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1.10, "warn"), (1.0, "pass"), (0.9, "pass")])
+def test_the_gain_of_the_warm_up_is_the_relative_loss_at_the_end(factor: float, status: str) -> None:
+    found = pair(factor)
+    assert found["GL302"].status == status
+    assert found["GL302"].value == pytest.approx(factor - 1, abs=0.002)
+
+
+def test_a_gain_within_noise_of_the_limit_is_inconclusive() -> None:
+    assert pair(1.02, noise=0.05)["GL302"].status == "inconclusive"
+
+
+def test_runs_that_differ_in_more_than_the_warm_up_are_no_pair() -> None:
+    assert "GL302" not in pair(1.1, training={"lr": 5e-3, "warmup": 0})
+    assert "GL302" not in pair(1.1, seeds=[1])
+
+
+def test_a_pair_that_diverged_has_no_gain() -> None:
+    found = pair(1.1, status="diverged")
+    assert found["GL302"].status == "inconclusive"
+    assert found["GL302"].value is None
+
+
+def test_several_seeds_give_an_interval_over_pairs() -> None:
+    runs = []
+    for seed, factor in enumerate((1.08, 1.10, 1.12)):
+        runs.append(training(FALLING, variant="post-ln", seeds=[seed], label=f"with {seed}"))
+        lost = {"schedule": "no warm-up", "seeds": [seed], "label": f"without {seed}"}
+        runs.append(training(FALLING * factor, variant="post-ln", **lost))
+    gain = judged(*runs)["GL302"]
+    assert gain.value == pytest.approx(0.10)
+    assert gain.low == pytest.approx(0.10 - 4.303 * 0.02 / np.sqrt(3), abs=1e-4)
+    assert "3 pairs of runs" in gain.claim
+
+
+@pytest.mark.parametrize(("planted", "status"), [([70], "pass"), ([50, 70, 90], "warn"), ([], "pass")])
+def test_spikes_are_found_where_they_are(planted: list[int], status: str) -> None:
+    gradient = np.ones(STEPS)
+    gradient[planted] = 20.0
+    found = judged(training(FALLING, grad_norm=gradient))
+    assert found["GL303"].status == status
+    assert found["GL303"].steps == tuple(planted)
+    assert found["GL303"].value == pytest.approx(20.0 if planted else 1.0)
+
+
+def test_the_first_fall_of_the_gradient_is_no_spike() -> None:
+    gradient = np.concatenate([np.linspace(50, 1, 15), np.ones(85)])
+    assert judged(training(FALLING, grad_norm=gradient))["GL303"].steps == ()
+
+
+UNIGRAM = 4.0 * np.log(2)
+
+
+@pytest.mark.parametrize(("share", "status"), [(1.0, "fail"), (0.97, "warn"), (0.7, "pass")])
+def test_a_run_that_knows_only_frequencies_fails(share: float, status: str) -> None:
+    found = judged(training([share * UNIGRAM] * STEPS))
+    assert found["GL304"].status == status
+    assert found["GL304"].value == pytest.approx(share)
+
+
+def test_without_a_known_frequency_loss_nothing_is_said() -> None:
+    assert "GL304" not in judged(training(FALLING, task={"unit": "nats"}))
+
+
+@pytest.mark.parametrize(
+    ("balance", "status"), [(1.0, "pass"), (4.0, "warn"), (1000.0, "fail"), (1e-3, "fail")]
+)
+def test_the_balance_of_the_gradient_is_judged_by_its_factor_a_block(balance: float, status: str) -> None:
+    found = judged(training(FALLING, balance=balance))
+    assert found["GL305"].status == status
+    assert found["GL305"].value == pytest.approx(balance)
+
+
+def test_what_follows_a_broken_loss_is_not_drawn() -> None:
+    table = ANALYSIS.compute(
+        [training([2.0, 2.0, np.inf, np.inf], grad_norm=[1, 1, 1e18, 0], status="diverged")]
+    )
+    drawn = table[table["panel"].isin(["loss", "gradient norm", "gradient ratio"])]
+    assert drawn["x"].max() == 1
