@@ -93,4 +93,8 @@ def assert_row(row, expected: dict[str, float], *, share: float = 1e-4, relative
     for name in MOMENTS + SCALES:
         # A mean that is zero in theory is compared with the size of what it is a mean of.
         floor = 1e-8 * expected["var_detached"] if name.startswith("mean2") else 0.0
-        assert abs(row[name] - expected[name]) <= relative * abs(expected[name]) + floor, (name, row[name], expected[name])
+        assert abs(row[name] - expected[name]) <= relative * abs(expected[name]) + floor, (
+            name,
+            row[name],
+            expected[name],
+        )

@@ -115,4 +115,5 @@ def test_reading_and_helping_import_neither_torch_nor_pyplot(code):
 
 
 def test_no_room_is_missing_from_the_table():
-    assert {room_of(".".join(p.relative_to(ROOT).with_suffix("").parts)) for p in files()} - {"gradlens.__init__"} <= set(MAY)
+    modules = (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files())
+    assert {room_of(module) for module in modules} - {"gradlens.__init__"} <= set(MAY)

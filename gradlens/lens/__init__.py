@@ -1,7 +1,7 @@
 """How it is measured: taps on normalizations, sums on the device, one copy to the host a recorded step."""
 
-from gradlens.lens.at_init import at_init
 from gradlens.lens.audit import Audit
+from gradlens.lens.initialization import at_init
 from gradlens.lens.lens import Lens, attach
 from gradlens.lens.norm_kinds import NormKind, register_norm
 

@@ -44,9 +44,7 @@ class Audit:
         if not self.norms:
             found.append("No normalization was found. Register the model's own with gradlens.register_norm.")
         if self.steps == 0:
-            found.append(
-                "No step was recorded: call lens.step() after the optimizer, or pass optimizer= to attach."
-            )
+            found.append("No step was recorded: call lens.step() after the optimizer, or pass optimizer= to attach.")
         elif self.silent:
             found.append(
                 f"{len(self.silent)} of {len(self.norms)} norms never ran as modules: {_some(self.silent)}. "

@@ -81,9 +81,7 @@ class Watcher:
         """Return where normalizations ran that were not recorded, and how often in the first step."""
         return dict(self._counts)
 
-    def call(
-        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[..., Tensor]
-    ) -> Tensor:
+    def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[..., Tensor]) -> Tensor:
         """Run one functional normalization, recorded, counted, or passed through."""
         caller = self._caller() if self._switch.recording else None
         tap = self._tapped.get(id(caller))

@@ -23,9 +23,7 @@ from gradlens.lens.taps import RootTap, Switch, Tap, taps_of
 from gradlens.recording import Recording
 from gradlens.recording.schema import STORED
 
-_GRADIENT = (
-    "Parameter gradients: at the end of backward, after reductions, before clipping, loss scale divided out."
-)
+_GRADIENT = "Parameter gradients: at the end of backward, after reductions, before clipping, loss scale divided out."
 _OWN_COLUMNS = {column.name for column in STORED["steps"]}
 
 
@@ -56,9 +54,7 @@ class Lens:
         self._lr = float("nan")
         self._clock = time.perf_counter()
         self._first_nonfinite = ""
-        self._parameters = (
-            ParameterReader(model, "updates" in watch) if _wants(watch, "params", "updates") else None
-        )
+        self._parameters = ParameterReader(model, "updates" in watch) if _wants(watch, "params", "updates") else None
         sites, self._strangers = discover(model, watch)
         self._taps = [tap for site in sites for tap in taps_of(site, self._switch)]
         self._seen: dict[str, set[str]] = {"fired": set(), "grad_output": set(), "grad_input": set()}
@@ -81,9 +77,7 @@ class Lens:
 
     # ------------------------------------------------------------------ what the user calls
 
-    def step(
-        self, loss: Tensor | float | None = None, lr: float | None = None, **scalars: Tensor | float
-    ) -> None:
+    def step(self, loss: Tensor | float | None = None, lr: float | None = None, **scalars: Tensor | float) -> None:
         """Close the current step: after the optimizer, once a training step.
 
         With ``optimizer=`` given to attach it need not be called; called all the same, it adds its numbers to the step
@@ -100,9 +94,7 @@ class Lens:
         """
         taken = _OWN_COLUMNS & scalars.keys()
         if taken:
-            raise GradlensError(
-                f"step() fills {', '.join(sorted(taken))} itself; give your number another name."
-            )
+            raise GradlensError(f"step() fills {', '.join(sorted(taken))} itself; give your number another name.")
         self._optimizer_stepped = False
         if self._switch.recording:
             self._write(loss, lr, scalars)
@@ -112,7 +104,7 @@ class Lens:
         self._clock = time.perf_counter()
 
     def start_at(self, step: int) -> None:
-        """Give the next step this number, as after a resume; its rows replace those of earlier attempts from there on."""
+        """Give the next step this number, as after a resume: rows from it on replace those of earlier attempts."""
         self._step = step
         self._switch.recording = step % self._every == 0
 
@@ -206,15 +198,11 @@ class Lens:
     def _all_taps(self) -> list[Tap]:
         return [*self._taps, *self._functions.taps()]
 
-    def _write(
-        self, loss: Tensor | float | None, lr: float | None, scalars: dict[str, Tensor | float]
-    ) -> None:
+    def _write(self, loss: Tensor | float | None, lr: float | None, scalars: dict[str, Tensor | float]) -> None:
         notes: dict[str, Any] = {}
         if self._parameters is not None and not self._parameters.was_read and self._parameters.any_gradient():
             self._parameters.read()
-            notes["gradient_read_at"] = (
-                "step(), for the root module's forward was not seen: after clipping, if any"
-            )
+            notes["gradient_read_at"] = "step(), for the root module's forward was not seen: after clipping, if any"
         scale = float(self._scale) if self._scale is not None else 1.0
         tables = step_tables(self._step, self._all_taps(), self._parameters, scale)
         self._note_seen(tables)
@@ -304,9 +292,7 @@ def attach(
         RecordingError: out holds something else, a finished run, or is being written.
     """
     if not isinstance(model, nn.Module):
-        raise GradlensError(
-            f"attach needs a torch.nn.Module; got {type(model).__name__}. Pass the model itself."
-        )
+        raise GradlensError(f"attach needs a torch.nn.Module; got {type(model).__name__}. Pass the model itself.")
     if every < 1:
         raise GradlensError(f"every must be 1 or more; got {every}.")
     watch = (watch,) if isinstance(watch, str) else tuple(watch)
@@ -321,9 +307,7 @@ def attach(
     rank = torch.distributed.get_rank() if _distributed() else 0
     sink = open_sink(out, meta, rank)
     try:
-        return Lens(
-            model, sink, every=every, watch=watch, optimizer=optimizer, scaler=scaler, functional=functional
-        )
+        return Lens(model, sink, every=every, watch=watch, optimizer=optimizer, scaler=scaler, functional=functional)
     except BaseException:
         sink.close("interrupted")
         raise

@@ -58,7 +58,7 @@ class NormKind:
         return torch.finfo(dtype).eps
 
     def gain(self, module: nn.Module, ndim: int) -> Tensor | None:
-        """Return γ, shaped to broadcast to ``vectors`` of an input with ``ndim`` dimensions; None where there is none."""
+        """Return γ, shaped to broadcast to ``vectors`` of an ``ndim``-dimensional input; None where there is none."""
         weight = getattr(module, "weight", None)
         if not isinstance(weight, Tensor):
             return None
@@ -142,9 +142,7 @@ def register_norm(
     """
     axes = (axes,) if isinstance(axes, int) else tuple(axes)
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise GradlensError(
-            f"register_norm needs a class derived from nn.Module; got {cls!r}. Pass the class itself."
-        )
+        raise GradlensError(f"register_norm needs a class derived from nn.Module; got {cls!r}. Pass the class itself.")
     if not axes:
         raise GradlensError(f"register_norm needs the axes that share one mean; got none for {cls.__name__}.")
     _registered[cls] = NormKind(

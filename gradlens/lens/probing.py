@@ -65,18 +65,12 @@ def _kind(module: nn.Module, x: Tensor, axes: tuple[int, ...]) -> NormKind | Non
     name = type(module).__name__.lower()
     for centered in (True, False):
         for offset in (0.0, 1.0):
-            kind = NormKind(
-                name=name, axes=axes, centered=centered, mean_gradient=centered, gain_offset=offset
-            )
+            kind = NormKind(name=name, axes=axes, centered=centered, mean_gradient=centered, gain_offset=offset)
             gain = kind.gain(module, x.dim())
             bias = getattr(module, "bias", None)
             if offset and gain is None:
                 continue
-            shift = (
-                NormKind(name=name, axes=axes).gain(_Bias(bias), x.dim())
-                if isinstance(bias, Tensor)
-                else None
-            )
+            shift = NormKind(name=name, axes=axes).gain(_Bias(bias), x.dim()) if isinstance(bias, Tensor) else None
             if _matches(kind, module, x, y, gain, shift):
                 return kind
     return None

@@ -74,9 +74,7 @@ def write_inv_sigma(width: int, eps: float, cells: Sequence[Tensor]) -> None:
     torch.rsqrt(cells[NORM].square().div_(width).add_(eps), out=cells[INV_SIGMA])
 
 
-def write_grad_output(
-    grad_output: Tensor, gain: Tensor | None, dims: tuple[int, ...], cells: Sequence[Tensor]
-) -> None:
+def write_grad_output(grad_output: Tensor, gain: Tensor | None, dims: tuple[int, ...], cells: Sequence[Tensor]) -> None:
     """Take the moments of what arrives at a norm.
 
     Args:

@@ -41,6 +41,10 @@ class Switch:
         return self.buffers[device]
 
 
+def _hook_gradient(tensor: Tensor, hook: Callable[[Tensor], None]) -> None:
+    tensor.register_hook(hook)  # type: ignore[no-untyped-call]
+
+
 def in_backward() -> bool:
     """Whether autograd is running: a forward pass now is an activation checkpoint's second one."""
     return bool(torch._C._current_graph_task_id() != -1)
@@ -66,6 +70,7 @@ class Hook:
         self.run = run
 
     def __call__(self, *args: Any) -> Any:
+        """Run the hook."""
         return self.run(*args)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[()]]:
@@ -165,7 +170,7 @@ class NormTap(Tap):
         if not x.requires_grad:
             return None
         alias = x.view_as(x)
-        alias.register_hook(partial(self._grad_input, row, module))
+        _hook_gradient(alias, partial(self._grad_input, row, module))
         if args:
             return (alias, *args[1:]), kwargs
         return args, {**kwargs, next(iter(kwargs)): alias}
@@ -193,7 +198,7 @@ class NormTap(Tap):
 
     def _take_moments(self, module: nn.Module, x: Tensor, row: Row, output: Any) -> None:
         """Take mean and 1/σ from the layer's own backward node, where they wait anyway; else measure the input."""
-        node = getattr(output, "grad_fn", None)
+        node: Any = getattr(output, "grad_fn", None)
         kept = type(node).__name__ == "NativeLayerNormBackward0"
         if kept and node._saved_result2.dtype in (torch.float32, torch.float64):
             self._begin(module, x, row)
@@ -217,7 +222,7 @@ class NormTap(Tap):
             why = f"its output is a {type(output).__name__} without a tensor"
             self.switch.unsupported[self.site.path] = why
         elif y.requires_grad:
-            y.register_hook(partial(self._grad_output, row, module))
+            _hook_gradient(y, partial(self._grad_output, row, module))
 
     def _view(self, module: nn.Module, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """``kind.vectors``, remembered where the view is the tensor itself."""
@@ -276,9 +281,7 @@ class ActivationTap(Tap):
 class RootTap:
     """Tells the lens when a forward pass begins and when the backward pass of its outputs has truly ended."""
 
-    def __init__(
-        self, on_forward: Callable[[], None], on_backward_end: Callable[[], None], switch: Switch
-    ) -> None:
+    def __init__(self, on_forward: Callable[[], None], on_backward_end: Callable[[], None], switch: Switch) -> None:
         self.on_forward = on_forward
         self.on_backward_end = on_backward_end
         self.switch = switch
@@ -309,7 +312,7 @@ class RootTap:
             return
         for leaf in torch.utils._pytree.tree_leaves(output):
             if isinstance(leaf, Tensor) and leaf.requires_grad:
-                leaf.register_hook(self._arm)
+                _hook_gradient(leaf, self._arm)
 
     def _arm(self, grad: Tensor) -> None:
         task = torch._C._current_graph_task_id()
@@ -320,7 +323,7 @@ class RootTap:
 
 
 def _queue(callback: Callable[[], None]) -> None:
-    torch.autograd.Variable._execution_engine.queue_callback(callback)  # type: ignore[attr-defined]
+    torch.autograd.Variable._execution_engine.queue_callback(callback)
 
 
 def _sizes(view: Tensor, dims: tuple[int, ...]) -> tuple[tuple[int, ...], int]:

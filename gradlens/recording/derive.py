@@ -1,5 +1,7 @@
 """From merged sums to what a reader sees: shares, norms, means and variances. Pure functions on DataFrames."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -26,8 +28,8 @@ def merge(table: str, stored: pd.DataFrame) -> pd.DataFrame:
     keys = [c.name for c in STORED[table] if c.merge == "key"]
     if not stored.duplicated(keys).any():
         return stored
-    how = {"sum": lambda s: s.sum(min_count=1), "max": "max", "same": "first"}
-    rules = {c.name: how[c.merge] for c in STORED[table] if c.merge != "key"}
+    how: dict[str, Any] = {"sum": lambda s: s.sum(min_count=1), "max": "max", "same": "first"}
+    rules: dict[Any, Any] = {c.name: how[c.merge] for c in STORED[table] if c.merge != "key"}
     rules |= {name: "first" for name in stored.columns if name not in rules and name not in keys}
     return stored.groupby(keys, sort=False, dropna=False).agg(rules).reset_index()[list(stored.columns)]
 

@@ -47,9 +47,7 @@ class Recording:
         """
         unknown = set(tables) - set(PUBLIC)
         if unknown:
-            raise TypeError(
-                f"a recording has the tables {', '.join(PUBLIC)}; got {', '.join(sorted(unknown))}"
-            )
+            raise TypeError(f"a recording has the tables {', '.join(PUBLIC)}; got {', '.join(sorted(unknown))}")
         public = {}
         for name, frame in tables.items():
             wanted = names(PUBLIC[name])

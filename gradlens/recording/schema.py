@@ -122,7 +122,8 @@ PUBLIC: dict[str, tuple[Column, ...]] = {
         _STEP, _SITE, _CALL, _RANK,
         Column("vectors", "int", "vectors that went in"),
         Column("width", "int", "H: entries in one vector"),
-        Column("recentering", "float", "share of Σ‖g‖² that the derivative of μ removes: ΣH·ḡ²/Σ‖g‖²; 0 where it does not flow"),
+        Column("recentering", "float", "share of Σ‖g‖² that the derivative of μ removes: ΣH·ḡ²/Σ‖g‖²; 0 where it "
+               "does not flow"),
         Column("rescaling", "float", "share that the derivative of σ removes: 1 − recentering − kept. For eps ≪ σ² it "
                "is ΣH·s²/Σ‖g‖² with s = mean(g·x̂); eps makes it the energy balance ΣH·s²(2 − mean x̂²)/Σ‖g‖²"),
         Column("kept", "float", "share that gets through: Σ‖grad_input‖²σ²/Σ‖g‖²"),
@@ -131,11 +132,12 @@ PUBLIC: dict[str, tuple[Column, ...]] = {
         Column("grad_output_norm", "float", "‖dL/d(output)‖ over all vectors", "loss/output"),
         Column("grad_input_norm", "float", "‖dL/d(input)‖ through this module only", "loss/input"),
         Column("backward_gain", "float", "grad_input_norm / grad_output_norm", "output/input"),
-        Column("mean2_detached", "float", "mean over vectors of (ḡ/σ)²: what DetachNorm would send back", "(loss/input)²"),
-        Column("var_detached", "float", "mean over vectors of D_g/σ²: what DetachNorm would send back", "(loss/input)²"),
+        Column("mean2_detached", "float", "mean over vectors of (ḡ/σ)²: as DetachNorm sends back", "(loss/input)²"),
+        Column("var_detached", "float", "mean over vectors of D_g/σ²: as DetachNorm would send back", "(loss/input)²"),
         Column("mean2_actual", "float", "mean over vectors of ā², a = grad_input", "(loss/input)²"),
         Column("var_actual", "float", "mean over vectors of D_a", "(loss/input)²"),
-        Column("nonfinite", "int", "vectors with a NaN or infinity in input, grad_output or grad_input; left out of every sum"),
+        Column("nonfinite", "int", "vectors with a NaN or infinity in input, grad_output or grad_input; left out "
+               "of every sum"),
     ),
     "activations": (
         _STEP, _SITE, _CALL, _RANK,
@@ -153,7 +155,7 @@ PUBLIC: dict[str, tuple[Column, ...]] = {
         Column("grad_norm", "float", "L2 norm of the gradient at the end of backward, before clipping", "loss/weight"),
         Column("grad_absmax", "float", "largest |entry| of the gradient", "loss/weight"),
         Column("weight_norm", "float", "L2 norm of the weights, where the gradient was taken", "weight"),
-        Column("update_norm", "float", "L2 norm of the optimizer's change; missing unless 'updates' is watched", "weight"),
+        Column("update_norm", "float", "L2 norm of the optimizer's change; missing unless watched", "weight"),
         Column("nonfinite", "int", "entries of the gradient that are NaN or infinite; the norms then leave them out"),
     ),
     "probes": STORED["probes"],

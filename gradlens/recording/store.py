@@ -37,10 +37,7 @@ _EXTRA = pa.field("extra", pa.map_(pa.string(), pa.float64()))
 
 def arrow_schema(table: str) -> pa.Schema:
     """Return the Arrow schema of a stored table, each field with its meaning."""
-    fields = [
-        pa.field(c.name, _ARROW[c.dtype], metadata={"meaning": c.meaning, "unit": c.unit})
-        for c in STORED[table]
-    ]
+    fields = [pa.field(c.name, _ARROW[c.dtype], metadata={"meaning": c.meaning, "unit": c.unit}) for c in STORED[table]]
     return pa.schema(fields + ([_EXTRA] if table == "steps" else []))
 
 
@@ -120,8 +117,9 @@ class RunWriter:
             self.attempt = int(before.get("attempts", 0))
             self.meta: dict[str, Any] = {**before, **meta, "schema": SCHEMA_VERSION, "status": "running"}
             self.meta["attempts"] = self.attempt + 1
-            (folder / "segments").mkdir(exist_ok=True)
+            # First the manifest: a folder without one, but with anything else in it, is taken for somebody else's.
             write_json(folder / "manifest.json", self.meta)
+            (folder / "segments").mkdir(exist_ok=True)
         except BaseException:
             self._lock.close()
             raise
@@ -202,7 +200,7 @@ def _claim(folder: Path) -> IO[str]:
     """Create the folder and take its lock; the kernel frees it when the process ends, however it ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        foreign = [p.name for p in folder.iterdir() if p.name not in ("lock", "resolved.json")]
+        foreign = [p.name for p in folder.iterdir() if p.name not in ("lock", "manifest.json.tmp")]
         if foreign and not (folder / "manifest.json").exists():
             raise RecordingError(
                 f"A run folder must be empty or hold a gradlens run; {folder} holds {', '.join(sorted(foreign)[:3])}. "
@@ -242,9 +240,7 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 def expand_extra(frame: pd.DataFrame) -> pd.DataFrame:
     """Turn the map of user scalars into columns."""
-    extra = pd.DataFrame(
-        [dict(pairs or ()) for pairs in frame.pop("extra")], index=frame.index, dtype="float64"
-    )
+    extra = pd.DataFrame([dict(pairs or ()) for pairs in frame.pop("extra")], index=frame.index, dtype="float64")
     return pd.concat([frame, extra], axis=1)
 
 
@@ -284,7 +280,7 @@ def read_stored(folder: Path, table: str) -> pd.DataFrame | None:
     # While segments exist the compaction is not known to be whole: they are the truth.
     if path.exists() and not (folder / "segments").exists():
         try:
-            frame = pq.read_table(path).to_pandas()
+            frame: pd.DataFrame = pq.read_table(path).to_pandas()
         except (pa.ArrowException, OSError) as error:
             raise RecordingError(
                 f"{path} must be a whole Parquet file; it is truncated or foreign ({str(error).splitlines()[0][:120]}). "
@@ -292,9 +288,7 @@ def read_stored(folder: Path, table: str) -> pd.DataFrame | None:
             ) from error
         missing = [c.name for c in STORED[table] if c.name not in frame]
         if missing:
-            raise RecordingError(
-                f"{path} must hold the column {missing[0]!r}; it does not: it is not a gradlens table."
-            )
+            raise RecordingError(f"{path} must hold the column {missing[0]!r}; it does not. It is no gradlens table.")
         return frame
     segments = _read_segments(folder, table)
     if segments is None:
@@ -313,9 +307,7 @@ def compact(folder: Path) -> None:
         result = result.cast(pa.schema([described.get(f.name, f) for f in result.schema]))
         temporary = folder / f"{table}.parquet.tmp"
         try:
-            pq.write_table(
-                result.replace_schema_metadata({"gradlens.schema": str(SCHEMA_VERSION)}), temporary
-            )
+            pq.write_table(result.replace_schema_metadata({"gradlens.schema": str(SCHEMA_VERSION)}), temporary)
             os.replace(temporary, folder / f"{table}.parquet")
         except OSError as error:
             temporary.unlink(missing_ok=True)

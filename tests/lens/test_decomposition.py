@@ -124,9 +124,7 @@ KINDS = {
     ),
 }
 PARAMETERS = [
-    pytest.param(
-        kind, shape, eps, correlated, id=f"{kind}-{len(shape)}d-eps{eps:g}-{'corr' if correlated else 'iid'}"
-    )
+    pytest.param(kind, shape, eps, correlated, id=f"{kind}-{len(shape)}d-eps{eps:g}-{'corr' if correlated else 'iid'}")
     for kind, (_, shapes, _) in KINDS.items()
     for shape in shapes
     for eps in (1e-5, 4.0)  # inputs have variance 4: eps of the size of the variance
@@ -159,9 +157,7 @@ def test_recorded_shares_and_moments_equal_float64_autograd(kind, shape, eps, co
     assert_row(backward_through(module, x, grad).norms.iloc[0], expected_row(x, grad, case))
 
 
-@pytest.mark.parametrize(
-    "kind", [kind for kind in KINDS if kind not in ("t5", "gemma")]
-)  # they compute in float32
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("t5", "gemma")])  # they compute in float32
 def test_float64_models_are_recorded_in_float64(kind):
     torch.manual_seed(1)
     make, shapes, case_of = KINDS[kind]

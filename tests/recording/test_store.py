@@ -158,10 +158,10 @@ TRAIN = """
     torch.set_num_threads(1)
 
     def train(folder):
-        acknowledged = os.open(folder + ".ack", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.LayerNorm(8))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         with gradlens.attach(model, out=folder) as lens:
+            acknowledged = os.open(folder + ".ack", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
             for step in range(100000):
                 optimizer.zero_grad()
                 loss = model(torch.randn(4, 8)).square().mean()
@@ -206,8 +206,16 @@ def test_after_sigkill_at_random_moments_every_acknowledged_step_is_there(tmp_pa
         launcher.stdin.close()
 
 
+@pytest.mark.parametrize("left", ["lock", "manifest.json.tmp"])
+def test_a_run_killed_before_its_manifest_was_written_starts_anew(tmp_path, left):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / left).write_text("")
+    assert load(write(tmp_path / "run", 0)).steps["step"].tolist() == [0]
+
+
 def test_micro_and_rank_rows_merge_by_adding_sums_never_by_averaging():
-    stored = pd.DataFrame([{c.name: 1.0 for c in STORED["norms"]} | {"site": "a", "width": 4, "step": 0, "call": 0, "rank": 0}] * 2)
+    row = {c.name: 1.0 for c in STORED["norms"]} | {"site": "a", "width": 4, "step": 0, "call": 0, "rank": 0}
+    stored = pd.DataFrame([row] * 2)
     stored.loc[0, ["energy_g", "energy_kept", "energy_recentering", "energy_mean"]] = [10.0, 9.0, 1.0, 1.0]
     stored.loc[1, ["energy_g", "energy_kept", "energy_recentering", "energy_mean"]] = [90.0, 45.0, 9.0, 9.0]
     row = Recording(META, {"norms": stored}).norms.iloc[0]

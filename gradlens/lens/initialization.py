@@ -110,7 +110,7 @@ def at_init(
                 )
                 for table, frame in sink.frames().items():
                     if table != "sites" or index == 0:
-                        gathered.append(table, frame)
+                        gathered.append(table, {str(name): column for name, column in frame.items()})
                 if index == 0:
                     audit = sink.meta.get("audit", {})
                     gathered.annotate(
@@ -156,7 +156,7 @@ def _one_seed(
         try:
             output = run_batch(model, batch)
             loss, origin = loss_of(output, batch, loss_fn)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         except (
             RuntimeError,
             TypeError,
