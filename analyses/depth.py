@@ -112,9 +112,7 @@ def _norms(recording: Recording) -> list[tuple[str, str]]:
     """Return site and placement of every norm, in forward order."""
     sites = recording.sites.sort_values("order")
     norms = sites[sites["kind"] == "norm"]
-    return [
-        (str(site), str(placement)) for site, placement in zip(norms["site"], norms["placement"], strict=True)
-    ]
+    return [(str(site), str(placement)) for site, placement in zip(norms["site"], norms["placement"], strict=True)]
 
 
 def _after_block(recording: Recording, found: pd.DataFrame) -> pd.DataFrame:

@@ -89,9 +89,7 @@ def series(ax: Axes, raw: pd.DataFrame, smooth: pd.DataFrame, look: Look) -> Non
     ax.plot(smooth["x"], smooth["value"], color=look["color"], linestyle=look["linestyle"], linewidth=1.3)
 
 
-def value_axis(
-    ax: Axes, values: Iterable[float], unit: str = "", log_from: float = DECADE, zero: bool = False
-) -> None:
+def value_axis(ax: Axes, values: Iterable[float], unit: str = "", log_from: float = DECADE, zero: bool = False) -> None:
     """Scale the vertical axis by what it shows.
 
     Args:
@@ -149,10 +147,7 @@ def run_entries(table: pd.DataFrame, look: Mapping[str, Look], **changes: Any) -
     runs = table[["label", "variant", "schedule"]].drop_duplicates()
     name = "label" if runs.duplicated(["variant", "schedule"]).any() else "variant"
     named = runs.drop_duplicates(name)
-    return [
-        entry(text, **(look[label] | changes))
-        for text, label in zip(named[name], named["label"], strict=True)
-    ]
+    return [entry(text, **(look[label] | changes)) for text, label in zip(named[name], named["label"], strict=True)]
 
 
 def legend(figure: Figure, entries: Sequence[Artist], columns: int = 4) -> None:

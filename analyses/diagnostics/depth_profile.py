@@ -36,17 +36,13 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
     Args:
         recordings: those of kind ``init`` are used; their steps are seeds.
     """
-    found = [
-        (r, gradient_by_block(r), stream_by_depth(r)) for r in recordings if r.meta.get("kind") == "init"
-    ]
+    found = [(r, gradient_by_block(r), stream_by_depth(r)) for r in recordings if r.meta.get("kind") == "init"]
     stacks = [part for _, gradients, _ in found for _, part in gradients.groupby("stack")]
     main = W2 if stacks and all((part["group"] == W2).any() for part in stacks) else WHOLE
     return tidy(row for recording, g, q in found for row in _rows(recording, g, q, main))
 
 
-def _rows(
-    recording: Recording, gradients: pd.DataFrame, stream: pd.DataFrame, main: str
-) -> Iterator[dict[str, Any]]:
+def _rows(recording: Recording, gradients: pd.DataFrame, stream: pd.DataFrame, main: str) -> Iterator[dict[str, Any]]:
     theory, who = DepthTheory(recording.meta.get("model") or {}), identity(recording)
     for stack in dict.fromkeys([*gradients["stack"], *stream["stack"]]):
         here = who | {"stack": stack}
@@ -60,9 +56,7 @@ def _rows(
             yield from _ratios(profile, group == main, here | {"panel": "summary", "group": group})
         fixed = here | {"panel": "stream", "group": theory.arrangement}
         rms = np.sqrt(q)
-        yield from (
-            {**fixed, "quantity": "measured", "x": x, **log_t_interval(rms[x]).row()} for x in q.columns
-        )
+        yield from ({**fixed, "quantity": "measured", "x": x, **log_t_interval(rms[x]).row()} for x in q.columns)
         yield from ({**fixed, "quantity": "lemma 2", **row} for row in theory.lemma2(stack, list(q.columns)))
         fixed = here | {"panel": "summary", "group": theory.arrangement if theory.applies else ""}
         yield from ({**fixed, **row} for row in theory.stream_summary(stack, q))
@@ -76,9 +70,7 @@ def _rows(
 def _profile(gradients: pd.DataFrame, group: str) -> pd.DataFrame:
     """Return gradient norms [seeds, blocks]; the columns are block numbers from 1."""
     rows = gradients[gradients["group"] == group]
-    return rows.pivot(index="step", columns="block", values="grad_norm").rename(
-        columns=lambda block: int(block) + 1
-    )
+    return rows.pivot(index="step", columns="block", values="grad_norm").rename(columns=lambda block: int(block) + 1)
 
 
 def _ratios(profile: pd.DataFrame, main: bool, fixed: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -110,9 +102,7 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
     look, stacks = drawing.looks(table), _by_position(drawn)
     groups = [_groups(rows) for rows in stacks]
     strips = [math.ceil(len(names) / _GROUPS_IN_A_ROW) for names in groups]
-    heights = ([_HEIGHT] if len(stacks) == 1 else 2 * [0.87 * _HEIGHT]) + [
-        _HEIGHT_OF_GROUPS * n for n in strips if n
-    ]
+    heights = ([_HEIGHT] if len(stacks) == 1 else 2 * [0.87 * _HEIGHT]) + [_HEIGHT_OF_GROUPS * n for n in strips if n]
     figure.set_size_inches(figure.get_figwidth(), sum(heights) + _HEIGHT_OF_LEGEND)
     grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
     gradient_axes, stream_axes = _main_axes(grid, len(stacks))

@@ -77,9 +77,7 @@ def _checks(norms: pd.DataFrame, who: Mapping[str, str]) -> Iterator[dict[str, A
         }  # fmt: skip
 
 
-def _over_depth(
-    sites: pd.DataFrame, place: Mapping[str, int], who: Mapping[str, str]
-) -> Iterator[dict[str, Any]]:
+def _over_depth(sites: pd.DataFrame, place: Mapping[str, int], who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     for site, rows in sites.groupby("site", sort=False):
         for quantity, (_, unit) in QUANTITIES.items():
             fixed = {

@@ -236,9 +236,7 @@ def _entries(drawn: pd.DataFrame, look: Mapping[str, drawing.Look]) -> list[Arti
     if (drawn["quantity"] == "frequencies alone").any():
         entries.append(drawing.entry("token frequencies alone", **drawing.DOTTED))
     if (drawn["quantity"] == "spike").any():
-        entries.append(
-            drawing.entry("spike", linestyle="", marker="x", color=drawing.THEORY, markeredgewidth=1)
-        )
+        entries.append(drawing.entry("spike", linestyle="", marker="x", color=drawing.THEORY, markeredgewidth=1))
     return entries
 
 

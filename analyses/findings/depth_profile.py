@@ -45,9 +45,7 @@ def judge(table: pd.DataFrame) -> list[Finding]:
     summary = pick(table, panel="summary")
     if summary.empty:
         return [
-            _not_applicable(
-                "GL101", "", "No recording at initialization has gradients or a stream over two blocks."
-            )
+            _not_applicable("GL101", "", "No recording at initialization has gradients or a stream over two blocks.")
         ]
     several = summary.groupby("label")["stack"].nunique().max() > 1
     findings = []
@@ -93,8 +91,7 @@ def _gradient(rows: pd.DataFrame, subject: str, name: str) -> Iterator[Finding]:
         expected_from="" if law is None else "the law ‖dL/dW2‖ = c/√q with the stream as measured",
         threshold=threshold,
         causes=(
-            "Pre-LN: the stream grows with depth and each norm divides the gradient by it (expected, "
-            "harmless).",
+            "Pre-LN: the stream grows with depth and each norm divides the gradient by it (expected, harmless).",
             "Post-LN with cross-attention: hardly any gradient flows back through the queries.",
             "Causal attention: early tokens receive more gradient than they pass on.",
             "Branches that are scaled or initialized unlike the zoo's.",
@@ -113,15 +110,9 @@ def _stream(rows: pd.DataFrame, subject: str, name: str) -> Finding:
     level, growth = (first(pick(rows, quantity=q)) for q in ("stream second moment", "stream growth a block"))
     measured, lemma = level if growth is None else growth, first(pick(rows, quantity="lemma 2"))
     if measured is None:
-        return _not_applicable(
-            "GL102", subject, f"{name}: the stream was not recorded at two depths or more."
-        )
+        return _not_applicable("GL102", subject, f"{name}: the stream was not recorded at two depths or more.")
     value = f"{measured['value']:.2f}{_span(measured)}"
-    what = (
-        f"has second moment {value} before each block's last norm"
-        if growth is None
-        else f"grows by {value} a block"
-    )
+    what = f"has second moment {value} before each block's last norm" if growth is None else f"grows by {value} a block"
     if lemma is None:
         return Finding(
             code="GL102",
@@ -187,14 +178,11 @@ def _law(rows: pd.DataFrame, subject: str, name: str) -> Iterator[Finding]:
         expected_from="equal forward and backward gain of each branch (exact for FFNs, near for attention)",
         threshold=f"at most {most:g}",
         causes=(
-            "Causal attention passes back less than it adds: a drift of a few per cent a block in Post-LN "
-            "stacks.",
+            "Causal attention passes back less than it adds: a drift of a few per cent a block in Post-LN stacks.",
             "Tokens that grow alike with depth, so that attention's gain changes.",
             "Few seeds.",
         ),
-        remedies=(
-            "Measure more seeds; where it stays, the branches' backward gain differs from the forward one.",
-        ),
+        remedies=("Measure more seeds; where it stays, the branches' backward gain differs from the forward one.",),
         reference=f"after {_XIONG}, Lemmas 2 and 3",
     )
 

@@ -110,9 +110,7 @@ def _at_init(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
         most = limit(code, "most")
         if times["value"] <= 0:
             claim = f"{label}: {word} removes nothing: that derivative does not flow in these norms."
-            yield Finding(
-                code=code, status="not applicable", claim=claim, analysis=_NAME, subject=label, value=0.0
-            )
+            yield Finding(code=code, status="not applicable", claim=claim, analysis=_NAME, subject=label, value=0.0)
             continue
         span = "" if pd.isna(times["low"]) else f" (95 % CI {times['low']:.2f} to {times['high']:.2f})"
         yield Finding(
@@ -143,9 +141,7 @@ def _in_training(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
     if kept is None:
         return
     least = limit("GL203", "least")
-    removed = {
-        word: first(pick(rows, quantity=f"{quantity} at the end")) for quantity, word in _WHAT.values()
-    }
+    removed = {word: first(pick(rows, quantity=f"{quantity} at the end")) for quantity, word in _WHAT.values()}
     random = first(pick(rows, quantity="random g"))
     parts = [
         f"{word} removes {percent(row['value'], 2)}, {row['value'] / random['value']:.1f} times a random "
@@ -170,12 +166,9 @@ def _in_training(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
         expected_from="a norm that removes less than it lets through",
         threshold=f"at least {least:g}",
         causes=(
-            "Training aligns gradients with the normalized values: their scale is what the loss would "
-            "change.",
+            "Training aligns gradients with the normalized values: their scale is what the loss would change.",
             "A network that has not begun to learn keeps its random shares.",
         ),
-        remedies=(
-            "Compare with DetachNorm, which keeps everything, to see what the removed part was worth.",
-        ),
+        remedies=("Compare with DetachNorm, which keeps everything, to see what the removed part was worth.",),
         reference=_XU,
     )

@@ -72,11 +72,7 @@ def _ended(rows: pd.DataFrame, label: str) -> Finding:
     steps, broken = f"{how['n']:.0f} recorded steps", how["value"] > 0
     status: Status
     if broken or how["group"] == "diverged":
-        where = (
-            f"its loss is not finite from step {how['x']:.0f} on"
-            if broken
-            else "its loss stayed far above chance"
-        )
+        where = f"its loss is not finite from step {how['x']:.0f} on" if broken else "its loss stayed far above chance"
         status, claim = "fail", f"{label}: the run diverged: {where}."
     elif how["group"] in ("running", "interrupted"):
         status, claim = (
@@ -153,14 +149,10 @@ def _gain(row: pd.Series) -> Finding:
     variant, most = str(row["variant"]), limit("GL302", "most")
     if row["group"] == "diverged":
         status: Status = "inconclusive"
-        claim = (
-            f"{variant}: a run with or without warm-up did not come to its end, so there is no gain (GL301)."
-        )
+        claim = f"{variant}: a run with or without warm-up did not come to its end, so there is no gain (GL301)."
     else:
         status = held_against(row["low"], row["high"], most=most)
-        worth = {"pass": "trains as well without warm-up", "warn": "needs the warm-up"}.get(
-            status, "may need warm-up"
-        )
+        worth = {"pass": "trains as well without warm-up", "warn": "needs the warm-up"}.get(status, "may need warm-up")
         over = f"over {row['n']:.0f} {row['group']}"
         claim = f"{variant}: {worth}: without it the loss ends {_difference(row)}, {over}."
     return Finding(
@@ -176,8 +168,7 @@ def _gain(row: pd.Series) -> Finding:
         expected_from="the paper's Fig. 2 (IWSLT14 De-En)",
         threshold=f"at most {percent(most)}",
         causes=(
-            "Post-LN: gradients near the output are large at initialization, and Adam's first steps are of "
-            "full size.",
+            "Post-LN: gradients near the output are large at initialization, and Adam's first steps are of full size.",
             "A learning rate so low that nobody needs a warm-up, or so high that it does not help.",
             "One seed: the interval is over steps and knows nothing of other seeds.",
         ),
@@ -200,9 +191,7 @@ def _difference(row: pd.Series) -> str:
 
 def _balance(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
     """GL305: the factor a block decides; the ratio of last to first block is told."""
-    ratio, factor = (
-        first(pick(rows, quantity=f"gradient {q} at the end")) for q in ("ratio", "factor a block")
-    )
+    ratio, factor = (first(pick(rows, quantity=f"gradient {q} at the end")) for q in ("ratio", "factor a block"))
     if ratio is None or factor is None:
         return
     status, threshold = gradient_over_depth(factor["low"], factor["high"])

@@ -46,9 +46,7 @@ def _row(recording: Recording) -> dict[str, Any]:
         "recording": recording.label,
         "measured": _measured(len(steps), at_init),
         "parameters": _parameters(recording),
-        "loss": np.nan
-        if at_init
-        else float(steps.loc[steps["step"].isin(_last(steps["step"], 20)), "loss"].mean()),
+        "loss": np.nan if at_init else float(steps.loc[steps["step"].isin(_last(steps["step"], 20)), "loss"].mean()),
         "valid_loss": float(valid.iloc[-1]) if len(valid) else np.nan,
         "gradient_ratio": _gradient_ratio(recording, window),
         "stream_rms": float(outputs.loc[outputs["step"].isin(window), "rms"].mean()),

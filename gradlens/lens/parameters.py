@@ -1,5 +1,6 @@
 """Parameter gradients at the true end of backward: after reductions, before clipping and unscaling."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -44,8 +45,9 @@ class ParameterReader:
         with torch.no_grad():
             for indices in self._groups(lambda p: p.grad is not None):
                 grads = [_raised(self.parameters[i].grad) for i in indices]
-                sums = [*_measure(grads), _squares([_raised(self.parameters[i]) for i in indices])]
-                self._read.append((indices, torch.stack([sums[0], sums[1], sums[3], sums[2]])))
+                squares, absmax, bad = _measure(grads)
+                weights = _squares([_raised(self.parameters[i]) for i in indices])
+                self._read.append((indices, torch.stack([squares, absmax, weights, bad])))
             if self._watch_updates:
                 self._before = [p.detach().clone() for p in self.parameters]
 
@@ -107,25 +109,24 @@ def _squares(tensors: list[Tensor]) -> Tensor:
     return torch.stack(torch._foreach_norm(tensors)).double().square()
 
 
-def _measure(grads: list[Tensor]) -> list[Tensor]:
+def _measure(grads: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Σ x², max |x| and the number of non-finite entries of each gradient, each [P]; non-finite entries left out."""
-    squares = _squares(grads)
     if grads[0].is_cuda:
+        squares = _squares(grads)
         absmax = torch.stack(torch._foreach_norm(grads, float("inf"))).double()
-    else:
-        # One pass; the infinity norm is many times slower on a CPU.
-        low, high = (torch.stack(ends) for ends in zip(*map(torch.aminmax, grads), strict=True))
-        absmax = torch.maximum(-low, high).double()
-    bad = torch.zeros_like(squares)
-    if not grads[0].is_cuda and not torch.isfinite(squares).all():
-        # On the host's own memory a branch is free, and only a broken step pays for the count.
+        # Counting entries would be two more kernels a parameter: here a 1 says that there are some.
+        wrong = ~torch.isfinite(squares)
+        return squares.masked_fill(wrong, torch.nan), absmax.masked_fill(wrong, torch.nan), wrong.double()
+    # A parameter at a time, so that the second pass over it finds it in the cache. The extremes take one pass; the
+    # infinity norm is many times slower on a CPU.
+    measured = [(torch.linalg.vector_norm(grad), *torch.aminmax(grad)) for grad in grads]
+    norms, low, high = (torch.stack(column).double() for column in zip(*measured, strict=True))
+    squares, absmax, bad = norms.square(), torch.maximum(-low, high), torch.zeros_like(norms)
+    if not math.isfinite(float(squares.sum())):
+        # In the host's own memory a branch is free, and only a broken step pays for the count.
         for index in torch.nonzero(~torch.isfinite(squares)).flatten().tolist():
             finite = grads[index][torch.isfinite(grads[index])]
             bad[index] = grads[index].numel() - finite.numel()
             squares[index] = finite.double().square().sum()
             absmax[index] = finite.abs().max() if finite.numel() else 0.0
-    elif grads[0].is_cuda:
-        wrong = ~torch.isfinite(squares)
-        bad, squares = wrong.double(), squares.masked_fill(wrong, torch.nan)
-        absmax = absmax.masked_fill(wrong, torch.nan)
-    return [squares, absmax, bad]
+    return squares, absmax, bad

@@ -34,9 +34,7 @@ class Stack(nn.Module):
         return run(self.blocks, self.final_norm, x, memory)
 
 
-def run(
-    blocks: nn.ModuleList, final_norm: nn.Module | None, x: Tensor, memory: Tensor | None = None
-) -> Tensor:
+def run(blocks: nn.ModuleList, final_norm: nn.Module | None, x: Tensor, memory: Tensor | None = None) -> Tensor:
     """Send x [B, T, D] through the blocks and the norm after them."""
     for block in blocks:
         x = block(x, memory)

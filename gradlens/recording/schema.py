@@ -156,7 +156,8 @@ PUBLIC: dict[str, tuple[Column, ...]] = {
         Column("grad_absmax", "float", "largest |entry| of the gradient", "loss/weight"),
         Column("weight_norm", "float", "L2 norm of the weights, where the gradient was taken", "weight"),
         Column("update_norm", "float", "L2 norm of the optimizer's change; missing unless watched", "weight"),
-        Column("nonfinite", "int", "entries of the gradient that are NaN or infinite; the norms then leave them out"),
+        Column("nonfinite", "int", "entries of the gradient that are NaN or infinite, left out of the norms (on CUDA 1 "
+               "says that there are some, and the norms are missing)"),
     ),
     "probes": STORED["probes"],
     "steps": STORED["steps"],

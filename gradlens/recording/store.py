@@ -187,13 +187,14 @@ _SCHEMAS: dict[str, pa.Schema] = {}
 @functools.lru_cache(maxsize=256)
 def _strings(values: tuple[str | None, ...]) -> pa.Array:
     """Names repeat from step to step; making them anew would be most of the cost of a write."""
-    return pa.array(values, type=pa.string())
+    return pa.array([None if pd.isna(value) else value for value in values], type=pa.string())
 
 
 def _array(values: Any, dtype: pa.DataType) -> pa.Array:
     if dtype == pa.string():
-        return _strings(tuple(None if pd.isna(value) else value for value in values))
-    return pa.array(values, type=dtype, from_pandas=True)
+        return _strings(tuple(values))
+    # A missing number stays NaN in a segment, which costs nothing, and becomes null in the Parquet file.
+    return pa.array(values, type=dtype, from_pandas=dtype != pa.float64())
 
 
 def _claim(folder: Path) -> IO[str]:

@@ -59,9 +59,7 @@ def document(comparison: Comparison, command: str | None = None) -> dict[str, An
         "subtitle": story.subtitle(comparison),
         "verdict": story.verdict(comparison, numbers),
         "status": worst(comparison.findings),
-        "statuses": {
-            s: {"mark": STATUS[s][0], "word": STATUS[s][1], "meaning": STATUS_MEANING[s]} for s in STATUS
-        },
+        "statuses": {s: {"mark": STATUS[s][0], "word": STATUS[s][1], "meaning": STATUS_MEANING[s]} for s in STATUS},
         "findings": [_finding(f) for f in comparison.findings],
         "summary": _summary(numbers),
         "sections": [_section(section) for section in comparison.sections],

@@ -83,9 +83,7 @@ def settings(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
             for label, record in records.items():
                 if name in record:
                     owners.setdefault(_setting(record[name], name), []).append(label)
-            values = [
-                {"value": v, "labels": labels if len(owners) > 1 else []} for v, labels in owners.items()
-            ]
+            values = [{"value": v, "labels": labels if len(owners) > 1 else []} for v, labels in owners.items()]
             rows.append({"group": group, "name": name, "values": values})
     return rows
 

@@ -159,9 +159,7 @@ def first_clause(text: str) -> str:
 
 def _worst_claims(findings: Iterable[Finding]) -> list[str]:
     """Say the worst findings, those of one subject in one sentence."""
-    flagged = sorted(
-        (f for f in findings if f.status in ("warn", "fail")), key=lambda f: -SEVERITY.index(f.status)
-    )
+    flagged = sorted((f for f in findings if f.status in ("warn", "fail")), key=lambda f: -SEVERITY.index(f.status))
     said: dict[str, list[str]] = {}
     for finding in flagged[:_MOST_CLAIMS]:
         subject = f"{finding.subject}: "

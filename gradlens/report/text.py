@@ -22,8 +22,7 @@ def summary_text(comparison: Comparison) -> str:
     left = [i for i, head in enumerate(heads) if head[0] in ("recording", "measured", "status")]
     lines = [
         "  ".join(
-            cell.ljust(w) if i in left else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
         )
         for line in cells
     ]

@@ -82,8 +82,7 @@ def read_corpus(root: Path) -> Corpus:
             content = file.read_bytes()
         except OSError as error:
             raise GradlensError(
-                f"The task 'lm' reads {file}, which cannot be read: {error.strerror}. "
-                f"Make it readable, or remove it."
+                f"The task 'lm' reads {file}, which cannot be read: {error.strerror}. Make it readable, or remove it."
             ) from error
         files.append((path, split_of(path)))
         digest.update(path.encode() + END_OF_FILE + content + END_OF_FILE)
@@ -173,9 +172,7 @@ class StdlibSource:
         self, model: nn.Module, *, batches: int, batch_size: int, length: int, device: torch.device | str
     ) -> dict[str, float]:
         """Return ``valid_loss`` in nats per byte and ``bits_per_byte`` on the held-out modules."""
-        loss = held_out_loss(
-            self, model, batches=batches, batch_size=batch_size, length=length, device=device
-        )
+        loss = held_out_loss(self, model, batches=batches, batch_size=batch_size, length=length, device=device)
         return {"valid_loss": loss, "bits_per_byte": loss / math.log(2)}
 
 

@@ -26,9 +26,7 @@ def ffn_gain(ffn_ratio: float = 1.0) -> float:
     return 2 * ffn_ratio / (1 + ffn_ratio) ** 2
 
 
-def stream_second_moment_pre(
-    blocks: int, ffn_ratio: float = 1.0, attention_sublayers: int = 1
-) -> tuple[Array, Array]:
+def stream_second_moment_pre(blocks: int, ffn_ratio: float = 1.0, attention_sublayers: int = 1) -> tuple[Array, Array]:
     """Bounds of the Pre-LN stream's q after l = 0..blocks blocks (Lemma 2, Pre-LN).
 
     In each block the FFN adds exactly v (`ffn_gain`), and attention adds between 0, where the mean of many

@@ -66,9 +66,7 @@ class TrainingConfig:
         self._require("warmup", self.warmup <= self.steps, f"no longer than the run's {self.steps} steps")
         self._require("lr", math.isfinite(self.lr) and self.lr > 0, "a finite number above 0")
         self._require("decay", self.decay in get_args(Decay), f"one of {', '.join(get_args(Decay))}")
-        self._require(
-            "optimizer", self.optimizer in get_args(Optimizer), f"one of {', '.join(get_args(Optimizer))}"
-        )
+        self._require("optimizer", self.optimizer in get_args(Optimizer), f"one of {', '.join(get_args(Optimizer))}")
         self._require("betas", _are_betas(self.betas), "two numbers in [0, 1)")
         for name in ("weight_decay", "momentum"):
             value = getattr(self, name)

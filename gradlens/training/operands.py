@@ -13,7 +13,7 @@ from gradlens.errors import GradlensError, RecordingError
 from gradlens.models import parse_variant
 from gradlens.recording.store import read_manifest
 from gradlens.training.settings import Settings
-from gradlens.training.subject import Subject
+from gradlens.training.subject import Measured, Subject
 
 if TYPE_CHECKING:
     from gradlens.tasks.task import Task
@@ -39,18 +39,14 @@ class Variant:
         Raises:
             ModelError: the sizes do not fit together.
         """
-        task.model(
-            self.label, **settings.size
-        )  # what is wrong with the sizes is said before anything is written
+        build = partial(task.model, self.label, **settings.size)
+        build()  # what is wrong with the sizes is said before anything is written
         return Subject(
             label=self.label,
             variant=self.label,
             task=task,
-            build=partial(task.model, self.label, **settings.size),
-            batches=lambda seed: task.batch(
-                0, seed=seed, batch_size=settings.batch_size, length=settings.length
-            ),
-            loss_fn=task.loss,
+            build=build,
+            measured=Measured(build, partial(settings.batch, task), task.loss),
             trainable=True,
             note="",
             facts={"operand": self.label},
@@ -115,9 +111,7 @@ def runs_in(folder: Path) -> list[Path]:
     runs = [folder / str(run) for run in manifest.get("runs", ())]
     begun = [run for run in runs if (run / "manifest.json").exists()]
     if not begun:
-        raise RecordingError(
-            f"{folder} is a comparison in which no run was begun yet. Run its command again."
-        )
+        raise RecordingError(f"{folder} is a comparison in which no run was begun yet. Run its command again.")
     return begun
 
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradlens.errors import GradlensError
 from gradlens.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from gradlens.tasks.task import Batch, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +41,8 @@ class Settings:
     """
 
     task: str = "lm"
-    layers: int = 8
-    width: int = 64
+    layers: int = 6
+    width: int = 96
     heads: int = 4
     seeds: int = 10
     init_only: bool = False
@@ -77,6 +80,10 @@ class Settings:
     def size(self) -> dict[str, int]:
         """The keyword arguments that size a zoo model."""
         return {"width": self.width, "blocks": self.layers, "heads": self.heads}
+
+    def batch(self, task: "Task", seed: int) -> "Batch":
+        """Return the task's batch that a seed is measured on at initialization."""
+        return task.batch(0, seed=seed, batch_size=self.batch_size, length=self.length)
 
     def training(self, schedule: str, seed_index: int = 0) -> TrainingConfig:
         """Return the settings of one training run.

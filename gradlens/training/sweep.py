@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from gradlens.lens.at_init import at_init
+from gradlens.lens.initialization import at_init
 from gradlens.lens.provenance import provenance
 from gradlens.recording import Recording, load
 from gradlens.recording.store import read_manifest
@@ -97,9 +97,7 @@ def plan(operands: Sequence[Operand], settings: Settings) -> tuple[Cell, ...]:
         else:
             label = f"{operand.label}, at initialization"
             subject = subjects[index]
-            cells.append(
-                Cell(key=f"{slugs[index]}/init", kind="init", label=label, operand=operand, subject=subject)
-            )
+            cells.append(Cell(key=f"{slugs[index]}/init", kind="init", label=label, operand=operand, subject=subject))
     for index, subject in subjects.items():
         if subject.trainable and not settings.init_only:
             cells += _training_cells(operands[index], subject, slugs[index], settings)
@@ -154,8 +152,7 @@ def run(
     """
     subjects = {cell.operand.label: cell.subject for cell in cells if cell.subject is not None}
     facts = {
-        cell.operand.label: dict(cell.subject.facts) if cell.subject else {"operand": cell.label}
-        for cell in cells
+        cell.operand.label: dict(cell.subject.facts) if cell.subject else {"operand": cell.label} for cell in cells
     }
     task = next((subject.task.describe() for subject in subjects.values()), None)
     wanted = {
@@ -194,15 +191,13 @@ def measure(
         NothingFoundError: it has no normalization.
     """
     facts: dict[str, Any] = {"variant": subject.variant, "schedule": None, "operand": dict(subject.facts)}
-    if subject.loss_fn == subject.task.loss:
+    if subject.measured.loss_fn == subject.task.loss:
         facts |= {
             "task": subject.task.describe(),
             "batch": {"size": settings.batch_size, "length": settings.length},
         }
     return at_init(
-        subject.build,
-        subject.batches,
-        subject.loss_fn,
+        *subject.measured,
         range(settings.seed, settings.seed + settings.seeds),
         out=out,
         label=subject.label,
@@ -233,9 +228,7 @@ def _run_cell(cell: Cell, folder: Path, settings: Settings, tell: Callable[..., 
     return recording
 
 
-def _train(
-    cell: Cell, subject: Subject, folder: Path, settings: Settings, tell: Callable[..., None]
-) -> Recording:
+def _train(cell: Cell, subject: Subject, folder: Path, settings: Settings, tell: Callable[..., None]) -> Recording:
     """Train, or go on with a run that was cut off; the trainer checks and reuses a finished one."""
     assert cell.schedule is not None
     return train(

@@ -71,9 +71,7 @@ def at_init(
     placement = "pre_branch" if arrangement == "pre-ln" else "post_add"
     wobble = lambda value: float(value * np.exp(noise * rng.standard_normal()))  # noqa: E731
     rows: dict[str, list[dict[str, Any]]] = {"params": [], "activations": [], "norms": []}
-    table = pd.concat([sites(stack, blocks, placement) for stack in stacks]).assign(
-        order=lambda t: range(len(t))
-    )
+    table = pd.concat([sites(stack, blocks, placement) for stack in stacks]).assign(order=lambda t: range(len(t)))
     for step in range(seeds):
         for stack in stacks:
             for block in range(blocks):
@@ -85,9 +83,7 @@ def at_init(
                 rms = wobble(np.sqrt(second_moment(block + 1)))
                 # A Post-LN block hands on what its last norm has normalized: rms 1, not the stream's.
                 own = {"output": rms if placement == "pre_branch" else 1.0}
-                rows["activations"].append(
-                    {"site": path, "step": step, "tensor": "output", "rms": own["output"]}
-                )
+                rows["activations"].append({"site": path, "step": step, "tensor": "output", "rms": own["output"]})
                 if placement == "post_add":
                     where = {"site": f"{path}.ffn_norm", "step": step, "tensor": "input"}
                     rows["activations"].append(where | {"rms": rms})
@@ -135,9 +131,7 @@ def training(
         meta: further metadata.
     """
     steps = len(loss)
-    table = pd.DataFrame(
-        {"step": range(steps), "loss": loss, "grad_norm": 1.0 if grad_norm is None else grad_norm}
-    )
+    table = pd.DataFrame({"step": range(steps), "loss": loss, "grad_norm": 1.0 if grad_norm is None else grad_norm})
     params = pd.DataFrame(
         {"step": step, "name": f"blocks.{b}.ffn.w2.weight", "grad_norm": balance ** (b / (blocks - 1)),
          "nonfinite": (nonfinite or {}).get(step, 0)}

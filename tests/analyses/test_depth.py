@@ -19,9 +19,7 @@ def test_the_stream_of_pre_ln_is_the_same_from_block_outputs_and_from_norm_input
     places = sites("blocks", 4, "pre_branch")
     readers = [f"blocks.{block}.attention_norm" for block in range(4)] + ["final_norm"]
     inputs = pd.DataFrame({"step": 0, "site": readers, "tensor": "input", "rms": np.sqrt(moments)})
-    watched_norms = Recording.from_tables(
-        {"kind": "init"}, sites=places[places["kind"] == "norm"], activations=inputs
-    )
+    watched_norms = Recording.from_tables({"kind": "init"}, sites=places[places["kind"] == "norm"], activations=inputs)
     watched_blocks = at_init("pre-ln", seeds=1, second_moment=lambda depth: 1.0 + 2.0 * depth, noise=0.0)
     for recording in (watched_norms, watched_blocks):
         stream = stream_by_depth(recording)
@@ -53,9 +51,7 @@ def test_without_any_site_the_first_number_of_a_name_is_the_block() -> None:
 def test_norms_and_biases_are_the_rest_and_every_matrix_is_a_group() -> None:
     groups = parameter_groups(at_init("pre-ln", seeds=1))
     assert set(groups["group"]) == {*MATRICES, REST}
-    assert set(groups.loc[groups["group"] == REST, "name"]) == {
-        f"blocks.{b}.ffn_norm.weight" for b in range(4)
-    }
+    assert set(groups.loc[groups["group"] == REST, "name"]) == {f"blocks.{b}.ffn_norm.weight" for b in range(4)}
 
 
 def test_the_whole_block_is_the_root_of_the_sum_of_squares_of_its_groups() -> None:

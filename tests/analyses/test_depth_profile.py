@@ -74,9 +74,7 @@ def test_a_post_ln_stream_is_held_against_lemma_2(level: float, status: str) -> 
 
 def test_a_constant_that_varies_is_told_with_its_spread() -> None:
     planted = [1.0, 2.0, 1.0, 2.0]
-    found = judged(
-        at_init("post-ln", second_moment=lambda depth: 1.5, gradient=lambda block: planted[block - 1])
-    )
+    found = judged(at_init("post-ln", second_moment=lambda depth: 1.5, gradient=lambda block: planted[block - 1]))
     assert found["GL103"].status == "warn"
     assert found["GL103"].value == pytest.approx(np.std(planted, ddof=1) / np.mean(planted), rel=0.05)
 

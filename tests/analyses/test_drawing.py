@@ -29,9 +29,7 @@ def test_every_variant_of_the_zoo_can_be_told_from_every_other() -> None:
 
 
 def test_up_to_six_variants_have_six_colours() -> None:
-    styles = drawing.looks(
-        runs("pre-ln", "post-ln", "pre-ln/adanorm", "pre-ln/rmsnorm", "m:build", "n:build")
-    )
+    styles = drawing.looks(runs("pre-ln", "post-ln", "pre-ln/adanorm", "pre-ln/rmsnorm", "m:build", "n:build"))
     assert len({look["color"] for look in styles.values()}) == 6
 
 
@@ -68,9 +66,7 @@ def test_shares_that_are_zero_stay_on_a_logarithmic_axis() -> None:
 def test_a_legend_of_long_labels_stays_on_the_page() -> None:
     figure = Figure(figsize=(6.7, 2.0), layout="constrained")
     figure.subplots()
-    drawing.legend(
-        figure, [drawing.entry("my_package.models:build_the_model " * 3, color="k") for _ in range(4)]
-    )
+    drawing.legend(figure, [drawing.entry("my_package.models:build_the_model " * 3, color="k") for _ in range(4)])
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     box = figure.legends[0].get_window_extent(canvas.get_renderer())

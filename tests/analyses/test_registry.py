@@ -75,9 +75,7 @@ def test_question_reading_and_codes_are_written_out(analysis: Analysis) -> None:
 
 @every_analysis
 @every_case
-def test_compute_changes_no_recording_and_repeats_itself(
-    analysis: Analysis, recordings: Sequence[Recording]
-) -> None:
+def test_compute_changes_no_recording_and_repeats_itself(analysis: Analysis, recordings: Sequence[Recording]) -> None:
     before = [{name: r.table(name) for name in TABLES} for r in recordings]
     once, twice = analysis.compute(recordings), analysis.compute(recordings)
     pd.testing.assert_frame_equal(once, twice)
@@ -102,9 +100,7 @@ def test_plot_draws_from_the_table_alone(
 
 @every_analysis
 @every_case
-def test_findings_have_known_codes_and_a_sentence(
-    analysis: Analysis, recordings: Sequence[Recording]
-) -> None:
+def test_findings_have_known_codes_and_a_sentence(analysis: Analysis, recordings: Sequence[Recording]) -> None:
     found = analysis.judge(analysis.compute(recordings))
     assert found
     for finding in found:
@@ -133,9 +129,7 @@ def test_the_picture_cuts_no_text(analysis: Analysis) -> None:
         inside = figure.bbox.expanded(1.001, 1.001)
         for axes in figure.axes:
             bounds = axes.get_tightbbox(canvas.get_renderer())
-            assert bounds is None or (inside.contains(*bounds.min) and inside.contains(*bounds.max)), (
-                axes.get_title()
-            )
+            assert bounds is None or (inside.contains(*bounds.min) and inside.contains(*bounds.max)), axes.get_title()
         for legend in figure.legends:
             bounds = legend.get_window_extent(canvas.get_renderer())
             assert inside.contains(*bounds.min)
@@ -148,9 +142,7 @@ def test_no_panel_runs_into_its_neighbour(analysis: Analysis) -> None:
         figure = draw(analysis, analysis.compute(CASES[case]))
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-        boxes = [
-            (a.get_title(loc="left"), a.get_tightbbox(canvas.get_renderer())) for a in figure.axes if a.axison
-        ]
+        boxes = [(a.get_title(loc="left"), a.get_tightbbox(canvas.get_renderer())) for a in figure.axes if a.axison]
         boxes += [("legend", legend.get_window_extent(canvas.get_renderer())) for legend in figure.legends]
         for index, (name, box) in enumerate(boxes):
             for other, second in boxes[index + 1 :]:

@@ -122,9 +122,7 @@ def test_without_a_known_frequency_loss_nothing_is_said() -> None:
     assert "GL304" not in judged(training(FALLING, task={"unit": "nats"}))
 
 
-@pytest.mark.parametrize(
-    ("balance", "status"), [(1.0, "pass"), (4.0, "warn"), (1000.0, "fail"), (1e-3, "fail")]
-)
+@pytest.mark.parametrize(("balance", "status"), [(1.0, "pass"), (4.0, "warn"), (1000.0, "fail"), (1e-3, "fail")])
 def test_the_balance_of_the_gradient_is_judged_by_its_factor_a_block(balance: float, status: str) -> None:
     found = judged(training(FALLING, balance=balance))
     assert found["GL305"].status == status
@@ -132,8 +130,6 @@ def test_the_balance_of_the_gradient_is_judged_by_its_factor_a_block(balance: fl
 
 
 def test_what_follows_a_broken_loss_is_not_drawn() -> None:
-    table = ANALYSIS.compute(
-        [training([2.0, 2.0, np.inf, np.inf], grad_norm=[1, 1, 1e18, 0], status="diverged")]
-    )
+    table = ANALYSIS.compute([training([2.0, 2.0, np.inf, np.inf], grad_norm=[1, 1, 1e18, 0], status="diverged")])
     drawn = table[table["panel"].isin(["loss", "gradient norm", "gradient ratio"])]
     assert drawn["x"].max() == 1

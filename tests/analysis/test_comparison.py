@@ -11,9 +11,7 @@ from gradlens.errors import NothingFoundError
 from gradlens.recording import Recording
 
 
-def recording(
-    label: str, kind: str = "training", path: Path | None = None, **tables: pd.DataFrame
-) -> Recording:
+def recording(label: str, kind: str = "training", path: Path | None = None, **tables: pd.DataFrame) -> Recording:
     made = Recording.from_tables({"label": label, "kind": kind}, **tables)
     made.path = path
     return made

@@ -28,16 +28,12 @@ class Entry(SimpleNamespace):
 
 def announce(monkeypatch: pytest.MonkeyPatch, **found: Any) -> None:
     dist = SimpleNamespace(name="somebody", version="1.2")
-    entries = [
-        Entry(name=name.replace("_", "-"), value=f"{name}:X", dist=dist, found=f) for name, f in found.items()
-    ]
+    entries = [Entry(name=name.replace("_", "-"), value=f"{name}:X", dist=dist, found=f) for name, f in found.items()]
     monkeypatch.setattr(module, "entry_points", lambda group: entries if group == GROUP else [])
 
 
 def test_the_built_in_analyses_come_first_and_the_others_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    announce(
-        monkeypatch, zoo=(analysis("z"),), alpha=(analysis("a"),), built_in=(analysis("y"), analysis("x"))
-    )
+    announce(monkeypatch, zoo=(analysis("z"),), alpha=(analysis("a"),), built_in=(analysis("y"), analysis("x")))
     assert [a.name for a in discover()] == ["y", "x", "a", "z"]
 
 
@@ -51,9 +47,7 @@ def test_the_built_in_analyses_come_first_and_the_others_by_name(monkeypatch: py
         ((analysis("../escape"),), "snake_case"),
     ],
 )
-def test_a_broken_plug_in_is_named_with_its_package(
-    monkeypatch: pytest.MonkeyPatch, found: Any, says: str
-) -> None:
+def test_a_broken_plug_in_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch, found: Any, says: str) -> None:
     announce(monkeypatch, broken=found)
     with pytest.raises(GradlensError) as caught:
         discover()

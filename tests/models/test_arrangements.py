@@ -27,10 +27,7 @@ def attend(w: State, at: str, x: Tensor, memory: Tensor, *, causal: bool) -> Ten
                 later = torch.ones_like(scores).triu(1).bool()
                 scores = scores.masked_fill(later, -math.inf)
             heads.append(
-                scores.exp()
-                / scores.exp().sum(-1, keepdim=True)
-                @ memory[b]
-                @ w[f"{at}.value.weight"][rows].T
+                scores.exp() / scores.exp().sum(-1, keepdim=True) @ memory[b] @ w[f"{at}.value.weight"][rows].T
             )
         out[b] = torch.cat(heads, -1) @ w[f"{at}.out.weight"].T
     return out
@@ -78,12 +75,8 @@ def table_1(w: State, variant: str, at: str, x: Tensor, memory: Tensor | None, *
 
 def model_and_weights(variant: str, kind: str) -> tuple[Transformer, State]:
     torch.manual_seed(0)
-    model = Transformer(
-        variant, kind=kind, vocab=11, width=WIDTH, heads=HEADS, blocks=2, max_length=8
-    ).double()
-    for (
-        parameter
-    ) in model.parameters():  # gains, biases and sharp attention: nothing at a value that hides a mistake
+    model = Transformer(variant, kind=kind, vocab=11, width=WIDTH, heads=HEADS, blocks=2, max_length=8).double()
+    for parameter in model.parameters():  # gains, biases and sharp attention: nothing at a value that hides a mistake
         nn.init.normal_(parameter, std=0.7)
     return model, {name: value.detach() for name, value in model.state_dict().items()}
 

@@ -197,9 +197,7 @@ def one_at_init(variant: str, seed: int) -> tuple[list[float], list[float]]:
                 lambda module, args: moments.append(float(args[0].detach().square().mean()))
             )
         else:
-            block.register_forward_hook(
-                lambda module, args, out: moments.append(float(out.detach().square().mean()))
-            )
+            block.register_forward_hook(lambda module, args, out: moments.append(float(out.detach().square().mean())))
     logits = model(torch.randint(VOCAB, (4, 32)))
     F.cross_entropy(logits.flatten(0, 1), torch.randint(VOCAB, (4 * 32,))).backward()
     return [float(block.ffn.w2.weight.grad.norm()) for block in model.blocks], moments

@@ -12,9 +12,7 @@ from gradlens.norms import NORMS
 
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS)
 @pytest.mark.parametrize("norm", NORMS)
-def test_every_norm_is_named_after_the_slash_and_layernorm_is_meant_without_one(
-    arrangement: str, norm: str
-) -> None:
+def test_every_norm_is_named_after_the_slash_and_layernorm_is_meant_without_one(arrangement: str, norm: str) -> None:
     assert parse_variant(f"{arrangement}/{norm}") == (arrangement, norm)
     assert parse_variant(arrangement) == (arrangement, "layernorm")
 

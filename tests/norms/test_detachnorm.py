@@ -36,18 +36,14 @@ def moments(a: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("name", ["layernorm-simple", "detachnorm-variance"])
-def test_derivative_of_the_mean_recenters_the_gradient_to_zero(
-    name: str, case: tuple[Tensor, Tensor, float]
-) -> None:
+def test_derivative_of_the_mean_recenters_the_gradient_to_zero(name: str, case: tuple[Tensor, Tensor, float]) -> None:
     x, g, _ = case
     mean, _ = moments(backward(name, x, g))
     torch.testing.assert_close(mean, torch.zeros_like(mean), **EXACT)
 
 
 @pytest.mark.parametrize("name", ["detachnorm", "detachnorm-mean"])
-def test_without_it_the_mean_of_the_gradient_passes_through(
-    name: str, case: tuple[Tensor, Tensor, float]
-) -> None:
+def test_without_it_the_mean_of_the_gradient_passes_through(name: str, case: tuple[Tensor, Tensor, float]) -> None:
     x, g, _ = case
     mean, _ = moments(backward(name, x, g))
     torch.testing.assert_close(mean, g.mean(-1) / x.std(-1, correction=0), **EXACT)
@@ -66,9 +62,7 @@ def test_derivative_of_the_variance_removes_the_correlated_share_of_the_gradient
 
 
 @pytest.mark.parametrize("name", ["detachnorm", "detachnorm-variance"])
-def test_without_it_the_variance_of_the_gradient_passes_through(
-    name: str, case: tuple[Tensor, Tensor, float]
-) -> None:
+def test_without_it_the_variance_of_the_gradient_passes_through(name: str, case: tuple[Tensor, Tensor, float]) -> None:
     x, g, _ = case
     _, variance = moments(backward(name, x, g))
     ratio = variance * x.var(-1, correction=0) / g.var(-1, correction=0)

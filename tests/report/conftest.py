@@ -159,11 +159,7 @@ def analysis() -> Callable[..., Analysis]:
 def six() -> tuple[Recording, ...]:
     """Two variants at initialization, and trained with and without warm-up."""
     init = [make_recording(v, kind="init", variant=v, steps=5) for v in ("pre-ln", "post-ln")]
-    runs = [
-        make_recording(f"{v}, {s}", variant=v)
-        for v in ("pre-ln", "post-ln")
-        for s in ("warm-up", "no warm-up")
-    ]
+    runs = [make_recording(f"{v}, {s}", variant=v) for v in ("pre-ln", "post-ln") for s in ("warm-up", "no warm-up")]
     return (*init, *runs)
 
 

@@ -35,9 +35,7 @@ def test_findings_json_is_strict_json_that_reads_back(comparison: Comparison, tm
 
 
 def test_missing_and_infinite_numbers_have_a_place_in_json() -> None:
-    values = plain_values(
-        {"a": math.nan, "b": np.float64("inf"), "c": np.int64(3), "d": (None, True), "e": Path("x")}
-    )
+    values = plain_values({"a": math.nan, "b": np.float64("inf"), "c": np.int64(3), "d": (None, True), "e": Path("x")})
     assert values == {"a": None, "b": "inf", "c": 3, "d": [None, True], "e": "x"}
     assert b"NaN" not in to_json(values)
 
@@ -85,9 +83,7 @@ def test_findings_of_a_code_stand_together_with_the_worst_first_and_causes_once(
         finding("B2", "fail", causes=("hot", "wet"), threshold="1"),
         finding("B2", "warn", causes=("wet",), threshold="2"),
     ]
-    made = compare(
-        [make_recording()], [make_analysis(judge=lambda table: found, codes={"B2": "It rains. Or not."})]
-    )
+    made = compare([make_recording()], [make_analysis(judge=lambda table: found, codes={"B2": "It rains. Or not."})])
     first, second = checks(made.sections[0])
     assert (first["code"], first["title"], first["status"]) == ("B2", "It rains", "fail")
     assert [f["status"] for f in first["findings"]] == ["fail", "warn", "pass"]
@@ -104,9 +100,7 @@ def test_a_figure_is_never_printed_wider_or_higher_than_a_page() -> None:
 
 
 def test_an_excerpt_leaves_out_what_says_nothing_in_its_rows() -> None:
-    table = pd.DataFrame(
-        {"label": ["a"] * 9, "variant": ["a"] * 9, "low": [np.nan] * 8 + [1.0], "x": range(9)}
-    )
+    table = pd.DataFrame({"label": ["a"] * 9, "variant": ["a"] * 9, "low": [np.nan] * 8 + [1.0], "x": range(9)})
     made = compare([make_recording()], [make_analysis(compute=lambda rs: table, judge=lambda t: [])])
     printed = document(made)["sections"][0]["table"]
     assert printed["heads"] == ["label", "x"]
@@ -124,9 +118,7 @@ def test_what_the_lens_missed_is_said() -> None:
 
 def test_settings_that_differ_say_whose_value_is_which() -> None:
     both = [make_recording("a, warm-up"), make_recording("b, no warm-up")]
-    rows = {
-        s["name"]: s["values"] for s in document(compare(both, []))["settings"] if s["group"] == "training"
-    }
+    rows = {s["name"]: s["values"] for s in document(compare(both, []))["settings"] if s["group"] == "training"}
     assert rows["lr"] == [{"value": "0.001", "labels": []}]
     assert rows["warmup"] == [
         {"value": "20", "labels": ["a, warm-up"]},

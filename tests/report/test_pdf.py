@@ -139,9 +139,7 @@ def test_other_numbers_give_other_bytes() -> None:
     assert one != other
 
 
-def test_the_template_compiles_without_a_warning(
-    comparison: Comparison, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_template_compiles_without_a_warning(comparison: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[Any] = []
 
     def compile_and_listen(*args: Any, **options: Any) -> bytes:

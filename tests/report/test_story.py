@@ -34,9 +34,7 @@ def test_the_heading_names_what_is_compared(variants: list[str | None], names: t
 
 
 def test_the_verdict_names_best_and_worst_run_with_the_unit() -> None:
-    text = told(
-        [make_recording("pre-ln, warm-up"), make_recording("post-ln, warm-up", variant="post-ln")], []
-    )
+    text = told([make_recording("pre-ln, warm-up"), make_recording("post-ln, warm-up", variant="post-ln")], [])
     assert "held-out loss is lowest for pre-ln, warm-up (" in text
     assert "nats per byte) and highest for post-ln, warm-up (" in text
 

@@ -51,9 +51,7 @@ def test_only_the_librarys_own_source_is_read(library):
 def test_no_file_and_no_module_is_in_both_splits(corpus):
     paths = [path for path, _ in corpus.files]
     assert len(set(paths)) == len(paths) > 300
-    modules = {
-        split: {p.split("/")[0] for p, s in corpus.files if s == split} for split in ("train", "valid")
-    }
+    modules = {split: {p.split("/")[0] for p, s in corpus.files if s == split} for split in ("train", "valid")}
     assert not modules["train"] & modules["valid"]
     assert len(modules["valid"]) >= 5
     held_out = corpus.splits["valid"].size / sum(text.size for text in corpus.splits.values())

@@ -74,9 +74,7 @@ def test_with_an_ffn_as_wide_as_the_stream_lemma_2_reads_as_in_the_paper() -> No
 @pytest.mark.parametrize("attentions", [1, 2])
 def test_pre_ln_stream_of_equal_tokens_grows_along_the_upper_bound(ratio: float, attentions: int) -> None:
     rng = np.random.default_rng(1)
-    runs = [
-        pre_ln_second_moments(rng, tokens=1, blocks=4, ratio=ratio, attentions=attentions) for _ in range(60)
-    ]
+    runs = [pre_ln_second_moments(rng, tokens=1, blocks=4, ratio=ratio, attentions=attentions) for _ in range(60)]
     _, high = theory.stream_second_moment_pre(4, ratio, attentions)
     np.testing.assert_allclose(np.mean(runs, axis=0), high, rtol=0.05)
 

@@ -1,0 +1,114 @@
+"""``gradlens compare``: measure, train, report."""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gradlens.cli import options, terminal
+from gradlens.cli.results import leave, show
+from gradlens.cli.state import state
+from gradlens.training.operands import parse
+from gradlens.training.settings import Settings
+
+if TYPE_CHECKING:
+    from gradlens.training.sweep import Event
+
+
+@click.command("compare")
+@click.argument("operands", nargs=-1, required=True, metavar="OPERAND...")
+@options.training
+@click.option(
+    "--warmup",
+    type=click.IntRange(min=0),
+    help="Steps of the warm-up.  [default: a third of --steps; 0: no such runs]",
+)
+@click.option(
+    "--train-seeds",
+    type=options.COUNT,
+    default=1,
+    show_default=True,
+    help="Training runs of each variant and schedule.",
+)
+@click.option("--init-only", is_flag=True, help="Measure at initialization, train nothing.")
+@options.size
+@options.seeds
+@options.batches
+@options.seed
+@options.device
+@options.users_model
+@options.out("Folder of the comparison.  [default: runs/compare-OPERANDS]")
+@options.fail_on
+@options.as_json
+@options.verbosity
+def command(
+    operands: tuple[str, ...],
+    arguments: tuple[str, ...],
+    batch: str | None,
+    out: Path | None,
+    fail_on: str | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Measure models side by side at initialization, train them, and write a report.
+
+    An OPERAND is a variant of the zoo (pre-ln, post-ln/adanorm; see `gradlens list`), a run folder, or a
+    model of yours: pkg.mod:build or file.py:build, a function that returns a module, (module, batch) or
+    (module, batch, loss_fn).
+
+    The folder gets compare.pdf, findings.json, tables/ and a recording for each run. The same command again
+    reuses what is finished and goes on with what is not.
+    """
+    chosen = Settings(**settings)
+    with contextlib.redirect_stdout(sys.stderr):  # what a model of the user's prints is no result
+        parsed = parse(operands, arguments, batch)
+        import gradlens
+        from gradlens.report import report, write_findings, write_tables
+        from gradlens.training import sweep
+
+        folder = out or sweep.default_out(parsed)
+        state().when_interrupted = f"What was recorded is safe in {folder}; the same command again goes on from there."
+        cells = sweep.plan(parsed, chosen)
+        for cell in cells:
+            if cell.kind == "init" and cell.subject and cell.subject.note:
+                terminal.note(cell.subject.note)
+        with terminal.Display() as display:
+            recordings = sweep.run(cells, folder, chosen, lambda event: _tell(display, event))
+            display.running("writing the report", 0, 1)
+            comparison = gradlens.compare(recordings)
+            write_tables(comparison, folder / "tables")
+            write_findings(comparison, folder / "findings.json", command=state().command)
+            report(comparison, folder / "compare.pdf", command=state().command)
+            display.clear()
+    terminal.note("")
+    show(comparison, as_json=as_json, out=str(folder), pdf=str(folder / "compare.pdf"))
+    terminal.note(f"\nReport: {folder / 'compare.pdf'}")
+    leave(comparison, fail_on)
+
+
+def _tell(display: terminal.Display, event: "Event") -> None:
+    """Show an event of the sweep."""
+    head = f"{event.index + 1}/{event.cells}  {event.cell.label}"
+    if event.what == "progress":
+        step = event.progress
+        waiting = event.cells - event.index - 1 if step is not None else 0
+        later = waiting * step.steps / step.steps_per_second if step is not None else 0.0
+        display.running(head, event.done, event.total, step, later)
+    elif event.recording is not None:
+        display.line(f"{head}: {_outcome(event)}")
+
+
+def _outcome(event: "Event") -> str:
+    """Say in a few words how a cell ended."""
+    recording = event.recording
+    assert recording is not None
+    steps, status = recording.steps, str(recording.meta.get("status"))
+    unit = "seeds" if recording.meta.get("kind") == "init" else "steps"
+    words = [f"{len(steps)} {unit}"]
+    if unit == "steps" and len(steps):
+        words.append(f"loss {steps['loss'].tail(max(1, len(steps) // 20)).mean():.3f}")
+    words += [status] if status != "complete" else []
+    words += ["recorded before"] if event.what == "reused" else []
+    return ", ".join(words)

@@ -1,0 +1,97 @@
+"""``gradlens inspect``: one model at initialization, norm by norm."""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gradlens.cli import options, terminal
+from gradlens.errors import GradlensError
+from gradlens.training.operands import RunFolder, parse
+from gradlens.training.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gradlens.recording import Recording
+
+#: Columns of the ``norms`` table that are shown, means over seeds and calls.
+_SHOWN = ("recentering", "rescaling", "kept", "inv_sigma", "grad_output_norm", "grad_input_norm")
+
+
+@click.command("inspect")
+@click.argument("model", metavar="MODEL")
+@options.seeds
+@options.size
+@options.batches
+@options.seed
+@options.device
+@options.users_model
+@options.out("Run folder for the recording.  [default: not kept]")
+@options.as_json
+@options.verbosity
+def command(
+    model: str,
+    arguments: tuple[str, ...],
+    batch: str | None,
+    out: Path | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Audit MODEL at initialization: which norms it has, where, and what each does to the gradient.
+
+    MODEL is pkg.mod:build or file.py:build, a function that returns a module, (module, batch) or
+    (module, batch, loss_fn); or a variant of the zoo; or a recording.
+    """
+    chosen = Settings(init_only=True, **settings)
+    with contextlib.redirect_stdout(sys.stderr), terminal.Display() as display:
+        operands = parse([model], arguments, batch)
+        if len(operands) > 1:
+            raise GradlensError(f"inspect takes one model; {model} holds {len(operands)} recordings. Name one of them.")
+        if isinstance(operands[0], RunFolder):
+            from gradlens.recording import load
+
+            recording = load(operands[0].path)
+        else:
+            from gradlens.tasks import TASKS
+            from gradlens.training.sweep import measure
+
+            subject = operands[0].subject(TASKS[chosen.task](), chosen)
+            recording = measure(subject, chosen, out, lambda done, total: display.running(subject.label, done, total))
+        display.clear()
+    sites, audit = norms_by_site(recording), dict(recording.meta.get("audit") or {})
+    if as_json:
+        facts = {name: recording.meta.get(name) for name in ("label", "model", "loss", "seeds")}
+        terminal.result_json({**facts, "sites": sites.to_dict("records"), "audit": audit})
+    else:
+        terminal.result(_text(recording, sites, audit))
+
+
+def norms_by_site(recording: "Recording") -> "pd.DataFrame":
+    """Return one row a norm: where it stands, and the means of what it does over seeds and calls."""
+    sites, norms = recording.sites, recording.norms
+    means = norms.groupby("site")[list(_SHOWN)].mean()
+    where = sites[sites["kind"] == "norm"].sort_values("order")
+    return where[["site", "norm", "placement", "block", "width"]].join(means, on="site").reset_index(drop=True)
+
+
+def _text(recording: "Recording", sites: "pd.DataFrame", audit: dict[str, Any]) -> str:
+    from gradlens.report.numbers import count, number
+
+    model = recording.meta.get("model") or {}
+    steps = f"{len(recording.steps)} {'seeds' if recording.meta.get('kind') == 'init' else 'steps'}"
+    loss = recording.meta.get("loss")
+    facts = [
+        steps,
+        f"{count(model.get('parameters'))} parameters",
+        f"{len(sites)} norm{'s' if len(sites) != 1 else ''}",
+        f"loss: {loss}" if loss else "",
+    ]
+    heads = [str(column).removesuffix("_norm").replace("_", " ") for column in sites.columns]
+    rows = [[number(value) for value in row] for row in sites.itertuples(index=False)]
+    table = terminal.columns([heads, *rows], right=range(3, len(heads)))
+    problems = [f"- {problem}" for problem in audit.get("problems") or ["Nothing was missed."]]
+    title = f"{recording.label}: {', '.join(filter(None, facts))}"
+    return "\n".join([title, "", table, "", "Audit", *problems])

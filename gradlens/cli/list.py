@@ -1,0 +1,42 @@
+"""``gradlens list``: what there is."""
+
+import click
+
+from gradlens.cli import options, terminal
+from gradlens.models import ARRANGEMENTS
+from gradlens.norms import NORMS
+from gradlens.registry import Registry
+from gradlens.tasks import TASKS
+
+
+@click.command("list")
+@options.as_json
+@options.verbosity
+def command(as_json: bool) -> None:
+    """Show what there is: arrangements and norms, which make variants, tasks, and analyses."""
+    from gradlens.analysis.discover import discover
+
+    groups = {
+        "arrangements": _lines(ARRANGEMENTS),
+        "norms": _lines(NORMS),
+        "tasks": _lines(TASKS),
+        "analyses": {analysis.name: analysis.question for analysis in discover()},
+    }
+    if as_json:
+        variants = [f"{arrangement}/{norm}" for arrangement in ARRANGEMENTS for norm in NORMS]
+        terminal.result_json({"variants": variants, **groups})
+        return
+    example = f"{next(iter(ARRANGEMENTS))}/{list(NORMS)[1]}"
+    heads = {
+        "arrangements": f"Variants: ARRANGEMENT or ARRANGEMENT/NORM, such as {example}",
+        "norms": "Norms (layernorm where none is named)",
+    }
+    parts = [
+        f"{heads.get(group, group.capitalize())}\n{terminal.columns(list(lines.items()), indent='  ')}"
+        for group, lines in groups.items()
+    ]
+    terminal.result("\n\n".join(parts))
+
+
+def _lines(registry: Registry) -> dict[str, str]:
+    return {name: registry.about(name) for name in registry}

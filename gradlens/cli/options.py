@@ -1,0 +1,94 @@
+"""Options that several commands share, so that each has one name, one help text and one default."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from gradlens.cli.state import state
+from gradlens.training.settings import Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_DEFAULTS = Settings()
+COUNT = click.IntRange(min=1)
+
+
+def stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return one decorator for several options, shown in the order given."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _setting(flag: str, kind: Any, text: str) -> Callable[[Command], Command]:
+    """Return an option that sets one of the ``Settings``, with its default there."""
+    name = flag.strip("-").replace("-", "_")
+    return click.option(flag, type=kind, default=getattr(_DEFAULTS, name), show_default=True, help=text)
+
+
+def _said(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        setattr(state(), str(parameter.name), True)
+
+
+verbosity = stacked(
+    click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=_said,
+        help="Print results and errors only.",
+    ),
+    click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=_said,
+        help="Print more, tracebacks too.",
+    ),
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+fail_on = click.option(
+    "--fail-on", type=click.Choice(["fail", "warn"]), help="Exit with 1 where a finding is at least that bad."
+)
+device = _setting("--device", str, "Where to run: auto, cpu, cuda, mps.")
+seed = _setting("--seed", click.IntRange(min=0), "First seed; it decides weights, data order and dropout.")
+seeds = _setting("--seeds", COUNT, "Models measured at initialization.")
+size = stacked(
+    _setting("--layers", COUNT, "Blocks of a zoo model."),
+    _setting("--width", COUNT, "Length of a token's vector in a zoo model."),
+    _setting("--heads", COUNT, "Attention heads of a zoo model."),
+)
+batches = stacked(
+    _setting("--task", str, "What to train on; see `gradlens list`."),
+    _setting("--batch-size", COUNT, "Sequences in a batch."),
+    _setting("--length", click.IntRange(min=2), "Tokens in a sequence."),
+)
+training = stacked(
+    _setting("--steps", COUNT, "Optimizer steps of a training run."),
+    _setting("--lr", float, "Highest learning rate."),
+)
+users_model = stacked(
+    click.option(
+        "-m",
+        "arguments",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Keyword argument for your build function.",
+    ),
+    click.option("--batch", metavar="PKG.MOD:FN", help="Function that returns a batch, where build returns none."),
+)
+runs = click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+
+
+def out(text: str) -> Callable[[Command], Command]:
+    """Return the option for where the result goes."""
+    return click.option("--out", type=click.Path(path_type=Path), help=text)

@@ -1,0 +1,40 @@
+"""``gradlens report``: a PDF on recorded runs."""
+
+from pathlib import Path
+
+import click
+
+from gradlens.cli import options, terminal
+from gradlens.cli.results import read
+from gradlens.cli.state import state
+from gradlens.errors import GradlensError
+
+
+@click.command("report")
+@options.runs
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="report.pdf",
+    show_default=True,
+    help="PDF to write; one that is there is replaced.",
+)
+@options.verbosity
+def command(runs: tuple[Path, ...], out: Path) -> None:
+    """Write a PDF on one or more RUN folders; the folder of a comparison stands for all its runs."""
+    _refuse_what_is_no_pdf(out)
+    recordings = read(runs)
+    from gradlens.report import report
+
+    report(recordings, out, command=state().command)
+    terminal.note(f"Report: {out}")
+
+
+def _refuse_what_is_no_pdf(path: Path) -> None:
+    """Protect a file that is no report of ours from a slip of the hand."""
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(5) not in (b"%PDF-", b""):
+                raise GradlensError(
+                    f"--out must name a PDF; {path} is there and is something else. Choose another name."
+                )

@@ -1,0 +1,63 @@
+"""Recordings read and findings shown: what the commands on finished runs have in common."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gradlens.cli import terminal
+from gradlens.cli.state import state
+from gradlens.errors import NothingFoundError
+from gradlens.recording import Recording, load
+from gradlens.training.operands import runs_in
+
+if TYPE_CHECKING:
+    from gradlens.analysis import Comparison
+
+
+def read(folders: Iterable[Path]) -> list[Recording]:
+    """Load run folders; the folder of a comparison stands for its runs.
+
+    Raises:
+        RecordingError: one is missing, foreign or damaged.
+        NothingFoundError: no step was recorded in any.
+    """
+    found = [load(run) for folder in folders for run in runs_in(folder)]
+    recordings = [recording for recording in found if not recording.steps.empty]
+    empty = [str(recording.path) for recording in found if recording.steps.empty]
+    if not recordings:
+        raise NothingFoundError(
+            f"A report needs recorded steps; {', '.join(empty)} has none. "
+            "Run a training step with the lens attached, and call lens.step()."
+        )
+    if empty:
+        terminal.note(f"Left out, for no step is recorded there yet: {', '.join(empty)}.")
+    return recordings
+
+
+def show(comparison: "Comparison", *, as_json: bool, **facts: Any) -> None:
+    """Print summary and findings.
+
+    Args:
+        comparison: whose.
+        as_json: as one JSON object on stdout instead of text.
+        facts: what else the object holds.
+    """
+    from gradlens.analysis.summary import summary
+    from gradlens.report import findings_text, summary_text
+
+    if as_json:
+        rows = summary(comparison).to_dict("records")
+        terminal.result_json({**facts, "summary": rows, "findings": [f.to_dict() for f in comparison.findings]})
+        return
+    findings = findings_text(comparison, width=terminal.width(), verbose=state().verbose)
+    terminal.result(f"{summary_text(comparison)}\n\n{findings}")
+
+
+def leave(comparison: "Comparison", fail_on: str | None) -> None:
+    """End the program with code 1 where a finding is as bad as ``fail_on`` or worse."""
+    from gradlens.analysis import SEVERITY, worst
+
+    if fail_on is not None and SEVERITY.index(worst(comparison.findings)) >= SEVERITY.index(fail_on):
+        click.get_current_context().exit(1)

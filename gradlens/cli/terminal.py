@@ -1,0 +1,130 @@
+"""What a person sees: lines and a progress bar on stderr, results on stdout."""
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from gradlens.cli.state import state
+
+if TYPE_CHECKING:
+    from gradlens.training.trainer import Progress as Steps
+
+#: Width of text that goes to no terminal, and the most that reads well on one.
+WIDTH = 100
+_COLOURS = {r"(?m)^✗ fail": "bold red", r"(?m)^▲ warn": "bold yellow", r"(?m)^✓ pass": "green"}
+
+
+def width() -> int:
+    """Return the columns to write text in."""
+    return min(shutil.get_terminal_size((WIDTH, 24)).columns, 120) if sys.stdout.isatty() else WIDTH
+
+
+def note(text: str) -> None:
+    """Say something on stderr, unless ``-q`` was given."""
+    if not state().quiet:
+        click.echo(text, err=True)
+
+
+def result(text: str) -> None:
+    """Print a result on stdout; the marks of findings are coloured on a terminal."""
+    coloured = Text(text)
+    for pattern, style in _COLOURS.items():
+        coloured.highlight_regex(pattern, style)
+    Console(highlight=False).print(coloured, soft_wrap=True)
+
+
+def result_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Print a result as strict JSON on stdout."""
+    from gradlens.report.document import plain_values
+
+    click.echo(json.dumps(plain_values(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), indent: str = "") -> str:
+    """Lay out rows of texts in columns.
+
+    Args:
+        rows: the first may be heads.
+        right: indices of the columns that are flush right.
+        indent: in front of each line.
+    """
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
+    return "\n".join(
+        (
+            indent
+            + "  ".join(
+                c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            )
+        ).rstrip()
+        for row in rows
+    )
+
+
+class Display:
+    """A line for everything that is finished and, on a terminal, a bar for what is running."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._shown = self._console.is_terminal and not state().quiet
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[facts]}"),
+            console=self._console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        if self._shown:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shown:
+            self._bar.stop()
+
+    def line(self, text: str) -> None:
+        """Print a line above the bar."""
+        self.clear()
+        if self._shown:
+            self._console.print(Text(text), soft_wrap=True)
+        else:
+            note(text)
+
+    def clear(self) -> None:
+        """Take the bar away."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+
+    def running(self, what: str, done: int, total: int, steps: "Steps | None" = None, later: float = 0.0) -> None:
+        """Show how far something is.
+
+        Args:
+            what: its name.
+            done: of ``total``.
+            total: of them.
+            steps: loss and speed, in training.
+            later: seconds that will be needed afterwards.
+        """
+        if not self._shown:
+            return
+        if self._task is None:
+            self._task = self._bar.add_task(what, total=total, facts="")
+        facts = ""
+        if steps is not None:
+            minutes, seconds = divmod(round(steps.seconds_left + later), 60)
+            facts = f"loss {steps.loss:.2f}  {steps.steps_per_second:.1f} steps/s  {minutes}:{seconds:02} left"
+        self._bar.update(self._task, description=what, completed=done, total=total, facts=facts)

@@ -1,0 +1,97 @@
+"""``gradlens train``: one recorded training run."""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gradlens.cli import options, terminal
+from gradlens.cli.results import show
+from gradlens.cli.state import state
+from gradlens.errors import GradlensError
+from gradlens.training.config import TrainingConfig
+from gradlens.training.operands import RunFolder, parse
+from gradlens.training.settings import Settings
+
+
+@click.command("train")
+@click.argument("model", metavar="MODEL")
+@options.training
+@click.option("--warmup", type=click.IntRange(min=0), default=0, show_default=True, help="Steps of the warm-up.")
+@click.option(
+    "--decay",
+    type=click.Choice(["constant", "inverse-sqrt", "linear"]),
+    default="constant",
+    show_default=True,
+    help="The learning rate after the warm-up.",
+)
+@click.option(
+    "--optimizer",
+    type=click.Choice(["adam", "adamw", "sgd"]),
+    default="adam",
+    show_default=True,
+    help="The optimizer.",
+)
+@click.option("--weight-decay", type=float, default=0.0, show_default=True, help="Weight decay.")
+@click.option("--clip", type=float, help="Largest norm of the whole gradient.  [default: not clipped]")
+@click.option("--accumulation", type=options.COUNT, default=1, show_default=True, help="Batches in one step.")
+@click.option("--every", type=options.COUNT, default=1, show_default=True, help="Record each n-th step.")
+@options.size
+@options.batches
+@options.seed
+@options.device
+@options.users_model
+@options.out("Run folder.  [default: runs/train-MODEL]")
+@options.as_json
+@options.verbosity
+def command(
+    model: str,
+    arguments: tuple[str, ...],
+    batch: str | None,
+    out: Path | None,
+    as_json: bool,
+    task: str,
+    layers: int,
+    width: int,
+    heads: int,
+    **config: Any,
+) -> None:
+    """Train MODEL on a task under the lens: a variant such as post-ln/adanorm, or your pkg.mod:build.
+
+    The same command again goes on with a run that was cut off, and reuses a finished one.
+    """
+    chosen = TrainingConfig(**config)
+    same = {name: config[name] for name in ("steps", "lr", "batch_size", "length", "seed", "device")}
+    settings = Settings(task=task, layers=layers, width=width, heads=heads, **same)
+    with contextlib.redirect_stdout(sys.stderr):  # what a model of the user's prints is no result
+        operand = parse([model], arguments, batch)[0]
+        if isinstance(operand, RunFolder):
+            raise GradlensError(
+                f"train takes a variant or a model; {model} is a recording. Look at it with `gradlens report`."
+            )
+        import gradlens
+        from gradlens.tasks import TASKS
+        from gradlens.training.sweep import slug
+        from gradlens.training.trainer import train
+
+        subject = operand.subject(TASKS[task](), settings)
+        if not subject.trainable:
+            raise GradlensError(f"{subject.note} Give its function a keyword vocab, and let the model return logits.")
+        folder = out or Path("runs") / f"train-{slug(subject.label)}"
+        state().when_interrupted = f"What was recorded is safe in {folder}; the same command again goes on from there."
+        with terminal.Display() as display:
+            recording = train(
+                subject.build,
+                subject.task,
+                chosen,
+                out=folder,
+                label=f"{subject.label}, {chosen.schedule}",
+                meta={"variant": subject.variant, "operand": dict(subject.facts)},
+                on_step=lambda p: display.running(subject.label, p.step, p.steps, p),
+            )
+            display.clear()
+        comparison = gradlens.compare([recording])
+    show(comparison, as_json=as_json, out=str(folder))
+    terminal.note(f"\nRecording: {folder}")

@@ -1,0 +1,107 @@
+import pytest
+
+from gradlens import load
+from tests.cli.conftest import TINY, read_json
+
+SEEDS = ["--seeds", "2"]
+
+
+def test_inspect_lists_every_norm_with_its_place_and_shares(gradlens):
+    result = gradlens("inspect", "post-ln", *TINY, *SEEDS, "--json")
+    sites = {site["site"]: site for site in read_json(result)["sites"]}
+    assert list(sites) == [f"blocks.{i}.{norm}" for i in (0, 1) for norm in ("attention_norm", "ffn_norm")]
+    for site in sites.values():
+        assert site["placement"] == "post_add"
+        assert site["recentering"] + site["rescaling"] + site["kept"] == pytest.approx(1, abs=1e-5)
+
+
+def test_the_text_holds_what_the_json_holds(gradlens):
+    text = gradlens("inspect", "pre-ln/rmsnorm", *TINY, *SEEDS).stdout
+    assert "blocks.1.ffn_norm" in text
+    assert "pre_branch" in text
+    assert "final_norm" in text
+    assert "Nothing was missed." in text
+
+
+@pytest.mark.parametrize("spec", ["models.py:build", "models:build"])
+def test_a_model_of_the_users_is_found_by_file_and_by_module(gradlens, models, spec):
+    result = gradlens("inspect", spec, *SEEDS, "--json", "-m", "width=16")
+    found = read_json(result)
+    assert found["model"]["parameters"] == 4 * 16 + 16 + 2 * 16
+    assert [site["width"] for site in found["sites"]] == [16]
+    assert "a line that a user's module prints" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("operand", "options", "origin"),
+    [
+        ("models.py:with_loss", [], "<lambda>"),
+        ("models.py:build", [], "random direction"),
+        ("models.py:without_batch", ["--batch", "models:batch"], "random direction"),
+    ],
+)
+def test_the_report_says_which_loss_was_taken(gradlens, models, operand, options, origin):
+    assert origin in gradlens("inspect", operand, *SEEDS, *options).stdout
+
+
+def test_weights_and_batches_differ_from_seed_to_seed_and_repeat_with_it(gradlens, models):
+    gradlens("inspect", "models.py:build", "--seeds", "2", "--out", "two")
+    gradlens("inspect", "models.py:build", "--seeds", "1", "--seed", "1", "--out", "second")
+    losses = list(load("two").steps["loss"])
+    assert losses[0] != losses[1]
+    assert list(load("second").steps["loss"]) == losses[1:]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere:build"], "No module named 'nowhere'"),
+        (["nowhere.py:build"], "there is none at nowhere.py"),
+        (["models.py"], "file.py:build"),
+        (["models.py:biuld"], "Did you mean build"),
+        (["models.py:number"], "cannot be called"),
+        (["models.py:model"], "def build(): return model"),
+        (["models.py:raises"], "RuntimeError: the first line (models.py, line 31)"),
+        (["models.py:returns_number"], "must return a torch.nn.Module"),
+        (["models.py:needs"], "-m depth=VALUE"),
+        (["models.py:without_batch"], "--batch pkg.mod:fn"),
+        (["models.py:wrong_batch"], "float32 tensor [3, 9]"),
+        (["models.py:build", "-m", "widht=3"], "Did you mean width"),
+        (["models.py:build", "-m", "width=wide"], "must be of type int"),
+        (["models.py:build", "-m", "width"], "key=value"),
+        (["pre-ln", "-m", "width=3"], "for a model of your own"),
+        (["hf:gpt2"], "not supported in this version"),
+        (["runs/none"], "there is none at runs/none"),
+        (["pre-ln", "--heads", "5"], "heads must divide width"),
+        (["pre-ln", "--device", "abacus"], "'auto' or 'cpu'"),
+    ],
+)
+def test_what_cannot_be_inspected_is_said_in_one_line_with_what_to_do(gradlens, models, arguments, said):
+    result = gradlens("inspect", *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "the second line" not in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("source", ["import nowhere", "def build(:", "raise SystemExit(0)", "1 / 0"])
+def test_a_file_that_does_not_import_is_named_with_the_reason(gradlens, folder, source):
+    (folder / "broken.py").write_text(source)
+    for spec in ("broken.py:build", "broken:build"):
+        result = gradlens("inspect", spec)
+        assert result.exit_code == 2
+        assert f"{spec} must import" in result.stderr
+        assert "broken.py, line 1" in result.stderr
+
+
+def test_a_model_without_norms_is_nothing_to_look_at(gradlens, models):
+    result = gradlens("inspect", "models.py:build", "-m", "norm=no")
+    assert result.exit_code == 5
+    assert "register_norm" in result.stderr
+
+
+def test_a_recording_can_be_inspected_but_not_several(gradlens, finished):
+    assert "post_add" in gradlens("inspect", finished / "runs" / "post-ln" / "init").stdout
+    result = gradlens("inspect", finished)
+    assert result.exit_code == 2
+    assert "Name one of them" in result.stderr
