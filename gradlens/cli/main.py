@@ -64,8 +64,9 @@ class Program(click.Group):
         self, args: Sequence[str] | None = None, prog_name: str | None = "gradlens", **extra: Any
     ) -> NoReturn:
         """Run the program and end the process with an exit code."""
-        # Before torch is loaded: its threads shall sleep, not spin, while they wait for each other. On cores that
-        # another process uses too, a training step otherwise takes up to sixty times as long.
+        # Before torch is loaded: its threads shall sleep, not spin, while they wait for each other. That makes a
+        # small training step up to 1.7 times slower on two idle cores, where spinning made it up to sixty times
+        # slower on cores that another process used too.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         state = State(arguments=tuple(sys.argv[1:] if args is None else args))
         try:

@@ -284,7 +284,7 @@ def read_stored(folder: Path, table: str) -> pd.DataFrame | None:
             frame: pd.DataFrame = pq.read_table(path).to_pandas()
         except (pa.ArrowException, OSError) as error:
             raise RecordingError(
-                f"{path} must be a whole Parquet file; it is truncated or foreign ({str(error).splitlines()[0][:120]}). "
+                f"{path} must be a whole Parquet file; it is truncated or foreign ({str(error)[:120]}). "
                 "Restore it from a copy, or record the run again."
             ) from error
         missing = [c.name for c in STORED[table] if c.name not in frame]
