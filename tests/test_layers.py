@@ -26,6 +26,7 @@ MAY = {
     },
     "gradlens.analysis": {"gradlens.errors", "gradlens.recording"},
     "gradlens.report": {"gradlens", "gradlens.errors", "gradlens.recording", "gradlens.analysis"},
+    "gradlens.__main__": {"gradlens.cli"},
     "gradlens.cli": {"gradlens", "gradlens.*"},
     "analyses": {"gradlens.errors", "gradlens.recording", "gradlens.analysis", "gradlens.theory"},
 }  # fmt: skip
