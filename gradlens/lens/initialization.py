@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from gradlens.errors import GradlensError, ModelError, NothingFoundError
+from gradlens.lens.hooks import first_tensor
 from gradlens.lens.lens import Lens
 from gradlens.lens.provenance import provenance
 from gradlens.lens.sinks import MemorySink, open_sink
-from gradlens.lens.taps import first_tensor
 from gradlens.recording import Recording
 
 #: How the loss was made where the user gave none.

@@ -1,8 +1,7 @@
-"""``attach`` and the ``Lens``: which steps are recorded, where a step ends, and what is written then."""
+"""The ``Lens``: which steps are recorded, where a step ends, and what is written then."""
 
 import time
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,8 +14,7 @@ from gradlens.errors import GradlensError
 from gradlens.lens import functional as functional_norms
 from gradlens.lens.audit import Audit
 from gradlens.lens.parameters import ParameterReader
-from gradlens.lens.provenance import provenance
-from gradlens.lens.sinks import Sink, open_sink
+from gradlens.lens.sinks import Sink
 from gradlens.lens.sites import Site, discover
 from gradlens.lens.step_rows import step_tables
 from gradlens.lens.taps import RootTap, Switch, Tap, taps_of
@@ -43,9 +41,10 @@ class Lens:
         optimizer: torch.optim.Optimizer | None = None,
         scaler: Any = None,
         functional: bool = False,
+        rank: int = 0,
     ) -> None:
         self._sink, self._every, self._scaler, self._optimizer = sink, every, scaler, optimizer
-        self._switch = Switch()
+        self._switch = Switch(rank)
         self._step = 0
         self._recorded = 0
         self._status: str | None = None
@@ -54,7 +53,7 @@ class Lens:
         self._lr = float("nan")
         self._clock = time.perf_counter()
         self._first_nonfinite = ""
-        self._parameters = ParameterReader(model, "updates" in watch) if _wants(watch, "params", "updates") else None
+        self._parameters = ParameterReader(model, "updates" in watch) if {"params", "updates"} & set(watch) else None
         sites, self._strangers = discover(model, watch)
         self._taps = [tap for site in sites for tap in taps_of(site, self._switch)]
         self._seen: dict[str, set[str]] = {"fired": set(), "grad_output": set(), "grad_input": set()}
@@ -256,69 +255,6 @@ class Lens:
             handle.remove()
         self._handles = []
         self._functions.close()
-
-
-def attach(
-    model: nn.Module,
-    *,
-    out: str | Path | None = None,
-    every: int = 1,
-    watch: Iterable[str] = ("norms", "blocks", "params"),
-    optimizer: torch.optim.Optimizer | None = None,
-    scaler: Any = None,
-    label: str | None = None,
-    functional: bool = False,
-) -> Lens:
-    """Attach a lens to a model: record what its normalizations do to the gradients while it trains.
-
-    The model is left as it was: nothing is added to it but hooks, which ``detach`` removes.
-
-    Args:
-        model: any module.
-        out: run folder to write; None keeps the recording in memory. An interrupted run in it gets a further attempt.
-        every: record every n-th step; steps between cost nothing.
-        watch: what to record: "norms", "blocks", "params", "updates" (keeps a copy of the weights), or regular
-            expressions searched in module paths.
-        optimizer: count steps by this optimizer; ``lens.step()`` is then not needed.
-        scaler: a ``torch.amp.GradScaler``; its factor is divided out of every gradient.
-        label: the name in tables and legends.
-        functional: also record normalizations called as functions (``F.layer_norm`` and its like).
-
-    Returns:
-        The lens, a context manager.
-
-    Raises:
-        GradlensError: model is no module, every < 1, or an entry of watch matches nothing.
-        RecordingError: out holds something else, a finished run, or is being written.
-    """
-    if not isinstance(model, nn.Module):
-        raise GradlensError(f"attach needs a torch.nn.Module; got {type(model).__name__}. Pass the model itself.")
-    if every < 1:
-        raise GradlensError(f"every must be 1 or more; got {every}.")
-    watch = (watch,) if isinstance(watch, str) else tuple(watch)
-    meta: dict[str, Any] = {
-        "kind": "attached",
-        "label": label or (Path(out).name if out is not None else type(model).__name__),
-        "model": {"family": type(model).__name__, "parameters": sum(p.numel() for p in model.parameters())},
-        "every": every,
-        "watch": list(watch),
-        **provenance(),
-    }
-    rank = torch.distributed.get_rank() if _distributed() else 0
-    sink = open_sink(out, meta, rank)
-    try:
-        return Lens(model, sink, every=every, watch=watch, optimizer=optimizer, scaler=scaler, functional=functional)
-    except BaseException:
-        sink.close("interrupted")
-        raise
-
-
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def _wants(watch: Sequence[str], *names: str) -> bool:
-    return any(name in watch for name in names)
 
 
 def _number(value: Tensor | float | None) -> float:

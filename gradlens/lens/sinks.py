@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from gradlens.recording import Recording, RunWriter, load
-from gradlens.recording.store import expand_extra
+from gradlens.recording.reading import expand_extra
 
 
 class Sink(Protocol):

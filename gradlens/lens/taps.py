@@ -7,7 +7,7 @@ Each hook writes a few numbers a vector into its row: no copy to the host, no br
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gradlens.lens import statistics
+from gradlens.lens.hooks import Hook, at_end_of_backward, first_tensor, hook_gradient, in_backward
 from gradlens.lens.rows import Row, RowBuffer
 from gradlens.lens.sites import Site
 
@@ -23,9 +24,9 @@ from gradlens.lens.sites import Site
 class Switch:
     """The state all hooks of a lens share: whether this step is recorded, and on which device rows live."""
 
-    def __init__(self) -> None:
+    def __init__(self, rank: int) -> None:
         self.recording = True
-        self.rank = 0
+        self.rank = rank
         self.buffers: dict[torch.device, RowBuffer] = {}
         self.unsupported: dict[str, str] = {}
 
@@ -39,50 +40,6 @@ class Switch:
         if device not in self.buffers:
             self.buffers[device] = RowBuffer(device)
         return self.buffers[device]
-
-
-def _hook_gradient(tensor: Tensor, hook: Callable[[Tensor], None]) -> None:
-    tensor.register_hook(hook)  # type: ignore[no-untyped-call]
-
-
-def in_backward() -> bool:
-    """Whether autograd is running: a forward pass now is an activation checkpoint's second one."""
-    return bool(torch._C._current_graph_task_id() != -1)
-
-
-def first_tensor(value: Any) -> Tensor | None:
-    """Return the first floating tensor in a tensor, tuple, list, mapping or dataclass; None where there is none."""
-    if isinstance(value, Tensor):
-        return value if value.is_floating_point() else None
-    if isinstance(value, Mapping):
-        value = tuple(value.values())
-    elif hasattr(value, "__dataclass_fields__"):
-        value = tuple(getattr(value, name) for name in value.__dataclass_fields__)
-    if isinstance(value, tuple | list):
-        return next((found for found in map(first_tensor, value) if found is not None), None)
-    return None
-
-
-class Hook:
-    """A hook as it is registered on a module: saved or copied with the module, it turns into one that does nothing."""
-
-    def __init__(self, run: Callable[..., Any]) -> None:
-        self.run = run
-
-    def __call__(self, *args: Any) -> Any:
-        """Run the hook."""
-        return self.run(*args)
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[()]]:
-        return _inert_hook, ()
-
-
-def _inert_hook() -> Callable[..., None]:
-    return _do_nothing
-
-
-def _do_nothing(*args: Any) -> None:
-    """Stand where a lens' hook was when the module was saved or copied."""
 
 
 class Tap(ABC):
@@ -170,7 +127,7 @@ class NormTap(Tap):
         if not x.requires_grad:
             return None
         alias = x.view_as(x)
-        _hook_gradient(alias, partial(self._grad_input, row, module))
+        hook_gradient(alias, partial(self._grad_input, row, module))
         if args:
             return (alias, *args[1:]), kwargs
         return args, {**kwargs, next(iter(kwargs)): alias}
@@ -222,7 +179,7 @@ class NormTap(Tap):
             why = f"its output is a {type(output).__name__} without a tensor"
             self.switch.unsupported[self.site.path] = why
         elif y.requires_grad:
-            _hook_gradient(y, partial(self._grad_output, row, module))
+            hook_gradient(y, partial(self._grad_output, row, module))
 
     def _view(self, module: nn.Module, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """``kind.vectors``, remembered where the view is the tensor itself."""
@@ -312,18 +269,14 @@ class RootTap:
             return
         for leaf in torch.utils._pytree.tree_leaves(output):
             if isinstance(leaf, Tensor) and leaf.requires_grad:
-                _hook_gradient(leaf, self._arm)
+                hook_gradient(leaf, self._arm)
 
     def _arm(self, grad: Tensor) -> None:
         task = torch._C._current_graph_task_id()
         if task != self._armed_for:
             self._armed_for = task
             # Queued twice: DDP and FSDP finish their reductions in callbacks of the first round.
-            _queue(partial(_queue, self.on_backward_end))
-
-
-def _queue(callback: Callable[[], None]) -> None:
-    torch.autograd.Variable._execution_engine.queue_callback(callback)
+            at_end_of_backward(partial(at_end_of_backward, self.on_backward_end))
 
 
 def _sizes(view: Tensor, dims: tuple[int, ...]) -> tuple[tuple[int, ...], int]:

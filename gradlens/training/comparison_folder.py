@@ -7,8 +7,7 @@ from typing import Any
 
 from gradlens.errors import GradlensError, RecordingError
 from gradlens.recording import SCHEMA_VERSION
-from gradlens.recording.store import _claim as claim
-from gradlens.recording.store import read_manifest, write_json
+from gradlens.recording.folder import claim, read_manifest, write_json
 from gradlens.training.settings import changes
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from gradlens.errors import GradlensError, RecordingError
 from gradlens.models import parse_variant
-from gradlens.recording.store import read_manifest
+from gradlens.recording.folder import read_manifest
 from gradlens.training.settings import Settings
 from gradlens.training.subject import Measured, Subject
 

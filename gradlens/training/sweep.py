@@ -18,7 +18,7 @@ from typing import Any, Literal
 from gradlens.lens.initialization import at_init
 from gradlens.lens.provenance import provenance
 from gradlens.recording import Recording, load
-from gradlens.recording.store import read_manifest
+from gradlens.recording.folder import read_manifest
 from gradlens.tasks import TASKS
 from gradlens.training.comparison_folder import claimed
 from gradlens.training.earlier import FINISHED

@@ -1,7 +1,7 @@
 import pytest
 
 from gradlens.errors import GradlensError, RecordingError
-from gradlens.recording.store import write_json
+from gradlens.recording.folder import write_json
 from gradlens.tasks import TASKS
 from gradlens.training.operands import RunFolder, Variant, parse, runs_in
 from gradlens.training.settings import Settings

@@ -1,0 +1,108 @@
+"""The run folder itself: its manifest, its lock, and the Arrow types of its tables."""
+
+import fcntl
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+
+from gradlens.errors import RecordingError
+from gradlens.recording.schema import SCHEMA_VERSION, STORED
+
+_ARROW = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+#: The steps table alone has columns the user adds; a segment keeps them in one map so that its schema is fixed.
+EXTRA = pa.field("extra", pa.map_(pa.string(), pa.float64()))
+
+
+def arrow_schema(table: str) -> pa.Schema:
+    """Return the Arrow schema of a stored table, each field with its meaning."""
+    fields = [pa.field(c.name, _ARROW[c.dtype], metadata={"meaning": c.meaning, "unit": c.unit}) for c in STORED[table]]
+    return pa.schema(fields + ([EXTRA] if table == "steps" else []))
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON so that the file is always whole: temp file, then rename.
+
+    Raises:
+        RecordingError: the disk refuses it; what was there before is untouched.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", "utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RecordingError(refused(path, error)) from error
+
+
+def refused(path: Path, error: OSError) -> str:
+    """Say what a disk refused, what is safe, and what to do."""
+    return (
+        f"A run folder must be writable; writing {path} failed: {error.strerror or error}. "
+        "Everything written before is safe. Free space (or choose another --out) and run the same again."
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read and check a run folder's manifest.
+
+    Raises:
+        RecordingError: no folder, no manifest, not gradlens', damaged, or written by a newer schema.
+    """
+    path = folder / "manifest.json"
+    if not folder.exists():
+        raise RecordingError(f"A run folder must exist; there is none at {folder}. Check the path.")
+    if not path.is_file():
+        raise RecordingError(f"A run folder holds a manifest.json; {folder} does not. Is it a gradlens run?")
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+        version = int(manifest["schema"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordingError(
+            f"{path} must be a gradlens manifest; it cannot be read as one ({error!r}). "
+            "If it was written by gradlens, restore it from a copy; the segments beside it are untouched."
+        ) from error
+    if version > SCHEMA_VERSION:
+        raise RecordingError(
+            f"{path} was written with schema {version}; this gradlens reads up to {SCHEMA_VERSION}. "
+            "Read it with the newer gradlens that wrote it."
+        )
+    return dict(manifest)
+
+
+def claim(folder: Path) -> IO[str]:
+    """Create the folder and take its lock; the kernel frees it when the process ends, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        foreign = [p.name for p in folder.iterdir() if p.name not in ("lock", "manifest.json.tmp")]
+        if foreign and not (folder / "manifest.json").exists():
+            raise RecordingError(
+                f"A run folder must be empty or hold a gradlens run; {folder} holds {', '.join(sorted(foreign)[:3])}. "
+                "Choose another folder."
+            )
+        lock = (folder / "lock").open("a")
+    except OSError as error:
+        raise RecordingError(refused(folder, error)) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise RecordingError(
+            f"One process writes a run folder at a time; another one is writing {folder} now. "
+            "Wait for it, stop it, or choose another folder."
+        ) from error
+    return lock
+
+
+def being_written(folder: Path) -> bool:
+    """Whether another process holds the folder's lock now."""
+    if not (folder / "lock").exists():
+        return False
+    with (folder / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
