@@ -60,7 +60,7 @@ fail_on = click.option(
     "--fail-on", type=click.Choice(["fail", "warn"]), help="Exit with 1 where a finding is at least that bad."
 )
 device = _setting("--device", str, "Where to run: auto, cpu, cuda, mps.")
-seed = _setting("--seed", click.IntRange(min=0), "First seed; it decides weights, data order and dropout.")
+seed = _setting("--seed", click.IntRange(0, 2**31), "First seed; it decides weights, data order and dropout.")
 seeds = _setting("--seeds", COUNT, "Models measured at initialization.")
 size = stacked(
     _setting("--layers", COUNT, "Blocks of a zoo model."),

@@ -30,11 +30,13 @@ def attach(
 
     Args:
         model: any module.
-        out: run folder to write; None keeps the recording in memory. An interrupted run in it gets a further attempt.
+        out: run folder to write; None keeps the recording in memory. An interrupted run in it goes
+            on: its steps are numbered on, unless ``lens.start_at`` says where they begin.
         every: record every n-th step; steps between cost nothing.
         watch: what to record: "norms", "blocks", "params", "updates" (keeps a copy of the weights), or regular
             expressions searched in module paths.
-        optimizer: count steps by this optimizer; ``lens.step()`` is then not needed.
+        optimizer: count steps by this optimizer; ``lens.step()`` is then not needed, and a step is written when the
+            next one begins.
         scaler: a ``torch.amp.GradScaler``; its factor is divided out of every gradient.
         label: the name in tables and legends.
         functional: also record normalizations called as functions (``F.layer_norm`` and its like).
@@ -62,7 +64,7 @@ def attach(
     rank = torch.distributed.get_rank() if _distributed() else 0
     sink = open_sink(out, meta, rank)
     try:
-        return Lens(
+        lens = Lens(
             model,
             sink,
             every=every,
@@ -72,6 +74,8 @@ def attach(
             functional=functional,
             rank=rank,
         )
+        lens.start_at(sink.next_step())
+        return lens
     except BaseException:
         sink.close("interrupted")
         raise

@@ -17,6 +17,7 @@ class Audit:
         strangers: modules that are called norms, but whose behaviour is not understood.
         unsupported: path to what could not be read there.
         functional: normalizations that ran as functions, outside any tapped module: where and how often a step.
+        impossible: norms whose shares lie outside of 0 to 1: they do something that their kind does not say.
         tied: parameter name to its other names.
         nonfinite: the first place and step with a NaN or infinity; empty where there was none.
         steps: recorded steps.
@@ -32,6 +33,7 @@ class Audit:
     strangers: tuple[str, ...] = ()
     unsupported: dict[str, str] = field(default_factory=dict)
     functional: dict[str, int] = field(default_factory=dict)
+    impossible: tuple[str, ...] = ()
     tied: dict[str, list[str]] = field(default_factory=dict)
     nonfinite: str = ""
     steps: int = 0
@@ -55,6 +57,12 @@ class Audit:
                 f"Not recorded, for their behaviour is not understood: {_some(self.strangers)}. "
                 "Name their axes with gradlens.register_norm."
             )
+        if self.impossible:
+            found.append(
+                f"The shares of {_some(self.impossible)} are impossible: these norms do more than normalize. "
+                "Do not use their rows, or name their axes with gradlens.register_norm."
+            )
+        found += self.notes
         found += [f"Nothing is recorded at {path}: {why}." for path, why in self.unsupported.items()]
         if self.without_grad_output:
             found.append(f"No gradient reached the output of {_some(self.without_grad_output)}.")

@@ -157,15 +157,10 @@ def _one_seed(
             output = run_batch(model, batch)
             loss, origin = loss_of(output, batch, loss_fn)
             loss.backward()  # type: ignore[no-untyped-call]
-        except (
-            RuntimeError,
-            TypeError,
-            ValueError,
-            IndexError,
-            AttributeError,
-            KeyError,
-            AssertionError,
-        ) as error:
+        except GradlensError:
+            raise
+        # The model is a stranger's: whatever it raises says something about it and its batch.
+        except Exception as error:
             raise ModelError(
                 f"The model must take the batch and give a loss; {type(model).__name__} raised "
                 f"{type(error).__name__}: {error}. Its batch is {_shape(batch)}."

@@ -22,6 +22,8 @@ from gradlens.recording import Recording
 from gradlens.recording.schema import STORED
 
 _GRADIENT = "Parameter gradients: at the end of backward, after reductions, before clipping, loss scale divided out."
+#: A share removed may be negative by rounding (half precision included), not by more.
+_IMPOSSIBLE = 0.02
 _OWN_COLUMNS = {column.name for column in STORED["steps"]}
 
 
@@ -48,17 +50,20 @@ class Lens:
         self._step = 0
         self._recorded = 0
         self._status: str | None = None
-        self._backward_ended = self._optimizer_stepped = False
+        self._backward_ended = self._closed = False
         self._scale: Tensor | None = None
         self._lr = float("nan")
         self._clock = time.perf_counter()
         self._first_nonfinite = ""
+        self._impossible: set[str] = set()
+        self._notes: set[str] = set()
+        self._scaler_states: Any = None
         self._parameters = ParameterReader(model, "updates" in watch) if {"params", "updates"} & set(watch) else None
         sites, self._strangers = discover(model, watch)
         self._taps = [tap for site in sites for tap in taps_of(site, self._switch)]
         self._seen: dict[str, set[str]] = {"fired": set(), "grad_output": set(), "grad_input": set()}
-        root = RootTap(self._on_forward, self._on_backward_end, self._switch)
-        self._handles: list[RemovableHandle] = root.handles(model)
+        self._switch.on_forward, self._switch.on_backward_end = self._on_forward, self._on_backward_end
+        self._handles: list[RemovableHandle] = RootTap(self._switch).handles(model)
         self._functions = functional_norms.Watcher(model, self._switch, record=functional)
         self._functions.know(self._taps)
         self._functions.new_site = lambda site: self._write_sites([site])
@@ -91,14 +96,16 @@ class Lens:
             GradlensError: a scalar has the name of a column that gradlens fills itself.
             RecordingError: the run folder cannot be written.
         """
+        if self._closed:
+            raise GradlensError("step() belongs inside the recording; this lens is detached. Attach a new one.")
         taken = _OWN_COLUMNS & scalars.keys()
         if taken:
             raise GradlensError(f"step() fills {', '.join(sorted(taken))} itself; give your number another name.")
-        self._optimizer_stepped = False
+        self._switch.stepped = False
         if self._switch.recording:
             self._write(loss, lr, scalars)
         self._step += 1
-        self._backward_ended = False
+        self._backward_ended = self._switch.root_seen = False
         self._switch.recording = self._step % self._every == 0
         self._clock = time.perf_counter()
 
@@ -138,6 +145,8 @@ class Lens:
             strangers=tuple(self._strangers),
             unsupported=dict(self._switch.unsupported),
             functional=self._functions.unseen(),
+            impossible=tuple(path for path in norms if path in self._impossible),
+            notes=tuple(sorted(self._notes)),
             tied=dict(self._parameters.tied) if self._parameters else {},
             nonfinite=self._first_nonfinite,
             steps=self._recorded,
@@ -159,7 +168,7 @@ class Lens:
     # ------------------------------------------------------------------ what the hooks call
 
     def _on_forward(self) -> None:
-        if self._optimizer_stepped:
+        if self._switch.stepped or self._scaler_skipped():
             self.step()
         if self._switch.recording:
             self._functions.begin()
@@ -170,24 +179,45 @@ class Lens:
                 for tap in self._all_taps():
                     tap.new_call()
 
+    def _scaler_skipped(self) -> bool:
+        """Whether the scaler found an overflow and left the optimizer's step out: then this was a step all the same.
+
+        ``update()`` gives the scaler a new record of its optimizers; to compare its factors would wait for the device.
+        """
+        now = getattr(self._scaler, "_per_optimizer_states", None)
+        return self._optimizer is not None and self._backward_ended and now is not self._scaler_states
+
     def _on_backward_end(self) -> None:
         self._backward_ended = True
         self._functions.end()
         self._switch.drain()
         if self._parameters is not None:
             self._parameters.read()
+        self._scaler_states = getattr(self._scaler, "_per_optimizer_states", None)
         scale = getattr(self._scaler, "_scale", None)
         self._scale = scale.detach().clone() if isinstance(scale, Tensor) else None
 
     def _before_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         self._lr = float(optimizer.param_groups[0]["lr"])
         if self._switch.recording and self._parameters is not None:
-            self._parameters.reread()
+            if self._parameters.was_read:
+                self._parameters.reread()
+            else:
+                self._read_late("before the optimizer")
 
     def _after_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self._optimizer_stepped = True
+        self._switch.stepped = True
 
     # ------------------------------------------------------------------ writing and closing
+
+    def _read_late(self, when: str) -> None:
+        """Read gradients whose end of backward was not seen, and say so."""
+        if self._parameters is not None and self._parameters.any_gradient():
+            self._parameters.read()
+            self._notes.add(
+                f"The end of backward was not seen (the root module's forward did not run, or returns no tensor): "
+                f"parameter gradients were read {when}, after clipping if there was any."
+            )
 
     def _write_sites(self, sites: list[Site]) -> None:
         rows = [site.row() for site in sites]
@@ -198,10 +228,9 @@ class Lens:
         return [*self._taps, *self._functions.taps()]
 
     def _write(self, loss: Tensor | float | None, lr: float | None, scalars: dict[str, Tensor | float]) -> None:
-        notes: dict[str, Any] = {}
-        if self._parameters is not None and not self._parameters.was_read and self._parameters.any_gradient():
-            self._parameters.read()
-            notes["gradient_read_at"] = "step(), for the root module's forward was not seen: after clipping, if any"
+        notes = len(self._notes)
+        if self._parameters is not None and not self._parameters.was_read:
+            self._read_late("in step()")
         scale = float(self._scale) if self._scale is not None else 1.0
         tables = step_tables(self._step, self._all_taps(), self._parameters, scale)
         self._note_seen(tables)
@@ -221,9 +250,9 @@ class Lens:
         self._sink.append("steps", row)
         for tap in self._all_taps():
             tap.new_call()
-        if self._recorded == 0 or notes:
-            self._sink.annotate({"audit": self.audit().to_dict() | notes})
         self._recorded += 1
+        if self._recorded == 1 or len(self._notes) > notes:
+            self._sink.annotate({"audit": self.audit().to_dict()})
         self._scale = None
 
     def _note_seen(self, tables: dict[str, dict[str, Any]]) -> None:
@@ -235,6 +264,11 @@ class Lens:
         for end in ("grad_output", "grad_input"):
             came = norms[f"n_{end}"] > 0
             self._seen[end].update(sites if came.all() else [site for site, c in zip(sites, came, strict=True) if c])
+        whole = (norms["n_grad_input"] == norms["n_grad_output"]) & (norms["energy_g"] > 0)
+        removed = norms["energy_g"] - norms["energy_recentering"] - norms["energy_kept"]
+        wrong = whole & (removed < -_IMPOSSIBLE * norms["energy_g"])
+        if wrong.any():
+            self._impossible.update(site for site, w in zip(sites, wrong, strict=True) if w)
         broken = norms["vectors"] > norms["n_input"]
         if broken.any() and not self._first_nonfinite:
             self._first_nonfinite = f"{sites[int(broken.argmax())]}, step {self._step}"
@@ -244,8 +278,9 @@ class Lens:
             return
         self._remove_hooks()
         try:
-            if self._optimizer_stepped and status == "complete":
+            if self._switch.stepped:
                 self.step()
+            self._closed = True
             self._sink.annotate({"audit": self.audit().to_dict()})
         finally:
             self._sink.close(self._status or status)

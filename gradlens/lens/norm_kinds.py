@@ -55,7 +55,8 @@ class NormKind:
             value = getattr(module, attribute, None)
             if isinstance(value, float | int):
                 return float(value)
-        return torch.finfo(dtype).eps
+        # torch computes half precision in float32, with float32's eps.
+        return torch.finfo(torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype).eps
 
     def gain(self, module: nn.Module, ndim: int) -> Tensor | None:
         """Return γ, shaped to broadcast to ``vectors`` of an ``ndim``-dimensional input; None where there is none."""
@@ -178,6 +179,8 @@ def recognise(module: nn.Module, probe: Callable[[nn.Module], NormKind | None]) 
 
 def looks_like_norm(module: nn.Module) -> bool:
     """Whether the class's name says that it normalizes and nothing in it does so itself."""
+    if type(module).__module__.startswith("torch.nn.utils"):
+        return False  # parametrizations of weights (weight norm, spectral norm)
     return "norm" in type(module).__name__.lower() and not any(
         "norm" in type(child).__name__.lower() for child in module.children()
     )

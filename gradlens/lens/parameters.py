@@ -35,8 +35,9 @@ class ParameterReader:
         self._watch_updates = updates
         self._before: list[Tensor] | None = None
         self._read: list[tuple[list[int], Tensor]] = []
-        self._after: tuple[int, Tensor] | None = None
-        #: Gradient after clipping / before, of the step that was pulled last; missing where it was not measured.
+        self._after: list[tuple[int, Tensor]] = []
+        #: Gradient after clipping / before, of the step that was pulled last; missing where it was not measured, or
+        #: where it is not one factor (clipping by value).
         self.clip_coef = float("nan")
 
     def read(self) -> None:
@@ -52,12 +53,11 @@ class ParameterReader:
                 self._before = [p.detach().clone() for p in self.parameters]
 
     def reread(self) -> None:
-        """Measure one gradient again, after clipping: the smallest parameter's, for a uniform factor shows on any."""
+        """Measure two small gradients again, after clipping: a uniform factor shows on any."""
         candidates = [i for indices, _ in self._read for i in indices if self.parameters[i].grad is not None]
-        if candidates:
-            index = min(candidates, key=lambda i: self.parameters[i].numel())
-            with torch.no_grad():
-                self._after = (index, _squares([_raised(self.parameters[index].grad)]))
+        smallest = sorted(candidates, key=lambda i: self.parameters[i].numel())[:2]
+        with torch.no_grad():
+            self._after = [(index, _squares([_raised(self.parameters[index].grad)])) for index in smallest]
 
     @property
     def was_read(self) -> bool:
@@ -81,11 +81,12 @@ class ParameterReader:
                 out[indices, 3] = _squares([_raised(changes[i]) for i in indices]).cpu().numpy()
             self._before = None
         self.clip_coef = float("nan")
-        if self._after is not None:
-            index, squares = self._after
-            before = out[index, 0]
-            self.clip_coef = float(np.sqrt(float(squares.cpu()[0]) / before)) if before > 0 else float("nan")
-        self._read, self._after = [], None
+        ratios = [
+            np.sqrt(float(squares.cpu()[0]) / out[index, 0]) for index, squares in self._after if out[index, 0] > 0
+        ]
+        if ratios and np.allclose(ratios, ratios[0], rtol=1e-3):
+            self.clip_coef = float(ratios[0])
+        self._read, self._after = [], []
         return out
 
     def _groups(self, keep: Callable[[Tensor], bool]) -> list[list[int]]:
@@ -101,6 +102,8 @@ def _raised(tensor: Tensor | None) -> Tensor:
     assert tensor is not None
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 

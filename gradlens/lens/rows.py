@@ -80,8 +80,9 @@ class RowBuffer:
     def _drain_group(self, rows: list[Row]) -> None:
         added = sums(torch.stack([row.moments.flatten(1) for row in rows])).to(self.dtype)
         low, high = torch.stack([end for row in rows for end in row.extremes]).view(-1, 2).unbind(1)
-        # NaN and infinity are no maximum: −1 becomes a missing value on the host.
-        absmax = torch.maximum(high, -low).nan_to_num_(-1.0, -1.0, -1.0).to(self.dtype)
+        absmax = torch.maximum(high, -low).to(self.dtype)
+        # An infinity is no maximum: it is missing, like NaN, which a later maximum keeps.
+        absmax = torch.where(torch.isfinite(absmax), absmax, torch.nan)
         for position, row in enumerate(rows):
             if not row.forward_pending:
                 added[position, _FORWARD] = 0

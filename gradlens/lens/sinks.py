@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from gradlens.recording import Recording, RunWriter, load
-from gradlens.recording.reading import expand_extra
+from gradlens.recording.reading import expand_extra, read_stored
 
 
 class Sink(Protocol):
@@ -19,6 +19,9 @@ class Sink(Protocol):
 
     def annotate(self, meta: Mapping[str, Any]) -> None:
         """Add metadata."""
+
+    def next_step(self) -> int:
+        """Return the number of the step after the last that is recorded."""
 
     def close(self, status: str) -> None:
         """Set the final status; further calls do nothing."""
@@ -42,6 +45,10 @@ class MemorySink:
         """Add metadata."""
         self.meta.update(meta)
 
+    def next_step(self) -> int:
+        """Return 0: a recording in memory begins with its lens."""
+        return 0
+
     def close(self, status: str) -> None:
         """Set the final status."""
         if self.meta["status"] == "running":
@@ -61,6 +68,11 @@ class MemorySink:
 
 class FolderSink(RunWriter):
     """A run folder on disk."""
+
+    def next_step(self) -> int:
+        """Return the number of the step after the last that an earlier attempt recorded."""
+        stored = read_stored(self.folder, "steps") if self.attempt else None
+        return 0 if stored is None or stored.empty else int(stored["step"].max()) + 1
 
     def recording(self) -> Recording:
         """Return what was recorded so far."""

@@ -113,7 +113,7 @@ def _activations(step: int, entries: list[_Entry], lines: np.ndarray) -> dict[st
     columns["n"] = n
     columns["total"] = lines[_AT["mean"]] * width
     columns["squares"] = squares + np.where(centered, width * lines[_AT["mean²"]], 0.0)
-    columns["absmax"] = np.where(lines[_AT["absmax"]] < 0, np.nan, lines[_AT["absmax"]])
+    columns["absmax"] = lines[_AT["absmax"]]
     return columns
 
 

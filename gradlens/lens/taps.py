@@ -27,6 +27,13 @@ class Switch:
     def __init__(self, rank: int) -> None:
         self.recording = True
         self.rank = rank
+        #: Set when the optimizer has stepped: the next call of any module begins a further step.
+        self.stepped = False
+        #: Whether the end of this step's backward pass will be known from the root's output.
+        self.root_seen = False
+        self.on_forward: Callable[[], None] = lambda: None
+        self.on_backward_end: Callable[[], None] = lambda: None
+        self._armed_for = -1
         self.buffers: dict[torch.device, RowBuffer] = {}
         self.unsupported: dict[str, str] = {}
 
@@ -34,6 +41,20 @@ class Switch:
         """Turn all pending moments into sums."""
         for buffer in self.buffers.values():
             buffer.drain()
+
+    def records_call(self) -> bool:
+        """Whether the call that begins now is to be recorded; it may be the first of a further step."""
+        if self.stepped and torch.is_grad_enabled() and not in_backward():
+            self.on_forward()
+        return self.recording
+
+    def arm(self, grad: Tensor | None = None) -> None:
+        """Ask, once a backward pass, to be told of its end."""
+        task = torch._C._current_graph_task_id()
+        if task != self._armed_for:
+            self._armed_for = task
+            # Queued twice: DDP and FSDP finish their reductions in callbacks of the first round.
+            at_end_of_backward(partial(at_end_of_backward, self.on_backward_end))
 
     def buffer(self, device: torch.device) -> RowBuffer:
         """Return the device's row buffer, made on first use."""
@@ -103,11 +124,13 @@ class NormTap(Tap):
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Measure the input and hand on an alias whose gradient is hooked."""
         self._now, self._input, self.inside = None, None, True
-        if not self.switch.recording:
+        if not self.switch.records_call():
             return None
         x = args[0] if args else next(iter(kwargs.values()), None)
         if not isinstance(x, Tensor):
             self.switch.unsupported[self.site.path] = f"its input is a {type(x).__name__}, not a tensor"
+            return None
+        if x.numel() == 0:
             return None
         if in_backward():
             # A checkpoint's second pass: its input is measured, and where the first pass had a graph it is hooked.
@@ -193,6 +216,8 @@ class NormTap(Tap):
 
     def _grad_output(self, row: Row, module: nn.Module, grad: Tensor) -> None:
         view, dims = self._view(module, statistics.raised(grad))
+        if not self.switch.root_seen:
+            self.switch.arm()
         statistics.write_grad_output(view, self.kind.gain(module, grad.dim()), dims, row.cells)
         row.backward_pending = True
 
@@ -223,11 +248,14 @@ class ActivationTap(Tap):
         self._measure(output)
 
     def _measure(self, value: Any) -> None:
-        if not self.switch.recording or in_backward():
+        if in_backward() or not self.switch.records_call():
             return
         x = first_tensor(value)
         if x is None or x.dim() == 0:
-            self.switch.unsupported[self.site.path] = f"its {self.tensor} holds no floating tensor"
+            if self.tensor == "output":
+                self.switch.unsupported[self.site.path] = "its output holds no floating tensor"
+            return
+        if x.numel() == 0:
             return
         row = self.row(x)
         x = statistics.raised(x)
@@ -238,11 +266,8 @@ class ActivationTap(Tap):
 class RootTap:
     """Tells the lens when a forward pass begins and when the backward pass of its outputs has truly ended."""
 
-    def __init__(self, on_forward: Callable[[], None], on_backward_end: Callable[[], None], switch: Switch) -> None:
-        self.on_forward = on_forward
-        self.on_backward_end = on_backward_end
+    def __init__(self, switch: Switch) -> None:
         self.switch = switch
-        self._armed_for = -1
         self._suspended = False
 
     def handles(self, model: nn.Module) -> list[RemovableHandle]:
@@ -259,7 +284,7 @@ class RootTap:
             # An evaluation: it belongs to no training step, and must not close one.
             self._suspended, self.switch.recording = self.switch.recording, False
         else:
-            self.on_forward()
+            self.switch.on_forward()
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._suspended:
@@ -267,16 +292,13 @@ class RootTap:
             return
         if not self.switch.recording:
             return
-        for leaf in torch.utils._pytree.tree_leaves(output):
-            if isinstance(leaf, Tensor) and leaf.requires_grad:
-                hook_gradient(leaf, self._arm)
-
-    def _arm(self, grad: Tensor) -> None:
-        task = torch._C._current_graph_task_id()
-        if task != self._armed_for:
-            self._armed_for = task
-            # Queued twice: DDP and FSDP finish their reductions in callbacks of the first round.
-            at_end_of_backward(partial(at_end_of_backward, self.on_backward_end))
+        leaves = torch.utils._pytree.tree_leaves(output)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        only = first_tensor(output)
+        for tensor in tensors or ([] if only is None else [only]):
+            if tensor.requires_grad:
+                self.switch.root_seen = True
+                hook_gradient(tensor, self.switch.arm)
 
 
 def _sizes(view: Tensor, dims: tuple[int, ...]) -> tuple[tuple[int, ...], int]:

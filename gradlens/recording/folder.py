@@ -39,6 +39,8 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def refused(path: Path, error: OSError) -> str:
     """Say what a disk refused, what is safe, and what to do."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"A run folder must be a folder; {path} is (or lies in) a file. Choose another --out."
     return (
         f"A run folder must be writable; writing {path} failed: {error.strerror or error}. "
         "Everything written before is safe. Free space (or choose another --out) and run the same again."

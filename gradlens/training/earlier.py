@@ -10,7 +10,7 @@ from gradlens.recording import Recording, load
 
 FINISHED = ("complete", "diverged")
 #: The metadata that decides a run's numbers; they must agree.
-_DECIDING = ("kind", "variant", "model", "task", "training")
+_DECIDING = ("kind", "variant", "operand", "model", "task", "training")
 #: Settings that change how a run is made and not what it gives, up to rounding.
 _FREE = frozenset({"training.device", "training.checkpoint_every"})
 

@@ -88,6 +88,11 @@ def parse(texts: Sequence[str], arguments: Sequence[str] = (), batch: str | None
             "-m and --batch are for a model of your own, named pkg.mod:build or file.py:build; "
             f"none of {', '.join(texts)} is one. Leave them out."
         )
+    labels = [operand.label for operand in operands]
+    operands = [
+        operand if isinstance(operand, Variant | RunFolder) or labels.count(operand.label) == 1 else operand.in_full()
+        for operand in operands
+    ]
     for index, operand in enumerate(operands):
         if operand in operands[:index]:
             raise GradlensError(f"Operands must differ; {operand.label!r} is given twice. Leave one out.")

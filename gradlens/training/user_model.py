@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,12 +39,14 @@ class UserModel:
         build: the function, or class, that makes the model.
         arguments: its keyword arguments.
         batch_fn: makes a batch; None where build is to return one.
+        whole_label: whether the label is the whole spec, for another operand has the same short one.
     """
 
     spec: str
     build: Callable[..., Any]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     batch_fn: Callable[[], Any] | None = None
+    whole_label: bool = False
 
     @classmethod
     def load(cls, spec: str, pairs: Sequence[str] = (), batch: str | None = None) -> "UserModel":
@@ -65,8 +67,14 @@ class UserModel:
     @property
     def label(self) -> str:
         """The name in tables and legends: the spec, without the folders of a file."""
+        if self.whole_label:
+            return self.spec
         where, _, name = self.spec.rpartition(":")
         return f"{Path(where).name}:{name}"
+
+    def in_full(self) -> "UserModel":
+        """Return the same with the whole spec as its label, where another operand shares the short one."""
+        return replace(self, whole_label=True)
 
     def subject(self, task: Task, settings: Settings) -> Subject:
         """Prepare it for measuring, and for training where it can be fitted to the task.
@@ -131,9 +139,12 @@ class UserModel:
         try:
             returned = self.build(**given)
             parts = Parts(*returned) if isinstance(returned, tuple) and 1 <= len(returned) <= 3 else Parts(returned)
-            batch = self.batch_fn() if self.batch_fn is not None else parts.batch
         except (Exception, SystemExit) as error:
             raise ModelError(f"{self.spec} must build a model; it raised {one_line(error)}.") from error
+        try:
+            batch = self.batch_fn() if self.batch_fn is not None else parts.batch
+        except (Exception, SystemExit) as error:
+            raise ModelError(f"--batch must return a batch; its function raised {one_line(error)}.") from error
         if not isinstance(parts.module, nn.Module):
             raise ModelError(f"{self.spec} must return {_RETURNS}; it returned {kind_of(returned)}.")
         if parts.loss_fn is not None and not callable(parts.loss_fn):

@@ -106,3 +106,13 @@ class Net(nn.Module):
     subject = user(source, "Net", arguments=["width=4"]).subject(TASKS["lm"](), SETTINGS)
     assert subject.trainable
     assert subject.build().net[1].normalized_shape == (4,)
+
+
+def test_files_of_the_same_name_in_two_folders_are_told_apart(tmp_path):
+    code = "import torch\ndef build():\n    return torch.nn.LayerNorm(4), torch.randn(2, 4)\n"
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "model.py").write_text(code)
+    specs = [str(tmp_path / folder / "model.py") + ":build" for folder in ("a", "b")]
+    assert [operand.label for operand in parse(specs)] == specs
+    assert [operand.label for operand in parse(specs[:1])] == ["model.py:build"]
