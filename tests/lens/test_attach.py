@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import gradlens
 from gradlens import GradlensError
@@ -384,3 +385,26 @@ def test_a_registered_class_is_recorded_over_its_axes():
     row = lens.recording.norms.iloc[0]
     assert (row["vectors"], row["width"], row["recentering"]) == (16, 32, 0)
     assert row["kept"] + row["rescaling"] == pytest.approx(1)
+
+
+class HostCopies(TorchDispatchMode):
+    """Counts the operations that would wait for a device and bring a number to the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if "_local_scalar_dense" in str(function) or "nonzero" in str(function):
+            self.found.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def test_nothing_inside_the_hooks_copies_to_the_host():
+    model = stack()
+    with gradlens.attach(model, watch=("norms", "blocks")) as lens, HostCopies() as copies:
+        model(torch.randn(4, 5, 16)).square().mean().backward()
+        assert copies.found == []
+        torch.ones(1).item()
+        assert copies.found  # the counter counts
+    lens.detach()
