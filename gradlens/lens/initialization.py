@@ -67,6 +67,7 @@ def at_init(
     watch: Iterable[str] = ("norms", "blocks", "params"),
     meta: Mapping[str, Any] | None = None,
     on_seed: Callable[[int, int], None] | None = None,
+    without_norms: bool = False,
 ) -> Recording:
     """Record a model at initialization, over several seeds.
 
@@ -82,13 +83,14 @@ def at_init(
         watch: as in ``attach``.
         meta: further metadata.
         on_seed: called with (seeds done, seeds) after each.
+        without_norms: also measure a model that has no normalization; its blocks and parameters are recorded.
 
     Returns:
         A recording whose "steps" are the seeds.
 
     Raises:
         ModelError: build returns no module, or the model cannot take the batch.
-        NothingFoundError: the model has no normalization, block or parameter to look at.
+        NothingFoundError: the model has no normalization.
     """
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not seeds:
@@ -107,6 +109,7 @@ def at_init(
                     tuple(watch),
                     index,
                     seed,
+                    without_norms,
                 )
                 for table, frame in sink.frames().items():
                     if table != "sites" or index == 0:
@@ -138,6 +141,7 @@ def _one_seed(
     watch: tuple[str, ...],
     index: int,
     seed: int,
+    without_norms: bool,
 ) -> tuple[MemorySink, dict[str, Any]]:
     """Build, run forward and backward once, and return what was recorded with facts about the model."""
     model = build()
@@ -147,7 +151,7 @@ def _one_seed(
     batch = to_device(batch, device)
     sink = MemorySink({})
     with Lens(model, sink, every=1, watch=watch) as lens:
-        if not lens.model_sites:
+        if not (lens.model_sites or without_norms):
             raise NothingFoundError(
                 f"A model needs normalizations to look at; {type(model).__name__} has none that is known. "
                 "Register its own with gradlens.register_norm(cls, axes=-1)."

@@ -22,7 +22,7 @@ from gradlens.recording.folder import read_manifest
 from gradlens.tasks import TASKS
 from gradlens.training.comparison_folder import claimed
 from gradlens.training.earlier import FINISHED
-from gradlens.training.operands import Operand, RunFolder
+from gradlens.training.operands import Operand, RunFolder, Variant
 from gradlens.training.settings import Settings
 from gradlens.training.subject import Subject
 from gradlens.training.trainer import Progress, choose_device, train
@@ -176,7 +176,12 @@ def run(
 
 
 def measure(
-    subject: Subject, settings: Settings, out: Path | None, on_seed: Callable[[int, int], None] | None = None
+    subject: Subject,
+    settings: Settings,
+    out: Path | None,
+    on_seed: Callable[[int, int], None] | None = None,
+    *,
+    without_norms: bool = False,
 ) -> Recording:
     """Record a model at initialization, with other weights and another batch for each seed.
 
@@ -185,6 +190,7 @@ def measure(
         settings: seeds, batch and device.
         out: run folder; None keeps the recording in memory.
         on_seed: called with (seeds done, seeds).
+        without_norms: whether a model without normalizations is measured too.
 
     Raises:
         ModelError: the model cannot take the batch.
@@ -204,6 +210,7 @@ def measure(
         device=choose_device(settings.device),
         meta=facts,
         on_seed=on_seed,
+        without_norms=without_norms,
     )
 
 
@@ -222,7 +229,11 @@ def _run_cell(cell: Cell, folder: Path, settings: Settings, tell: Callable[..., 
         recording = load(folder)
     else:
         recording = measure(
-            cell.subject, settings, folder, lambda done, total: tell("progress", done=done, total=total)
+            cell.subject,
+            settings,
+            folder,
+            lambda done, total: tell("progress", done=done, total=total),
+            without_norms=isinstance(cell.operand, Variant),  # "none" is a variant to compare with
         )
     tell("reused" if reused else "finished", recording=recording)
     return recording

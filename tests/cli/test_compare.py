@@ -235,3 +235,10 @@ def test_a_disk_that_is_full_loses_nothing(gradlens, folder):
     result = gradlens("compare", "pre-ln", *SMALL_COMPARISON, "--width", "32", "--out", "full")
     assert result.exit_code == 0
     assert "recorded before" in result.stderr
+
+
+def test_no_normalization_is_a_variant_to_compare_with(gradlens, tmp_path):
+    small = [*SMALL_COMPARISON, "--init-only", "--out", tmp_path / "run"]
+    result = gradlens("compare", "pre-ln", "pre-ln/none", *small)
+    assert "pre-ln/none" in result.stdout
+    assert load(tmp_path / "run" / "runs" / "pre-ln-none" / "init").params["grad_norm"].notna().all()
