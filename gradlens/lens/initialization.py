@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradlens.batches import run_model, to_device
 from gradlens.errors import GradlensError, ModelError, NothingFoundError
 from gradlens.lens.hooks import first_tensor
 from gradlens.lens.lens import Lens
@@ -17,18 +18,6 @@ from gradlens.recording import Recording
 #: How the loss was made where the user gave none.
 OWN_LOSS = "the output's own .loss"
 PROJECTION = "the output's product with a fixed random direction"
-
-
-def run_batch(model: nn.Module, batch: Any) -> Any:
-    """Call the model on a batch: a tensor, a tuple of positional arguments, or a mapping of keywords."""
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    return model(*batch) if isinstance(batch, tuple) else model(batch)
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move every tensor of a batch."""
-    return torch.utils._pytree.tree_map(lambda x: x.to(device) if isinstance(x, Tensor) else x, batch)
 
 
 def loss_of(output: Any, batch: Any, loss_fn: Callable[[Any, Any], Tensor] | None) -> tuple[Tensor, str]:
@@ -158,7 +147,7 @@ def _one_seed(
             )
         lens.start_at(index)
         try:
-            output = run_batch(model, batch)
+            output = run_model(model, batch)
             loss, origin = loss_of(output, batch, loss_fn)
             loss.backward()  # type: ignore[no-untyped-call]
         except GradlensError:

@@ -88,10 +88,6 @@ class Tap(ABC):
     def handles(self) -> list[RemovableHandle]:
         """Register the hooks and return their handles."""
 
-    def fired(self) -> bool:
-        """Whether any call was seen in the step."""
-        return any(row.used for row in self.rows)
-
 
 class NormTap(Tap):
     """Forward and backward sums of one normalization."""

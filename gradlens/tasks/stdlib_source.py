@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from gradlens.errors import GradlensError, ModelError
 from gradlens.models.transformer import Transformer
-from gradlens.tasks.batches import held_out_loss
+from gradlens.tasks.held_out import held_out_loss
 from gradlens.tasks.task import Batch, Split
 
 VOCAB = 256

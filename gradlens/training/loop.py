@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradlens.batches import run_model, to_device
 from gradlens.errors import ModelError
-from gradlens.tasks.batches import run_model, to_device
 from gradlens.tasks.task import Batch, Task
 from gradlens.training.config import TrainingConfig
 from gradlens.training.optimization import build_optimizer, learning_rate, set_learning_rate

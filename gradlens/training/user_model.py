@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gradlens.batches import run_model
 from gradlens.errors import ModelError
-from gradlens.tasks.batches import run_model
 from gradlens.tasks.task import Task
 from gradlens.training.importing import kind_of, load_callable, one_line
 from gradlens.training.keywords import keywords, missing, parameters

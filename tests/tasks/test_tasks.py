@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
+from gradlens.batches import run_model, to_device
 from gradlens.tasks import TASKS
-from gradlens.tasks.batches import held_out_loss, run_model, to_device
+from gradlens.tasks.held_out import held_out_loss
 from gradlens.tasks.task import Task
 
 SIZE = {"width": 16, "blocks": 1, "heads": 2}

@@ -1,29 +1,10 @@
-"""Batches of any shape that a model's ``forward`` takes: to a device, through the model, held-out loss."""
-
-from typing import Any
+"""The loss on held-out data, for batches of any shape."""
 
 import torch
 from torch import nn
 
-from gradlens.tasks.task import Batch, Task
-
-
-def to_device(batch: Batch, device: torch.device | str) -> Batch:
-    """Return the batch with every tensor on ``device``."""
-    if isinstance(batch, tuple):
-        return tuple(tensor.to(device) for tensor in batch)
-    if isinstance(batch, dict):
-        return {name: tensor.to(device) for name, tensor in batch.items()}
-    return batch.to(device)
-
-
-def run_model(model: nn.Module, batch: Batch) -> Any:
-    """Call the model with the batch: a tuple as positional, a dict as keyword arguments."""
-    if isinstance(batch, tuple):
-        return model(*batch)
-    if isinstance(batch, dict):
-        return model(**batch)
-    return model(batch)
+from gradlens.batches import run_model, to_device
+from gradlens.tasks.task import Task
 
 
 @torch.no_grad()
