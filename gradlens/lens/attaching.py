@@ -53,6 +53,7 @@ def attach(
     if every < 1:
         raise GradlensError(f"every must be 1 or more; got {every}.")
     watch = (watch,) if isinstance(watch, str) else tuple(watch)
+    _refuse(model)
     meta: dict[str, Any] = {
         "kind": "attached",
         "label": label or (Path(out).name if out is not None else type(model).__name__),
@@ -79,6 +80,26 @@ def attach(
     except BaseException:
         sink.close("interrupted")
         raise
+
+
+def _refuse(model: nn.Module) -> None:
+    """Refuse what cannot be recorded, with what to do instead."""
+    for path, module in model.named_modules():
+        where = f"{type(module).__name__} at {path!r}" if path else type(module).__name__
+        if isinstance(module, nn.DataParallel):
+            raise GradlensError(
+                f"A lens cannot follow {where}: its replicas are made anew for each forward pass and run in threads. "
+                "Use DistributedDataParallel, or attach to the module inside on one device."
+            )
+        if isinstance(module, torch.jit.ScriptModule):
+            raise GradlensError(
+                f"A lens cannot look into {where}: torch.jit has compiled its Python away. Attach before scripting."
+            )
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
+        raise GradlensError(
+            "attach needs a model that knows its sizes; lazy modules do not before their first forward pass. "
+            "Run one forward pass first."
+        )
 
 
 def _distributed() -> bool:

@@ -14,6 +14,9 @@ class Audit:
         without_grad_output: those that ran, but whose gradient never arrived.
         without_grad_input: those whose input needs no gradient: rescaling and kept are missing there.
         silent: norms that were found and never ran.
+        without_graph: those that ran under no_grad, outside of any checkpoint: such calls are not recorded.
+        transformed: those that ran inside a transform of torch.func other than grad, or in forward mode.
+        functions_recorded: whether normalizations that run as functions are recorded.
         strangers: modules that are called norms, but whose behaviour is not understood.
         unsupported: path to what could not be read there.
         functional: normalizations that ran as functions, outside any tapped module: where and how often a step.
@@ -30,6 +33,9 @@ class Audit:
     without_grad_output: tuple[str, ...] = ()
     without_grad_input: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
+    without_graph: tuple[str, ...] = ()
+    transformed: tuple[str, ...] = ()
+    functions_recorded: bool = False
     strangers: tuple[str, ...] = ()
     unsupported: dict[str, str] = field(default_factory=dict)
     functional: dict[str, int] = field(default_factory=dict)
@@ -50,7 +56,16 @@ class Audit:
         elif self.silent:
             found.append(
                 f"{len(self.silent)} of {len(self.norms)} norms never ran as modules: {_some(self.silent)}. "
-                "They may be unused, or called as functions: try attach(..., functional=True)."
+                + (
+                    "They may be unused."
+                    if self.functions_recorded
+                    else "They may be unused, or called as functions: try attach(..., functional=True)."
+                )
+            )
+        if self.transformed:
+            found.append(
+                f"Calls inside torch.func (other than grad alone) or forward-mode AD are not recorded: "
+                f"{_some(self.transformed)}. Record an ordinary backward pass."
             )
         if self.strangers:
             found.append(

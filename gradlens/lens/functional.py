@@ -1,32 +1,43 @@
 """Normalizations called as functions (``F.layer_norm`` and its like), which no module hook sees.
 
-While a watcher is active, the functions of ``torch.nn.functional`` are wrapped. A call from inside a tapped module
-passes through; any other is either recorded as a site of its own (``functional=True``), or counted during the first
-recorded step so that the audit can name it. The caller is the nearest module on the Python stack.
+While a watcher is active, ``torch.layer_norm`` and its like are wrapped, which ``torch.nn.functional`` looks up at each
+call. A call from inside a tapped module passes through; any other is either recorded as a site of its own
+(``functional=True``), or counted during the first recorded step so that the audit can name it. The caller is the nearest
+module on the Python stack.
 """
 
 import functools
-import inspect
 import sys
 from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
+from gradlens.lens.compiling import compiled_inside
 from gradlens.lens.norm_kinds import TORCH_KINDS
 from gradlens.lens.sites import Site
-from gradlens.lens.taps import NormTap, Switch, Tap
+from gradlens.lens.switch import Switch
+from gradlens.lens.taps import NormTap, Tap
 
-_FUNCTIONS: dict[str, type[nn.Module]] = {
-    "layer_norm": nn.LayerNorm,
-    "rms_norm": nn.RMSNorm,
-    "batch_norm": nn.BatchNorm1d,
-    "group_norm": nn.GroupNorm,
-    "instance_norm": nn.InstanceNorm1d,
+#: Function of ``torch`` to the layer that does the same, and the names of its arguments (builtins have no signature).
+_FUNCTIONS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
+    "layer_norm": (nn.LayerNorm, ("input", "normalized_shape", "weight", "bias", "eps", "cudnn_enable")),
+    "rms_norm": (nn.RMSNorm, ("input", "normalized_shape", "weight", "eps")),
+    "batch_norm": (
+        nn.BatchNorm1d,
+        ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps", "cudnn_enabled"),
+    ),
+    "group_norm": (nn.GroupNorm, ("input", "num_groups", "weight", "bias", "eps", "cudnn_enabled")),
+    "instance_norm": (
+        nn.InstanceNorm1d,
+        ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps", "cudnn_enabled"),
+    ),
 }
+_DEFAULTS = {"weight": None, "bias": None, "training": True}
+_EPS = {"layer_norm": 1e-5, "group_norm": 1e-5}
 _original: dict[str, Callable[..., Tensor]] = {}
 _active: list["Watcher"] = []
 
@@ -42,11 +53,15 @@ class Watcher:
 
     def __init__(self, model: nn.Module, switch: Switch, *, record: bool) -> None:
         self._paths = {id(module): path for path, module in model.named_modules()}
-        self._switch, self._record = switch, record
+        self._switch, self.record = switch, record
+        #: Identity of every gain that was passed to a recorded function.
+        self._gains: set[int] = set()
         self._tapped: dict[int, NormTap] = {}
         self._taps: dict[str, NormTap] = {}
         self._counts: Counter[str] = Counter()
         self._counted = False
+        #: A graph would be compiled again for the wrapped functions, and see nothing through them.
+        self._compiled = bool(compiled_inside(model))
         self.new_site: Callable[[Site], None] = lambda site: None
 
     def know(self, taps: list[Tap]) -> None:
@@ -55,17 +70,17 @@ class Watcher:
 
     def start(self) -> None:
         """Start watching for good where calls are recorded; nothing is registered on the model."""
-        if self._record:
+        if self.record:
             _activate(self)
 
     def begin(self) -> None:
         """A forward pass begins."""
-        if not self._record and not self._counted:
+        if not self.record and not self._counted and not self._compiled:
             _activate(self)
 
     def end(self) -> None:
         """The backward pass has ended, or the lens is detached."""
-        if not self._record and self in _active:
+        if not self.record and self in _active:
             self._counted = True
             _deactivate(self)
 
@@ -76,6 +91,12 @@ class Watcher:
     def taps(self) -> list[Tap]:
         """Return the taps of functions that were recorded."""
         return list(self._taps.values())
+
+    def as_functions(self) -> set[str]:
+        """Return the tapped modules that did not run themselves, but whose gain a recorded function was given."""
+        return {
+            tap.site.path for tap in self._tapped.values() if id(getattr(tap.site.module, "weight", None)) in self._gains
+        }
 
     def unseen(self) -> dict[str, int]:
         """Return where normalizations ran that were not recorded, and how often in the first step."""
@@ -88,26 +109,24 @@ class Watcher:
         if caller is None or (tap is not None and tap.inside):
             return run(*args, **kwargs)
         path = self._paths[id(caller)]
-        if not self._record:
+        if not self.record:
             self._counts[f"{path or 'the model'}: F.{name}" if tap is None else f"{path}.forward()"] += 1
             return run(*args, **kwargs)
-        bound = inspect.signature(_original[name]).bind(*args, **kwargs)
-        bound.apply_defaults()
-        values = dict(bound.arguments)
-        values["training"] = values.get("training", values.get("use_input_stats", True))
-        norm: Any = caller if tap is not None else SimpleNamespace(**values)
+        given = dict(zip(_FUNCTIONS[name][1], args, strict=False)) | kwargs
+        given["training"] = given.get("use_input_stats", given.get("training", True))
+        norm: Any = caller if tap is not None else SimpleNamespace(**{**_DEFAULTS, "eps": _EPS.get(name), **given})
+        self._gains.add(id(given.get("weight")))
         tap = tap or self._tap(path, name, norm)
-        result = tap.before(norm, (values["input"],), {})
-        x = values["input"] if result is None else result[0][0]
-        rest = {key: value for key, value in bound.arguments.items() if key != "input"}
-        y = run(x, **rest)
-        tap.after(norm, (x,), y)
+        handed_on = tap.before(norm, (given["input"],), {})
+        x = given["input"] if handed_on is None else handed_on[0][0]
+        y = run(x, *args[1:], **{key: value for key, value in kwargs.items() if key != "input"})
+        tap.after(norm, (x,), {}, y)
         return y
 
     def _tap(self, path: str, name: str, norm: Any) -> NormTap:
         site = f"{path}#{name}" if path else f"#{name}"
         if site not in self._taps:
-            kind = TORCH_KINDS[_FUNCTIONS[name]]
+            kind = TORCH_KINDS[_FUNCTIONS[name][0]]
             order = len(self._paths) + len(self._taps)
             found = Site(path=site, module=norm, kind="norm", order=order, norm=kind, placement="unknown")
             self._taps[site] = NormTap(found, self._switch)
@@ -130,8 +149,8 @@ def _activate(watcher: Watcher) -> None:
         return
     if not _active:
         for name in _FUNCTIONS:
-            _original[name] = getattr(F, name)
-            setattr(F, name, _wrapped(name))
+            _original[name] = getattr(torch, name)
+            setattr(torch, name, _wrapped(name))
     _active.append(watcher)
 
 
@@ -140,7 +159,7 @@ def _deactivate(watcher: Watcher) -> None:
         _active.remove(watcher)
         if not _active:
             for name, function in _original.items():
-                setattr(F, name, function)
+                setattr(torch, name, function)
 
 
 def _wrapped(name: str) -> Callable[..., Tensor]:
@@ -148,6 +167,8 @@ def _wrapped(name: str) -> Callable[..., Tensor]:
 
     @functools.wraps(original)
     def run(*args: Any, **kwargs: Any) -> Tensor:
+        if torch.compiler.is_compiling():
+            return original(*args, **kwargs)
         chain: Callable[..., Tensor] = original
         for watcher in _active:
             chain = _bound(watcher, name, chain)

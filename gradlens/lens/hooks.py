@@ -1,6 +1,9 @@
 """What hooks are made of: where autograd stands, the tensor in an output, a hook that can be pickled."""
 
+import logging
+import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,17 +20,48 @@ def in_backward() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
 
 
+def regions() -> tuple[int | None, int | None]:
+    """Find the autograd.Functions on the Python stack: for a reentrant checkpoint they are its regions.
+
+    A region's context is the same object in its first pass and in its second.
+
+    Returns:
+        Identity of the innermost one whose backward runs now, and of the outermost one in it (or at all) whose forward
+        does, which autograd does not follow; None where there is none.
+    """
+    without_graph = None
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name in ("forward", "backward") and code.co_argcount:
+            context = frame.f_locals.get(code.co_varnames[0])
+            if isinstance(context, torch._C._FunctionBase):
+                if code.co_name == "backward":
+                    return id(context), without_graph
+                without_graph = id(context)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None, without_graph
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """Return the floating tensors in a tensor, tuple, list, mapping or dataclass, however deep; else none."""
+    if isinstance(value, Tensor):
+        return [value] if value.is_floating_point() else []
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    elif hasattr(value, "__dataclass_fields__"):
+        value = tuple([getattr(value, name) for name in value.__dataclass_fields__])
+    if isinstance(value, tuple | list):
+        return [tensor for part in value for tensor in tensors_of(part)]
+    return []
+
+
 def first_tensor(value: Any) -> Tensor | None:
     """Return the first floating tensor in a tensor, tuple, list, mapping or dataclass; None where there is none."""
     if isinstance(value, Tensor):
         return value if value.is_floating_point() else None
-    if isinstance(value, Mapping):
-        value = tuple(value.values())
-    elif hasattr(value, "__dataclass_fields__"):
-        value = tuple(getattr(value, name) for name in value.__dataclass_fields__)
-    if isinstance(value, tuple | list):
-        return next((found for found in map(first_tensor, value) if found is not None), None)
-    return None
+    found = tensors_of(value)
+    return found[0] if found else None
 
 
 class Hook:
@@ -40,16 +74,10 @@ class Hook:
         """Run the hook."""
         return self.run(*args)
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[()]]:
-        return _inert_hook, ()
-
-
-def _inert_hook() -> Callable[..., None]:
-    return _do_nothing
-
-
-def _do_nothing(*args: Any) -> None:
-    """Stand where a lens' hook was when the module was saved or copied."""
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Callable[..., None], int]]:
+        # A standard library object that takes any arguments and does nothing (level 0 is never logged), so that the
+        # model loads where gradlens is not installed.
+        return partial, (logging.getLogger("gradlens").log, 0)
 
 
 def at_end_of_backward(callback: Callable[[], None]) -> None:

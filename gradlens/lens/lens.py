@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gradlens.errors import GradlensError
+from gradlens.lens import compiling
 from gradlens.lens import functional as functional_norms
 from gradlens.lens.audit import Audit
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.sinks import Sink
 from gradlens.lens.sites import Site, discover
 from gradlens.lens.step_rows import step_tables
-from gradlens.lens.taps import RootTap, Switch, Tap, taps_of
+from gradlens.lens.switch import Switch
+from gradlens.lens.taps import RootTap, Tap, taps_of
 from gradlens.recording import Recording
 from gradlens.recording.schema import STORED
 
@@ -46,23 +48,34 @@ class Lens:
         rank: int = 0,
     ) -> None:
         self._sink, self._every, self._scaler, self._optimizer = sink, every, scaler, optimizer
-        self._switch = Switch(rank)
+        self._switch = Switch(rank, _device(model))
         self._step = 0
         self._recorded = 0
         self._status: str | None = None
         self._backward_ended = self._closed = False
+        #: The row of ``steps`` that the optimizer closed and step() may still add to.
+        self._open: dict[str, Any] | None = None
+        self._closed_by_optimizer = False
         self._scale: Tensor | None = None
         self._lr = float("nan")
+        self._unscales_itself = False
         self._clock = time.perf_counter()
         self._first_nonfinite = ""
         self._impossible: set[str] = set()
         self._notes: set[str] = set()
         self._scaler_states: Any = None
         self._parameters = ParameterReader(model, "updates" in watch) if {"params", "updates"} & set(watch) else None
+        model = compiling.unwrapped(model)
+        if compiling.forget_graphs():
+            self._notes.add(
+                "Something had been compiled before the lens was attached: torch.compile's graphs were dropped, and are "
+                "compiled again at their next call. To save that time, attach first."
+            )
         sites, self._strangers = discover(model, watch)
         self._taps = [tap for site in sites for tap in taps_of(site, self._switch)]
         self._seen: dict[str, set[str]] = {"fired": set(), "grad_output": set(), "grad_input": set()}
-        self._switch.on_forward, self._switch.on_backward_end = self._on_forward, self._on_backward_end
+        self._switch.on_forward, self._switch.on_failure = self._on_forward, self._on_failure
+        self._switch.on_backward, self._switch.on_backward_end = self._on_backward, self._on_backward_end
         self._handles: list[RemovableHandle] = RootTap(self._switch).handles(model)
         self._functions = functional_norms.Watcher(model, self._switch, record=functional)
         self._functions.know(self._taps)
@@ -101,13 +114,14 @@ class Lens:
         taken = _OWN_COLUMNS & scalars.keys()
         if taken:
             raise GradlensError(f"step() fills {', '.join(sorted(taken))} itself; give your number another name.")
-        self._switch.stepped = False
-        if self._switch.recording:
-            self._write(loss, lr, scalars)
-        self._step += 1
-        self._backward_ended = self._switch.root_seen = False
-        self._switch.recording = self._step % self._every == 0
-        self._clock = time.perf_counter()
+        if not self._closed_by_optimizer:
+            self._close_step()
+        self._closed_by_optimizer = False
+        if self._open is not None:
+            self._open["loss"] = [_number(loss)]
+            self._open["lr"] = self._open["lr"] if lr is None else [float(lr)]
+            self._open["extra"] = [{key: _number(value) for key, value in scalars.items()}]
+            self._write_open()
 
     def start_at(self, step: int) -> None:
         """Give the next step this number, as after a resume: rows from it on replace those of earlier attempts."""
@@ -125,6 +139,7 @@ class Lens:
     @property
     def recording(self) -> Recording:
         """What was recorded so far."""
+        self._write_open()
         return self._sink.recording()
 
     @property
@@ -136,10 +151,14 @@ class Lens:
         """Say what was seen and what was missed; meaningful after the first recorded step."""
         norms = tuple(self.model_sites)
         fired = tuple(path for path in norms if path in self._seen["fired"])
+        elsewhere = self._switch.without_graph | self._switch.transformed | self._functions.as_functions()
         return Audit(
             norms=norms,
             fired=fired,
-            silent=tuple(path for path in norms if path not in self._seen["fired"]),
+            silent=tuple(path for path in norms if path not in self._seen["fired"] and path not in elsewhere),
+            without_graph=tuple(path for path in norms if path in self._switch.without_graph),
+            transformed=tuple(path for path in norms if path in self._switch.transformed),
+            functions_recorded=self._functions.record,
             without_grad_output=tuple(path for path in fired if path not in self._seen["grad_output"]),
             without_grad_input=tuple(path for path in fired if path not in self._seen["grad_input"]),
             strangers=tuple(self._strangers),
@@ -168,8 +187,8 @@ class Lens:
     # ------------------------------------------------------------------ what the hooks call
 
     def _on_forward(self) -> None:
-        if self._switch.stepped or self._scaler_skipped():
-            self.step()
+        if self._scaler_skipped():
+            self._close_step()
         if self._switch.recording:
             self._functions.begin()
             if self._backward_ended:
@@ -187,11 +206,19 @@ class Lens:
         now = getattr(self._scaler, "_per_optimizer_states", None)
         return self._optimizer is not None and self._backward_ended and now is not self._scaler_states
 
+    def _on_failure(self) -> None:
+        for tap in self._all_taps():
+            tap.forward_failed()
+
+    def _on_backward(self) -> None:
+        if self._parameters is not None and self._switch.recording:
+            self._parameters.backward_begins()
+
     def _on_backward_end(self) -> None:
         self._backward_ended = True
         self._functions.end()
         self._switch.drain()
-        if self._parameters is not None:
+        if self._parameters is not None and self._switch.recording and self._parameters.changed():
             self._parameters.read()
         self._scaler_states = getattr(self._scaler, "_per_optimizer_states", None)
         scale = getattr(self._scaler, "_scale", None)
@@ -199,14 +226,20 @@ class Lens:
 
     def _before_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         self._lr = float(optimizer.param_groups[0]["lr"])
-        if self._switch.recording and self._parameters is not None:
+        # GradScaler sets this for the time of the call, on fused optimizers.
+        self._unscales_itself = getattr(optimizer, "grad_scale", None) is not None
+        if self._switch.recording and self._parameters is not None and not _closure(args, kwargs):
             if self._parameters.was_read:
                 self._parameters.reread()
             else:
                 self._read_late("before the optimizer")
 
     def _after_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self._switch.stepped = True
+        if self._switch.recording and self._parameters is not None and _closure(args, kwargs):
+            # The closure ran forward and backward, and clipped, inside of the optimizer's step.
+            self._parameters.reread()
+        self._close_step()
+        self._closed_by_optimizer = True
 
     # ------------------------------------------------------------------ writing and closing
 
@@ -215,8 +248,9 @@ class Lens:
         if self._parameters is not None and self._parameters.any_gradient():
             self._parameters.read()
             self._notes.add(
-                f"The end of backward was not seen (the root module's forward did not run, or returns no tensor): "
-                f"parameter gradients were read {when}, after clipping if there was any."
+                "No backward pass was seen that filled the parameter gradients (the root module's forward did not run, "
+                "it returns no tensor that was used, or the gradients were set by hand, as with torch.autograd.grad): "
+                f"they were read {when}, after clipping if there was any."
             )
 
     def _write_sites(self, sites: list[Site]) -> None:
@@ -227,33 +261,59 @@ class Lens:
     def _all_taps(self) -> list[Tap]:
         return [*self._taps, *self._functions.taps()]
 
-    def _write(self, loss: Tensor | float | None, lr: float | None, scalars: dict[str, Tensor | float]) -> None:
+    def _close_step(self) -> None:
+        """Write what was recorded in the current step, but for its row of ``steps``, and begin the next."""
+        self._write_open()
+        self._closed_by_optimizer = False
+        if self._switch.recording:
+            self._write()
+        self._step += 1
+        self._backward_ended = self._switch.root_seen = False
+        self._switch.recording = self._step % self._every == 0
+        self._clock = time.perf_counter()
+
+    def _write(self) -> None:
         notes = len(self._notes)
         if self._parameters is not None and not self._parameters.was_read:
             self._read_late("in step()")
         scale = float(self._scale) if self._scale is not None else 1.0
         tables = step_tables(self._step, self._all_taps(), self._parameters, scale)
         self._note_seen(tables)
-        row: dict[str, Any] = {
+        if any(buffer.stale for buffer in self._switch.buffers.values()):
+            self._notes.add(
+                "Gradients came back through a forward pass after a newer one had ended its backward: they are left out of "
+                "norms. Run each backward before the next forward, or count the passes as one step."
+            )
+        self._open = {
             "step": [self._step],
-            "loss": [_number(loss)],
-            "lr": [self._lr if lr is None else float(lr)],
+            "loss": [float("nan")],
+            "lr": [self._lr],
             "grad_norm": [_whole_norm(tables.get("params"))],
-            "clip_coef": [self._parameters.clip_coef * scale if self._parameters else float("nan")],
+            "clip_coef": [self._clip_coef(scale)],
             "loss_scale": [scale if self._scaler is not None else float("nan")],
             "seconds": [time.perf_counter() - self._clock],
-            "extra": [{key: _number(value) for key, value in scalars.items()}],
+            "extra": [{}],
         }
         for table, columns in tables.items():
             self._sink.append(table, columns)
-        # Last: a step counts as recorded when its row in ``steps`` is there.
-        self._sink.append("steps", row)
         for tap in self._all_taps():
             tap.new_call()
         self._recorded += 1
         if self._recorded == 1 or len(self._notes) > notes:
             self._sink.annotate({"audit": self.audit().to_dict()})
         self._scale = None
+
+    def _clip_coef(self, scale: float) -> float:
+        """Gradient after clipping / before; an optimizer that unscales itself still had the scaled one."""
+        if self._parameters is None:
+            return float("nan")
+        return self._parameters.clip_coef * (1.0 if self._unscales_itself else scale)
+
+    def _write_open(self) -> None:
+        """Write the row of ``steps``, last: a step counts as recorded when it is there."""
+        row, self._open = self._open, None
+        if row is not None:
+            self._sink.append("steps", row)
 
     def _note_seen(self, tables: dict[str, dict[str, Any]]) -> None:
         norms = tables.get("norms")
@@ -278,18 +338,31 @@ class Lens:
             return
         self._remove_hooks()
         try:
-            if self._switch.stepped:
-                self.step()
+            self._write_open()
             self._closed = True
             self._sink.annotate({"audit": self.audit().to_dict()})
         finally:
             self._sink.close(self._status or status)
 
     def _remove_hooks(self) -> None:
+        # Graphs that hold the hooks ask for this before they run.
+        self._switch.recording = False
         for handle in self._handles:
             handle.remove()
         self._handles = []
         self._functions.close()
+
+
+def _device(model: nn.Module) -> torch.device:
+    """Where the model is, by its first parameter or buffer."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def _closure(args: Any, kwargs: Any) -> bool:
+    """Whether optimizer.step was called with a closure."""
+    return any(callable(value) for value in (*args, *kwargs.values()))
 
 
 def _number(value: Tensor | float | None) -> float:

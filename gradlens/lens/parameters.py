@@ -1,6 +1,5 @@
 """Parameter gradients at the true end of backward: after reductions, before clipping and unscaling."""
 
-import math
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -10,6 +9,10 @@ from torch import Tensor, nn
 
 #: What is kept of a parameter; a table's columns after step, name and numel.
 COLUMNS = ("grad_squares", "grad_absmax", "weight_squares", "update_squares", "nonfinite")
+
+
+#: Entries below which a tensor on the host is measured together with others: its kernel would cost more than its sum.
+_SMALL = 4096
 
 
 class ParameterReader:
@@ -34,8 +37,9 @@ class ParameterReader:
                 self.tied[first[id(parameter)]].append(name)
         self._watch_updates = updates
         self._before: list[Tensor] | None = None
-        self._read: list[tuple[list[int], Tensor]] = []
+        self._read: list[tuple[list[int], Tensor | np.ndarray]] = []
         self._after: list[tuple[int, Tensor]] = []
+        self._versions: list[tuple[int, int] | None] = []
         #: Gradient after clipping / before, of the step that was pulled last; missing where it was not measured, or
         #: where it is not one factor (clipping by value).
         self.clip_coef = float("nan")
@@ -46,9 +50,9 @@ class ParameterReader:
         with torch.no_grad():
             for indices in self._groups(lambda p: p.grad is not None):
                 grads = [_raised(self.parameters[i].grad) for i in indices]
-                squares, absmax, bad = _measure(grads)
-                weights = _squares([_raised(self.parameters[i]) for i in indices])
-                self._read.append((indices, torch.stack([squares, absmax, weights, bad])))
+                weights = [_raised(self.parameters[i]) for i in indices]
+                measure = _measure_on_host if grads[0].device.type == "cpu" else _measure
+                self._read.append((indices, measure(grads, weights)))
             if self._watch_updates:
                 self._before = [p.detach().clone() for p in self.parameters]
 
@@ -58,6 +62,17 @@ class ParameterReader:
         smallest = sorted(candidates, key=lambda i: self.parameters[i].numel())[:2]
         with torch.no_grad():
             self._after = [(index, _squares([_raised(self.parameters[index].grad)])) for index in smallest]
+
+    def backward_begins(self) -> None:
+        """Note the gradients as they are."""
+        self._versions = self._now()
+
+    def changed(self) -> bool:
+        """Whether the backward pass that just ended filled any gradient; torch.autograd.grad fills none."""
+        return self._versions != self._now()
+
+    def _now(self) -> list[tuple[int, int] | None]:
+        return [None if p.grad is None else (id(p.grad), p.grad._version) for p in self.parameters]
 
     @property
     def was_read(self) -> bool:
@@ -73,7 +88,7 @@ class ParameterReader:
         out = np.full((len(self.parameters), len(COLUMNS)), np.nan)
         out[:, COLUMNS.index("nonfinite")] = 0
         for indices, sums in self._read:
-            squares, absmax, weights, bad = sums.cpu().numpy()
+            squares, absmax, weights, bad = sums.cpu().numpy() if isinstance(sums, Tensor) else sums
             out[indices, 0], out[indices, 1], out[indices, 2], out[indices, 4] = squares, absmax, weights, bad
         if self._before is not None:
             changes = [p.detach() - old for p, old in zip(self.parameters, self._before, strict=True)]
@@ -112,24 +127,41 @@ def _squares(tensors: list[Tensor]) -> Tensor:
     return torch.stack(torch._foreach_norm(tensors)).double().square()
 
 
-def _measure(grads: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Σ x², max |x| and the number of non-finite entries of each gradient, each [P]; non-finite entries left out."""
-    if grads[0].is_cuda:
-        squares = _squares(grads)
-        absmax = torch.stack(torch._foreach_norm(grads, float("inf"))).double()
-        # Counting entries would be two more kernels a parameter: here a 1 says that there are some.
-        wrong = ~torch.isfinite(squares)
-        return squares.masked_fill(wrong, torch.nan), absmax.masked_fill(wrong, torch.nan), wrong.double()
-    # A parameter at a time, so that the second pass over it finds it in the cache. The extremes take one pass; the
-    # infinity norm is many times slower on a CPU.
-    measured = [(torch.linalg.vector_norm(grad), *torch.aminmax(grad)) for grad in grads]
-    norms, low, high = (torch.stack(column).double() for column in zip(*measured, strict=True))
-    squares, absmax, bad = norms.square(), torch.maximum(-low, high), torch.zeros_like(norms)
-    if not math.isfinite(float(squares.sum())):
-        # In the host's own memory a branch is free, and only a broken step pays for the count.
-        for index in torch.nonzero(~torch.isfinite(squares)).flatten().tolist():
-            finite = grads[index][torch.isfinite(grads[index])]
-            bad[index] = grads[index].numel() - finite.numel()
-            squares[index] = finite.double().square().sum()
-            absmax[index] = finite.abs().max() if finite.numel() else 0.0
-    return squares, absmax, bad
+def _measure(grads: list[Tensor], weights: list[Tensor]) -> Tensor:
+    """Σ grad², max |grad|, Σ weight², and whether a gradient is not finite, [4, P]; without a copy to the host."""
+    squares = _squares(grads)
+    absmax = torch.stack(torch._foreach_norm(grads, float("inf"))).double()
+    # Counting entries would be two more kernels a parameter: here a 1 says that there are some.
+    wrong = ~torch.isfinite(squares)
+    found = [squares.masked_fill(wrong, torch.nan), absmax.masked_fill(wrong, torch.nan), _squares(weights)]
+    return torch.stack([*found, wrong.double()])
+
+
+def _measure_on_host(grads: list[Tensor], weights: list[Tensor]) -> np.ndarray:
+    """Do the same for tensors in the host's memory, and count the entries that are not finite and leave them out."""
+    out = np.zeros((4, len(grads)))
+    small = [i for i, grad in enumerate(grads) if grad.numel() < _SMALL]
+    if small:
+        flat, starts = _flat([grads[i] for i in small])
+        out[0, small] = np.add.reduceat(flat * flat, starts)
+        out[1, small] = np.maximum.reduceat(np.abs(flat), starts)
+        flat, starts = _flat([weights[i] for i in small])
+        out[2, small] = np.add.reduceat(flat * flat, starts)
+    for i, grad in enumerate(grads):
+        if grad.numel() >= _SMALL:
+            # One after another, so that the second pass finds the gradient in the cache. The extremes take one pass;
+            # the infinity norm is many times slower on a CPU.
+            norm, (low, high) = float(torch.linalg.vector_norm(grad)), torch.aminmax(grad)
+            out[:3, i] = norm**2, max(-float(low), float(high)), float(torch.linalg.vector_norm(weights[i])) ** 2
+    for i in np.flatnonzero(~np.isfinite(out[0])):
+        # Only a broken step pays for the count.
+        finite = grads[i][torch.isfinite(grads[i])]
+        out[0, i], out[3, i] = float(finite.double().square().sum()), grads[i].numel() - finite.numel()
+        out[1, i] = float(finite.abs().max()) if finite.numel() else 0.0
+    return out
+
+
+def _flat(tensors: list[Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """Lay small tensors end to end, in float64, and say where each begins."""
+    starts = np.cumsum([0, *(tensor.numel() for tensor in tensors[:-1])])
+    return torch.cat([tensor.reshape(-1) for tensor in tensors]).double().numpy(), starts

@@ -1,62 +1,82 @@
-"""Where hooks put their numbers, and how these become one line of sums for each (site, call) of a step."""
+"""Where hooks put their moments, and how these become one line of sums for each (site, call) of a step.
+
+A hook leaves N numbers of each moment in a ``Row``; they are summed for all rows together at the end of backward.
+"""
 
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gradlens.lens.statistics import BACKWARD, CELLS, SUMS, new_cells, sums
-
-#: Columns of a line: sums, and the largest |entry| of the input.
-COLUMNS = (*SUMS, "absmax")
-_FORWARD = [i for i, name in enumerate(SUMS) if CELLS.index(name.removesuffix("²")) < BACKWARD]
-
+from gradlens.lens.statistics import CELLS, COLUMNS, PHASES, Facts, sums
 
 class Row:
-    """One call of one site in the current step: its moments on the device, its shape on the host."""
+    """One call of one site in the current step: its moments on the device, its facts on the host."""
 
     def __init__(self, buffer: "RowBuffer", index: int) -> None:
         self.buffer, self.index = buffer, index
-        #: Moments of the call, [CELLS, vectors...], and views of its parts: indexing costs as much as a small kernel.
-        self.moments = self.backward_moments = torch.empty(0)
-        self.cells: tuple[Tensor, ...] = ()
+        self.facts = Facts(0)
         #: Smallest and largest entry of the input.
-        self.extremes: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
-        self.vectors = self.width = 0
-        self.eps = 0.0
-        self.centered = self.recenters = self.used = False
-        #: Whether only mean and σ of the input are known, not its norm.
-        self.from_sigma = False
-        #: Moments that are not in the line yet: of the input, of the gradients.
-        self.forward_pending = self.backward_pending = False
+        self.extremes: tuple[Tensor, Tensor] | None = None
+        #: Moments of each phase, and whether they wait to be summed.
+        self.cells: list[tuple[Tensor, ...] | None] = [None, None, None]
+        self.pending = [False, False, False]
+        #: Phases whose gradient came with a graph of its own (``create_graph``). What comes later holds derivatives of
+        #: that gradient, too, and is no first-order gradient.
+        self.settled = [False, False, False]
+        #: Which forward pass has the row now; gradients of an earlier one are not its own.
+        self.generation = 0
+        self.forward = -1
+        #: Whether it holds something of this step, and whether some of that is summed already.
+        self.used = self.drained = False
 
-    def begin(self, vectors: tuple[int, ...], width: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """Make room for one more call's moments and return it, a tensor [vectors...] for each of CELLS."""
-        if self.forward_pending or self.backward_pending:
+    def open(self, forward: int) -> "Row":
+        """Give the row to a new call, in the forward pass of this number."""
+        self.generation += 1
+        self.forward = forward
+        self.settled = [False, False, False]
+        return self
+
+    def begin(self, cells: tuple[Tensor, ...], extremes: tuple[Tensor, Tensor], facts: Facts) -> None:
+        """Leave the moments of an input."""
+        if any(self.pending):
             self.buffer.drain()
-        if not self.cells or self.cells[0].shape != vectors or self.moments.dtype != dtype:
-            self.moments = new_cells(vectors, dtype, self.buffer.device)
-            self.backward_moments = self.moments[BACKWARD:]
-            self.cells = self.moments.unbind()
-            low, high = torch.zeros(2, dtype=dtype, device=self.buffer.device).unbind()
-            self.extremes = (low, high)
-        self.width = width
-        self.vectors += self.cells[0].numel()
-        self.used = self.forward_pending = True
-        return self.cells
+        self.extremes, self.facts = extremes, facts
+        self.cells[0] = cells
+        self.pending[0] = self.used = True
+
+    def put(self, phase: int, cells: tuple[Tensor, ...], generation: int) -> None:
+        """Leave the moments of a gradient, for the call that had the row in that generation."""
+        if generation != self.generation:
+            self.buffer.stale = self.buffer.stale or not self.settled[phase]
+            return
+        if self.settled[phase]:
+            return
+        if self.pending[phase]:
+            self.buffer.drain()
+        self.cells[phase] = cells
+        self.pending[phase] = self.used = True
+        self.settled[phase] = torch.is_grad_enabled()
+
+    def cancel(self) -> None:
+        """Take a call back whose forward pass failed."""
+        self.generation += 1
+        self.cells, self.pending, self.used = [None, None, None], [False, False, False], self.drained
 
 
 class RowBuffer:
-    """Rows and their lines of sums on one device; read and cleared once a recorded step."""
+    """Rows on one device; drained to sums at the end of backward, read once a recorded step."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        # Sums over calls and micro-batches are kept in float64 wherever the device has it.
-        self.dtype = torch.float32 if device.type == "mps" else torch.float64
         self.rows: list[Row] = []
-        self._lines = torch.zeros(0, len(SUMS), dtype=self.dtype, device=device)
-        self._absmax = torch.zeros(0, dtype=self.dtype, device=device)
+        #: Whether gradients of an earlier forward pass came after a newer one had begun, and were left out.
+        self.stale = False
+        #: What was drained: rows, columns that came, sums [rows, COLUMNS], extremes [rows, 2].
+        self._drained: list[tuple[list[int], np.ndarray, Tensor, Tensor]] = []
+        self._zeros: dict[tuple[torch.Size, torch.dtype], Tensor] = {}
 
     def new_row(self) -> Row:
         """Return the next free row, which stays its caller's for good."""
@@ -64,44 +84,57 @@ class RowBuffer:
         return self.rows[-1]
 
     def drain(self) -> None:
-        """Add all pending moments to their lines; on the device, without a copy to the host."""
-        groups: dict[tuple[int, torch.dtype], list[Row]] = defaultdict(list)
+        """Turn all waiting moments into sums; on the device, without a copy to the host."""
+        groups: dict[tuple[torch.Size, torch.dtype], list[Row]] = defaultdict(list)
         for row in self.rows:
-            if row.forward_pending or row.backward_pending:
-                groups[row.cells[0].numel(), row.moments.dtype].append(row)
-        missing = len(self.rows) - len(self._lines)
-        if missing:
-            self._lines = torch.cat([self._lines, self._lines.new_zeros(missing, len(SUMS))])
-            self._absmax = torch.cat([self._absmax, self._absmax.new_zeros(missing)])
+            if any(row.pending) and row.cells[0] is not None:
+                groups[row.cells[0][0].shape, row.cells[0][0].dtype].append(row)
         with torch.no_grad():
-            for rows in groups.values():
-                self._drain_group(rows)
+            for (shape, dtype), rows in groups.items():
+                if (shape, dtype) not in self._zeros:
+                    self._zeros[shape, dtype] = torch.zeros(shape, dtype=dtype, device=self.device)
+                self._drain_group(rows, self._zeros[shape, dtype])
 
-    def _drain_group(self, rows: list[Row]) -> None:
-        added = sums(torch.stack([row.moments.flatten(1) for row in rows])).to(self.dtype)
-        low, high = torch.stack([end for row in rows for end in row.extremes]).view(-1, 2).unbind(1)
-        absmax = torch.maximum(high, -low).to(self.dtype)
-        # An infinity is no maximum: it is missing, like NaN, which a later maximum keeps.
-        absmax = torch.where(torch.isfinite(absmax), absmax, torch.nan)
+    def _drain_group(self, rows: list[Row], zero: Tensor) -> None:
+        cells = [
+            cell
+            for row in rows
+            for phase, names in zip(row.cells, CELLS, strict=True)
+            for cell in (phase or (zero,) * len(names))
+        ]
+        facts = torch.tensor([row.facts for row in rows], dtype=zero.dtype, device=self.device)
+        stacked = torch.stack(cells).view(len(rows), -1, zero.numel())
+        added = sums(stacked, Facts(*facts.unsqueeze(2).unbind(1)))
+        extremes = torch.stack([end for row in rows for end in row.extremes or ()]).view(-1, 2)
+        came = np.zeros((len(rows), len(COLUMNS)), dtype=bool)
         for position, row in enumerate(rows):
-            if not row.forward_pending:
-                added[position, _FORWARD] = 0
-            row.backward_moments.zero_()
-            row.forward_pending = row.backward_pending = False
-        indices = torch.tensor([row.index for row in rows], device=self.device)
-        self._lines.index_add_(0, indices, added)
-        self._absmax[indices] = torch.maximum(self._absmax[indices], absmax)
+            for phase, waiting in enumerate(row.pending):
+                came[position, PHASES[phase]] = waiting
+            # The input's moments stay: a graph that was retained may send further gradients.
+            row.cells[1:] = [None, None]
+            row.pending = [False, False, False]
+            row.drained = True
+        self._drained.append(([row.index for row in rows], came, added, extremes))
 
-    def pull(self) -> np.ndarray:
-        """Copy all lines to the host, [rows, COLUMNS], and set them to zero. The only copy of a step."""
+    def pull(self) -> tuple[np.ndarray, np.ndarray]:
+        """Copy the step's sums to the host and forget them: [rows, COLUMNS], and max |input| [rows]. The only copy."""
         self.drain()
-        together = torch.cat([self._lines, self._absmax.unsqueeze(1)], dim=1)
-        self._lines.zero_()
-        self._absmax.zero_()
-        return together.cpu().double().numpy()
+        lines, peaks = np.zeros((len(self.rows), len(COLUMNS))), np.zeros(len(self.rows))
+        for indices, came, added, extremes in self._drained:
+            lines[indices] += np.where(came, added.cpu().numpy(), 0.0)
+            low, high = extremes.cpu().numpy().T
+            peaks[indices] = np.maximum(peaks[indices], finite_peak(np.maximum(high, -low)))
+        self._drained.clear()
+        return lines, peaks
 
-    def clear_counts(self) -> None:
-        """Forget the host-side counts of the step."""
+    def forget(self) -> None:
+        """Begin a further step."""
         for row in self.rows:
-            row.vectors = row.width = 0
-            row.used = False
+            row.drained = False
+            row.cancel()
+            row.extremes = None
+
+
+def finite_peak(peak: Any) -> Any:
+    """Return max |x|, missing where it is infinite: an infinity is no maximum."""
+    return np.where(np.isfinite(peak), peak, np.nan)

@@ -35,11 +35,11 @@ class MemorySink:
 
     def __init__(self, meta: Mapping[str, Any]) -> None:
         self.meta = {**meta, "status": "running"}
-        self._rows: dict[str, list[pd.DataFrame]] = defaultdict(list)
+        self._rows: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
 
     def append(self, table: str, columns: Mapping[str, Any]) -> None:
         """Append rows to one table."""
-        self._rows[table].append(pd.DataFrame(dict(columns)))
+        self._rows[table].append(columns)
 
     def annotate(self, meta: Mapping[str, Any]) -> None:
         """Add metadata."""
@@ -63,7 +63,10 @@ class MemorySink:
 
     def frames(self) -> dict[str, pd.DataFrame]:
         """Return the stored tables as they were appended."""
-        return {table: pd.concat(rows, ignore_index=True) for table, rows in self._rows.items()}
+        return {
+            table: pd.concat([pd.DataFrame(dict(columns)) for columns in rows], ignore_index=True)
+            for table, rows in self._rows.items()
+        }
 
 
 class FolderSink(RunWriter):

@@ -1,4 +1,4 @@
-"""From the buffers of one step to stored columns; the one place where the device is read."""
+"""From the sums of one step to stored columns; the one place where the device is read."""
 
 from typing import Any
 
@@ -6,34 +6,19 @@ import numpy as np
 
 from gradlens.lens import parameters as parameter_columns
 from gradlens.lens.parameters import ParameterReader
-from gradlens.lens.rows import COLUMNS, Row
-from gradlens.lens.taps import ActivationTap, Tap
+from gradlens.lens.compiling import pull_traced
+from gradlens.lens.statistics import COLUMNS
+from gradlens.lens.taps import ActivationTap, NormTap, Tap
+from gradlens.recording.schema import STORED
 
 _AT = {name: index for index, name in enumerate(COLUMNS)}
-#: Stored columns that are sums of a line as they are, or times H.
-_PLAIN = {
-    "n_input": "one",
-    "inv_sigma": "inv_sigma",
-    "n_grad_output": "grad_output_came",
-    "energy_grad_output": "grad_output_norm²",
-    "energy_g": "g_norm²",
-    "mean2_detached": "g_mean_detached²",
-    "n_grad_input": "grad_input_came",
-    "energy_grad_input": "grad_input_norm²",
-    "energy_kept": "kept_norm²",
-    "mean2_actual": "grad_input_mean²",
-}
-#: Stored columns that hold a gradient squared: what a loss scale s multiplies by s².
-_SQUARED = (
-    *(name for name in _PLAIN if name.startswith(("energy", "mean2"))),
-    "energy_mean",
-    "energy_recentering",
-    "var_detached",
-    "var_actual",
-)
+#: Columns of the tables that are sums as they are.
+_NORM_SUMS = tuple(column.name for column in STORED["norms"] if column.name in _AT)
+#: Those that hold a gradient squared: what a loss scale s multiplies by s².
+_SQUARED = tuple(name for name in _NORM_SUMS if name.startswith(("energy", "mean2", "var")))
 
-#: One row of the step: its tap, the number of the call, the row, and which tensor was measured forward.
-_Entry = tuple[Tap, int, Row, str]
+#: One row of the step: its tap and the number of the call.
+_Entry = tuple[Tap, int]
 
 
 def step_tables(
@@ -50,70 +35,68 @@ def step_tables(
     Returns:
         Table name to columns; a table without rows is left out.
     """
-    entries: list[_Entry] = [
-        (tap, call, row, tap.tensor if isinstance(tap, ActivationTap) else "input")
-        for tap in taps
-        for call, row in enumerate(tap.rows)
-        if row.used
-    ]
-    values = {buffer: buffer.pull() for buffer in {row.buffer for tap in taps for row in tap.rows}}
+    entries, lines, peaks = _pull(taps)
     tables: dict[str, dict[str, Any]] = {}
-    norms = [entry for entry in entries if not isinstance(entry[0], ActivationTap)]
+    norms = [index for index, (tap, _) in enumerate(entries) if isinstance(tap, NormTap)]
     if norms:
-        tables["norms"] = _norms(step, norms, _lines(values, norms), scale)
+        tables["norms"] = _norms(step, [entries[index] for index in norms], lines[norms].T, scale)
     if entries:
-        tables["activations"] = _activations(step, entries, _lines(values, entries))
+        tables["activations"] = _activations(step, entries, lines.T, peaks)
     if parameters is not None and parameters.names:
         tables["params"] = _params(step, parameters, scale)
-    for buffer in values:
-        buffer.clear_counts()
     return tables
 
 
-def _lines(values: dict[Any, np.ndarray], entries: list[_Entry]) -> np.ndarray:
-    """Gather the rows' lines, [COLUMNS, rows]."""
-    return np.stack([values[row.buffer][row.index] for _, _, row, _ in entries], axis=1)
+def _pull(taps: list[Tap]) -> tuple[list[_Entry], np.ndarray, np.ndarray]:
+    """Copy all sums to the host: the rows, their sums [rows, COLUMNS], and max |input| [rows]."""
+    entries, lines, peaks = [], [], []
+    pulled = {buffer: buffer.pull() for buffer in {row.buffer for tap in taps for row in tap.rows}}
+    ran = [tap for tap in taps if tap.traced.in_graph]
+    traced = dict(zip(ran, zip(*pull_traced([tap.traced for tap in ran]), strict=True), strict=True)) if ran else {}
+    for tap in taps:
+        for call, row in enumerate(tap.rows):
+            if row.used:
+                entries.append((tap, call))
+                lines.append(pulled[row.buffer][0][row.index])
+                peaks.append(pulled[row.buffer][1][row.index])
+        if tap in traced:
+            its_lines, its_peaks = traced[tap]
+            # A call may have run in a compiled graph and outside of one: two rows of one key, which merge exactly.
+            for call in np.flatnonzero(its_lines[:, _AT["vectors"]]):
+                entries.append((tap, int(call)))
+                lines.append(its_lines[call])
+                peaks.append(its_peaks[call])
+    for buffer in pulled:
+        buffer.forget()
+    return entries, np.array(lines).reshape(-1, len(COLUMNS)), np.array(peaks)
 
 
-def _keys(step: int, entries: list[_Entry]) -> dict[str, Any]:
-    count = len(entries)
+def _keys(step: int, entries: list[_Entry], lines: np.ndarray) -> dict[str, Any]:
+    count, vectors = len(entries), lines[_AT["vectors"]]
     return {
         "step": np.full(count, step),
-        "site": tuple(tap.site.path for tap, _, _, _ in entries),
-        "call": np.array([call for _, call, _, _ in entries]),
+        "site": tuple(tap.site.path for tap, _ in entries),
+        "call": np.array([call for _, call in entries]),
         "rank": np.full(count, entries[0][0].switch.rank),
-        "width": np.array([row.width for _, _, row, _ in entries]),
-        "vectors": np.array([row.vectors for _, _, row, _ in entries]),
+        "width": (lines[_AT["entries"]] / vectors).round().astype(np.int64),
+        "vectors": vectors.astype(np.int64),
     }
 
 
 def _norms(step: int, entries: list[_Entry], lines: np.ndarray, scale: float) -> dict[str, Any]:
-    columns = _keys(step, entries)
-    width = columns["width"]
-    columns |= {name: lines[_AT[source]] for name, source in _PLAIN.items()}
-    columns["energy_mean"] = lines[_AT["g_mean²"]] * width
-    recenters = np.array([row.recenters for _, _, row, _ in entries])
-    columns["energy_recentering"] = np.where(recenters, columns["energy_mean"], 0.0)
-    columns["var_detached"] = lines[_AT["g_norm_detached²"]] / width - columns["mean2_detached"]
-    columns["var_actual"] = columns["energy_grad_input"] / width - columns["mean2_actual"]
+    columns = _keys(step, entries, lines) | {name: lines[_AT[name]] for name in _NORM_SUMS if name != "vectors"}
     if scale != 1.0:
         columns |= {name: columns[name] / scale**2 for name in _SQUARED}
     return columns
 
 
-def _activations(step: int, entries: list[_Entry], lines: np.ndarray) -> dict[str, Any]:
-    columns = _keys(step, entries)
-    rows = [row for _, _, row, _ in entries]
-    width, n = columns["width"], lines[_AT["one"]]
-    # Σx² = Σ‖x − mean‖² + H·mean² where the mean was taken out; the former is H(σ² − eps) where only σ is known.
-    eps, from_sigma = np.array([row.eps for row in rows]), np.array([row.from_sigma for row in rows])
-    centered = np.array([row.centered for row in rows])
-    squares = np.where(from_sigma, width * np.maximum(lines[_AT["sigma²"]] - n * eps, 0.0), lines[_AT["norm²"]])
-    columns["tensor"] = tuple(tensor for _, _, _, tensor in entries)
-    columns["n"] = n
-    columns["total"] = lines[_AT["mean"]] * width
-    columns["squares"] = squares + np.where(centered, width * lines[_AT["mean²"]], 0.0)
-    columns["absmax"] = lines[_AT["absmax"]]
+def _activations(step: int, entries: list[_Entry], lines: np.ndarray, peaks: np.ndarray) -> dict[str, Any]:
+    columns = _keys(step, entries, lines)
+    columns["tensor"] = tuple(tap.tensor if isinstance(tap, ActivationTap) else "input" for tap, _ in entries)
+    columns["n"] = lines[_AT["n_input"]]
+    columns["total"] = lines[_AT["total"]]
+    columns["squares"] = lines[_AT["squares"]]
+    columns["absmax"] = peaks
     return columns
 
 

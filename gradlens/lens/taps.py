@@ -3,11 +3,15 @@
 A forward pre-hook hands the module an alias of its input (``x.view_as(x)``) and hooks the alias' gradient: that is
 the gradient through this module only, never the sum with a skip path. A forward hook hooks the output tensor. Both
 see the right tensors before in-place operations, for keyword inputs, for composite norms and inside torch.compile.
-Each hook writes a few numbers a vector into its row: no copy to the host, no branch on a value, no activation kept.
+A hook takes a few numbers a vector: no copy to the host, no branch on a value, no activation kept. While a graph is
+traced, the same numbers are summed and added up in the graph.
 """
 
+import inspect
+import sys
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections import deque
 from functools import partial
 from typing import Any
 
@@ -15,52 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gradlens.lens import statistics
-from gradlens.lens.hooks import Hook, at_end_of_backward, first_tensor, hook_gradient, in_backward
-from gradlens.lens.rows import Row, RowBuffer
+from gradlens.lens import norm_input, statistics
+from gradlens.lens.compiling import TRACED_CALLS, TracedLines, next_traced_call
+from gradlens.lens.hooks import Hook, first_tensor, hook_gradient, in_backward, regions, tensors_of
+from gradlens.lens.rows import Row
 from gradlens.lens.sites import Site
-
-
-class Switch:
-    """The state all hooks of a lens share: whether this step is recorded, and on which device rows live."""
-
-    def __init__(self, rank: int) -> None:
-        self.recording = True
-        self.rank = rank
-        #: Set when the optimizer has stepped: the next call of any module begins a further step.
-        self.stepped = False
-        #: Whether the end of this step's backward pass will be known from the root's output.
-        self.root_seen = False
-        self.on_forward: Callable[[], None] = lambda: None
-        self.on_backward_end: Callable[[], None] = lambda: None
-        self._armed_for = -1
-        self.buffers: dict[torch.device, RowBuffer] = {}
-        self.unsupported: dict[str, str] = {}
-
-    def drain(self) -> None:
-        """Turn all pending moments into sums."""
-        for buffer in self.buffers.values():
-            buffer.drain()
-
-    def records_call(self) -> bool:
-        """Whether the call that begins now is to be recorded; it may be the first of a further step."""
-        if self.stepped and torch.is_grad_enabled() and not in_backward():
-            self.on_forward()
-        return self.recording
-
-    def arm(self, grad: Tensor | None = None) -> None:
-        """Ask, once a backward pass, to be told of its end."""
-        task = torch._C._current_graph_task_id()
-        if task != self._armed_for:
-            self._armed_for = task
-            # Queued twice: DDP and FSDP finish their reductions in callbacks of the first round.
-            at_end_of_backward(partial(at_end_of_backward, self.on_backward_end))
-
-    def buffer(self, device: torch.device) -> RowBuffer:
-        """Return the device's row buffer, made on first use."""
-        if device not in self.buffers:
-            self.buffers[device] = RowBuffer(device)
-        return self.buffers[device]
+from gradlens.lens.statistics import Facts
+from gradlens.lens.switch import Switch
 
 
 class Tap(ABC):
@@ -71,6 +36,7 @@ class Tap(ABC):
         self.switch = switch
         self.calls = 0
         self.rows: list[Row] = []
+        self.traced = TracedLines(switch.device)
 
     def row(self, tensor: Tensor) -> Row:
         """Return the row of the next call."""
@@ -78,15 +44,38 @@ class Tap(ABC):
             self.rows.append(self.switch.buffer(tensor.device).new_row())
         row = self.rows[self.calls]
         self.calls += 1
-        return row
+        return row.open(self.switch.forwards)
+
+    def traced_call(self, tensor: Tensor) -> int | None:
+        """Return the number of the next call in a graph that is being traced; None where it cannot be recorded."""
+        if not torch.is_grad_enabled():
+            return None
+        if tensor.device != self.switch.device:
+            self.switch.unsupported[self.site.path] = "the model was moved after attaching, and compiled: attach after"
+            return None
+        return min(next_traced_call(self.traced.number), TRACED_CALLS - 1)
 
     def new_call(self) -> None:
         """Start counting calls again, for a further step or micro-batch."""
         self.calls = 0
 
+    def forward_failed(self) -> None:
+        """Take back the calls of the forward pass that raised: it may be repeated."""
+        while self.calls and self.rows[self.calls - 1].forward == self.switch.forwards:
+            self.calls -= 1
+            self.rows[self.calls].cancel()
+
     @abstractmethod
     def handles(self) -> list[RemovableHandle]:
         """Register the hooks and return their handles."""
+
+
+class _Between:
+    """What the first hook of a call leaves to the second: what to do with the gradient, an input to look up."""
+
+    def __init__(self) -> None:
+        self.hook: Any = None
+        self.waiting: tuple[Row, Tensor] | None = None
 
 
 class NormTap(Tap):
@@ -96,131 +85,163 @@ class NormTap(Tap):
         super().__init__(site, switch)
         assert site.norm is not None
         self.kind = site.norm
-        #: Between the module's two hooks: what its own body calls is seen already.
-        self.inside = False
-        self._now: Row | None = None
-        self._input: Tensor | None = None
-        self._dims: dict[int, tuple[int, ...]] = {}
-        #: Calls that ran without a graph: a reentrant checkpoint runs them again in backward, last first.
-        self._without_graph: list[Row] = []
+        #: Between the module's two hooks, by thread: what the second one has to do.
+        self._between: dict[int, _Between] = {}
+        #: Calls that ran without a graph, by region: a reentrant checkpoint runs them again in backward.
+        self._without_graph: dict[int, deque[Row]] = {}
+        self._input_name = _first_parameter(site.module)
 
     def new_call(self) -> None:
         """Start counting calls again, for a further step or micro-batch."""
         super().new_call()
         self._without_graph.clear()
 
+    @property
+    def inside(self) -> bool:
+        """Whether this thread is between the module's two hooks: what its own body calls is seen already."""
+        return threading.get_ident() in self._between
+
     def handles(self) -> list[RemovableHandle]:
         """Register the hooks and return their handles."""
         module = self.site.module
         return [
             module.register_forward_pre_hook(Hook(self.before), with_kwargs=True),
-            module.register_forward_hook(Hook(self.after)),
+            module.register_forward_hook(Hook(self.after), with_kwargs=True),
         ]
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Measure the input and hand on an alias whose gradient is hooked."""
-        self._now, self._input, self.inside = None, None, True
-        if not self.switch.records_call():
+        if torch.compiler.is_compiling():
+            return self._alias(args, kwargs) if self.switch.recording and torch.is_grad_enabled() else None
+        between = self._between[threading.get_ident()] = _Between()
+        if not self.switch.records(self.site.path):
             return None
-        x = args[0] if args else next(iter(kwargs.values()), None)
+        x = self._input_of(args, kwargs)
         if not isinstance(x, Tensor):
             self.switch.unsupported[self.site.path] = f"its input is a {type(x).__name__}, not a tensor"
             return None
         if x.numel() == 0:
             return None
-        if in_backward():
-            # A checkpoint's second pass: its input is measured, and where the first pass had a graph it is hooked.
-            if not self._without_graph:
-                return None
-            row = self._without_graph.pop()
-        else:
-            row = self.row(x)
-            if _keeps_moments(module):
-                self._input = x
-            else:
-                self._measure_input(module, x, row)
-        if not torch.is_grad_enabled():
-            self._without_graph.append(row)
+        hook = self._begin(module, x, between)
+        if hook is None or not x.requires_grad:
             return None
-        self._now = row
-        if not x.requires_grad:
-            return None
-        alias = x.view_as(x)
-        hook_gradient(alias, partial(self._grad_input, row, module))
+        handed_on = self._alias(args, kwargs)
+        hook_gradient(self._input_of(*handed_on), hook)
+        return handed_on
+
+    def _input_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the argument that is normalized: the first, or the keyword of that name."""
+        return args[0] if args else kwargs.get(self._input_name)
+
+    def _alias(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the arguments with an alias in place of the input, so that its gradient is this module's alone."""
+        x = self._input_of(args, kwargs)
+        if not isinstance(x, Tensor) or not x.requires_grad:
+            return args, kwargs
         if args:
-            return (alias, *args[1:]), kwargs
-        return args, {**kwargs, next(iter(kwargs)): alias}
+            return (x.view_as(x), *args[1:]), kwargs
+        return args, {**kwargs, self._input_name: x.view_as(x)}
 
-    def _begin(self, module: nn.Module, x: Tensor, row: Row) -> tuple[Tensor, tuple[int, ...], int]:
-        """Make room in the row, note the extremes of the input; return its view, entry dimensions and H."""
-        view, dims = self._view(module, statistics.raised(x))
-        vectors, width = _sizes(view, dims)
-        row.begin(vectors, width, view.dtype)
-        row.eps, row.centered = self.kind.eps(module, x.dtype), self.kind.centered
-        torch.aminmax(view, out=row.extremes)
-        return view, dims, width
-
-    def _measure_input(self, module: nn.Module, x: Tensor, row: Row) -> None:
-        view, dims, width = self._begin(module, x, row)
-        statistics.write_input(view, dims, self.kind.centered, row.cells)
-        running = self.kind.running(module)
-        if running is not None:
-            # [channels], broadcast over samples where every sample's channel is a vector of its own.
-            row.cells[statistics.INV_SIGMA].copy_(torch.rsqrt(running[1].detach() + row.eps))
-        elif self.kind.scaled:
-            statistics.write_inv_sigma(width, row.eps, row.cells)
-        row.recenters = self.kind.mean_gradient and running is None
-        row.from_sigma = False
-
-    def _take_moments(self, module: nn.Module, x: Tensor, row: Row, output: Any) -> None:
-        """Take mean and 1/σ from the layer's own backward node, where they wait anyway; else measure the input."""
-        node: Any = getattr(output, "grad_fn", None)
-        kept = type(node).__name__ == "NativeLayerNormBackward0"
-        if kept and node._saved_result2.dtype in (torch.float32, torch.float64):
-            self._begin(module, x, row)
-            row.cells[statistics.MEAN].copy_(node._saved_result1.view_as(row.cells[0]))
-            row.cells[statistics.INV_SIGMA].copy_(node._saved_result2.view_as(row.cells[0]))
-            row.recenters = row.from_sigma = True
-        else:
-            self._measure_input(module, x, row)
-
-    def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Hook the gradient of the output."""
-        self.inside = False
-        if self._input is not None:
-            x, self._input = self._input, None
-            self._take_moments(module, x, self.rows[self.calls - 1], output)
-        if self._now is None:
+        if torch.compiler.is_compiling():
+            if self.switch.recording and torch.is_grad_enabled():
+                self._trace(module, self._input_of(args, kwargs), output)
             return
-        row, self._now = self._now, None
+        between = self._between.pop(threading.get_ident(), None)
+        if between is None:
+            return
+        if between.waiting is not None:
+            self._measure(module, *between.waiting, output)
+        if between.hook is None:
+            return
         y = first_tensor(output)
         if y is None:
             why = f"its output is a {type(output).__name__} without a tensor"
             self.switch.unsupported[self.site.path] = why
         elif y.requires_grad:
-            hook_gradient(y, partial(self._grad_output, row, module))
+            hook_gradient(y, between.hook)
 
-    def _view(self, module: nn.Module, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        """``kind.vectors``, remembered where the view is the tensor itself."""
-        dims = self._dims.get(x.dim())
-        if dims is not None:
-            return x, dims
-        view, dims = self.kind.vectors(module, x)
-        if view is x:
-            self._dims[x.dim()] = dims
-        return view, dims
+    # ------------------------------------------------------------------ eager
 
-    def _grad_output(self, row: Row, module: nn.Module, grad: Tensor) -> None:
-        view, dims = self._view(module, statistics.raised(grad))
+    def _begin(self, module: nn.Module, x: Tensor, between: _Between) -> Any:
+        """Begin a call; return what to do with the gradient of its input, None without a graph."""
+        second_pass, graph = in_backward(), torch.is_grad_enabled()
+        again, without_graph = regions() if second_pass or not graph else (None, None)
+        if second_pass:
+            # A checkpoint's second pass: its input is measured, and where the first pass had a graph it is hooked.
+            waiting = self._without_graph.get(again) if again is not None else None
+            if not waiting:
+                return None
+            row = waiting.popleft()
+        else:
+            row = self.row(x)
+            if norm_input.keeps_moments(self.kind, module):
+                between.waiting = row, x
+            else:
+                self._measure(module, row, x)
+        if not graph:
+            if without_graph is not None:
+                self._without_graph.setdefault(without_graph, deque()).append(row)
+            return None
+        # γ as it is now: torch.func.functional_call takes the parameters away again before backward.
+        gain = self.kind.gain(module, x.dim())
+        between.hook = partial(self._grad_output, row, row.generation, module, gain)
+        return partial(self._grad_input, row, row.generation, module)
+
+    def _measure(self, module: nn.Module, row: Row, x: Tensor, output: Any = None) -> None:
+        view, dims = self.kind.vectors(module, statistics.raised(x))
+        vectors, width = _sizes(view, dims)
+        cells = norm_input.saved(self.kind, output, vectors)
+        facts = norm_input.facts(self.kind, module, width, x.dtype, from_sigma=cells is not None)
+        if cells is None:
+            cells = norm_input.measured(self.kind, module, view, dims, width, x.dtype)
+        known = self.switch.known(x)
+        extremes = known.extremes if known is not None else None
+        row.begin(cells, extremes or torch.aminmax(view), facts)
+
+    def _grad_output(
+        self, row: Row, generation: int, module: nn.Module, gain: Tensor | None, grad: Tensor
+    ) -> None:
+        view, dims = self.kind.vectors(module, statistics.raised(grad))
         if not self.switch.root_seen:
             self.switch.arm()
-        statistics.write_grad_output(view, self.kind.gain(module, grad.dim()), dims, row.cells)
-        row.backward_pending = True
+        row.put(1, statistics.grad_output_moments(view, gain, dims), generation)
 
-    def _grad_input(self, row: Row, module: nn.Module, grad: Tensor) -> None:
-        view, dims = self._view(module, statistics.raised(grad))
-        statistics.write_grad_input(view, dims, row.cells)
-        row.backward_pending = True
+    def _grad_input(self, row: Row, generation: int, module: nn.Module, grad: Tensor) -> None:
+        view, dims = self.kind.vectors(module, statistics.raised(grad))
+        row.put(2, statistics.moments(view, dims), generation)
+
+    # ------------------------------------------------------------------ while a graph is traced
+
+    def _trace(self, module: nn.Module, x: Any, output: Any) -> None:
+        """Record a call; all in the second hook, for between two hooks of a checkpoint no state can be kept."""
+        y = first_tensor(output)
+        call = self.traced_call(x) if isinstance(x, Tensor) else None
+        if call is None or y is None:
+            return
+        view, dims = self.kind.vectors(module, statistics.raised(x))
+        _, width = _sizes(view, dims)
+        facts = norm_input.facts(self.kind, module, width, x.dtype)
+        cells = norm_input.measured(self.kind, module, view, dims, width, x.dtype)
+        self.traced.begin(call, cells, view, facts)
+        if y.requires_grad:
+            hook_gradient(y, partial(self._traced_grad_output, call, cells, facts, module))
+        if x.requires_grad:
+            hook_gradient(x, partial(self._traced_grad_input, call, cells, facts, module))
+
+    def _traced_grad_output(
+        self, call: int, cells: tuple[Tensor, ...], facts: Facts, module: nn.Module, grad: Tensor
+    ) -> None:
+        view, dims = self.kind.vectors(module, statistics.raised(grad))
+        moments = statistics.grad_output_moments(view, self.kind.gain(module, grad.dim()), dims)
+        self.traced.put(1, call, cells, moments, facts)
+
+    def _traced_grad_input(
+        self, call: int, cells: tuple[Tensor, ...], facts: Facts, module: nn.Module, grad: Tensor
+    ) -> None:
+        view, dims = self.kind.vectors(module, statistics.raised(grad))
+        self.traced.put(2, call, cells, statistics.moments(view, dims), facts)
 
 
 class ActivationTap(Tap):
@@ -244,7 +265,11 @@ class ActivationTap(Tap):
         self._measure(output)
 
     def _measure(self, value: Any) -> None:
-        if in_backward() or not self.switch.records_call():
+        compiling = torch.compiler.is_compiling()
+        if compiling:
+            if not self.switch.recording:
+                return
+        elif in_backward() or not self.switch.records(self.site.path):
             return
         x = first_tensor(value)
         if x is None or x.dim() == 0:
@@ -253,10 +278,18 @@ class ActivationTap(Tap):
             return
         if x.numel() == 0:
             return
+        call = self.traced_call(x) if compiling else None
+        if compiling and call is None:
+            return
+        view = statistics.raised(x)
+        mean, norm = statistics.moments(view, (-1,))
+        cells, facts = (mean, norm, torch.zeros_like(mean)), Facts(x.shape[-1])
+        if call is not None:
+            self.traced.begin(call, cells, view, facts)
+            return
         row = self.row(x)
-        x = statistics.raised(x)
-        statistics.write_input(x, (-1,), False, row.begin(x.shape[:-1], x.shape[-1], x.dtype))
-        torch.aminmax(x, out=row.extremes)
+        row.begin(cells, torch.aminmax(view), facts)
+        self.switch.remember(x, row)
 
 
 class RootTap:
@@ -264,7 +297,6 @@ class RootTap:
 
     def __init__(self, switch: Switch) -> None:
         self.switch = switch
-        self._suspended = False
 
     def handles(self, model: nn.Module) -> list[RemovableHandle]:
         """Register the hooks and return their handles."""
@@ -274,27 +306,40 @@ class RootTap:
         ]
 
     def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if in_backward():
+        if torch.compiler.is_compiling() or in_backward():
             return
-        if not torch.is_grad_enabled():
-            # An evaluation: it belongs to no training step, and must not close one.
-            self._suspended, self.switch.recording = self.switch.recording, False
+        if not torch.is_grad_enabled() and regions() == (None, None):
+            # An evaluation: it belongs to no training step.
+            self.switch.evaluate(True)
         else:
+            self.switch.forwards += 1
             self.switch.on_forward()
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self._suspended:
-            self._suspended, self.switch.recording = False, True
+        if torch.compiler.is_compiling():
+            if self.switch.recording:
+                for tensor in tensors_of(output):
+                    if tensor.requires_grad:
+                        hook_gradient(tensor, self.switch.arm_in_graph)
             return
-        if not self.switch.recording:
+        if self.switch.evaluating:
+            self.switch.evaluate(False)
             return
-        leaves = torch.utils._pytree.tree_leaves(output)
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        only = first_tensor(output)
-        for tensor in tensors or ([] if only is None else [only]):
+        if not self.switch.recording or in_backward():
+            return
+        if output is None and sys.exc_info()[0] is not None:
+            self.switch.on_failure()
+        for tensor in tensors_of(output):
             if tensor.requires_grad:
                 self.switch.root_seen = True
                 hook_gradient(tensor, self.switch.arm)
+
+
+def _first_parameter(module: nn.Module) -> str:
+    """Return the name of what a norm normalizes when it is called with keywords."""
+    forward = getattr(type(module), "forward", None)
+    names = list(inspect.signature(forward).parameters) if forward is not None else []
+    return names[1] if len(names) > 1 else "input"
 
 
 def _sizes(view: Tensor, dims: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
@@ -304,20 +349,6 @@ def _sizes(view: Tensor, dims: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
     for dim in entries:
         width *= view.shape[dim]
     return tuple(size for dim, size in enumerate(view.shape) if dim not in entries), width
-
-
-def _keeps_moments(module: nn.Module) -> bool:
-    """Whether the module's backward node will hold mean and 1/σ in the open: torch's own LayerNorm, in eager mode.
-
-    Hooks on saved tensors (checkpoints, offloading) would be triggered by looking.
-    """
-    return (
-        isinstance(module, nn.LayerNorm)
-        and type(module).forward is nn.LayerNorm.forward
-        and torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and torch._C._autograd._top_saved_tensors_default_hooks(False) is None
-    )
 
 
 def taps_of(site: Site, switch: Switch) -> list[Tap]:

@@ -25,6 +25,7 @@ from gradlens.errors import RecordingError
 from gradlens.recording.folder import EXTRA, arrow_schema, claim, read_manifest, refused, write_json
 from gradlens.recording.reading import read_stored
 from gradlens.recording.schema import SCHEMA_VERSION, TABLES
+from gradlens.recording.template import Template
 
 
 class RunWriter:
@@ -43,6 +44,7 @@ class RunWriter:
         self.folder, self.rank = folder, rank
         self._files: dict[str, IO[bytes]] = {}
         self._failed: OSError | None = None
+        self._templates: dict[str, Template | None] = {}
         self._lock = claim(folder)
         try:
             before = read_manifest(folder) if (folder / "manifest.json").exists() else {}
@@ -79,9 +81,15 @@ class RunWriter:
         if self._failed is None:
             schema = arrow_schema(table) if table not in _SCHEMAS else _SCHEMAS[table]
             _SCHEMAS[table] = schema
-            arrays = [_array(columns[f.name], f.type) for f in schema]
+            template = self._templates.get(table)
+            message = template.fill(columns) if template is not None else None
+            if message is None:
+                arrays = [_array(columns[f.name], f.type) for f in schema]
+                batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
+                self._templates[table] = Template.of(batch, columns)
+                message = memoryview(batch.serialize())
             try:
-                _write_all(self._file(table, schema), pa.RecordBatch.from_arrays(arrays, schema=schema).serialize())
+                _write_all(self._file(table, schema), message)
                 return
             except OSError as error:
                 self._failed = error
@@ -92,7 +100,7 @@ class RunWriter:
         if table not in self._files:
             path = self.folder / "segments" / f"{table}-r{self.rank}-a{self.attempt}.arrows"
             self._files[table] = path.open("ab", buffering=0)
-            _write_all(self._files[table], schema.serialize())
+            _write_all(self._files[table], memoryview(schema.serialize()))
         return self._files[table]
 
     def close(self, status: str) -> None:
@@ -111,9 +119,8 @@ class RunWriter:
             self._lock.close()
 
 
-def _write_all(file: IO[bytes], buffer: pa.Buffer) -> None:
-    """Write the whole buffer: on a disk that is nearly full a write may be short, and only the next one fails."""
-    rest = memoryview(buffer)
+def _write_all(file: IO[bytes], rest: memoryview) -> None:
+    """Write all of it: on a disk that is nearly full a write may be short, and only the next one fails."""
     while rest:
         rest = rest[file.write(rest) :]
 

@@ -323,34 +323,6 @@ def test_an_evaluation_between_steps_is_not_recorded():
     assert set(lens.recording.norms["vectors"]) == {20}
 
 
-class Functional(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm, self.linear = nn.LayerNorm(16), nn.Linear(16, 16)
-
-    def forward(self, x):
-        return nn.functional.layer_norm(self.linear(self.norm(x)), (16,), eps=1e-3)
-
-
-def test_functional_norms_are_named_by_the_audit_and_recorded_when_asked_for():
-    torch.manual_seed(0)
-    model = Functional()
-    original = nn.functional.layer_norm
-    with gradlens.attach(model) as lens:
-        train(model, steps=2, lens=lens)
-        assert lens.audit().functional == {"the model: F.layer_norm": 1}
-        assert any("functional=True" in problem for problem in lens.audit().problems())
-    assert nn.functional.layer_norm is original
-    with gradlens.attach(model, functional=True) as lens:
-        train(model, steps=2, lens=lens)
-    assert nn.functional.layer_norm is original
-    norms = lens.recording.norms
-    assert norms.groupby("site").size().to_dict() == {"norm": 2, "#layer_norm": 2}
-    rows = norms[norms["site"] == "#layer_norm"]
-    assert (rows["kept"] + rows["rescaling"] + rows["recentering"]).tolist() == pytest.approx([1, 1])
-    assert lens.recording.sites.set_index("site").loc["#layer_norm", "eps"] == 1e-3
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -1,0 +1,76 @@
+"""The moments of a norm's input: measured, or taken from where PyTorch keeps them for the backward pass anyway."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradlens.lens import statistics
+from gradlens.lens.norm_kinds import NormKind
+from gradlens.lens.statistics import Facts
+
+#: Backward nodes that hold mean and 1/σ in the open, [vectors] each.
+_NODES = ("NativeLayerNormBackward0", "NativeGroupNormBackward0", "NativeBatchNormBackward0")
+_FORWARDS = (nn.LayerNorm.forward, nn.GroupNorm.forward, nn.modules.batchnorm._BatchNorm.forward)
+
+
+def keeps_moments(kind: NormKind, module: nn.Module) -> bool:
+    """Whether the module's backward node will hold mean and 1/σ: torch's own layers, in eager mode, in training.
+
+    Hooks on saved tensors (checkpoints, offloading) would be triggered by looking.
+    """
+    return (
+        getattr(type(module), "forward", None) in _FORWARDS
+        and torch.is_grad_enabled()
+        and kind.running(module) is None
+        and torch._C._autograd._top_saved_tensors_default_hooks(False) is None
+    )
+
+
+def saved(kind: NormKind, output: Any, vectors: tuple[int, ...]) -> tuple[Tensor, ...] | None:
+    """Return the cells of an input as its norm's backward node holds them; None where it does not.
+
+    Args:
+        kind: how it normalizes.
+        output: what the module returned.
+        vectors: sizes of the vector dimensions.
+    """
+    node: Any = getattr(output, "grad_fn", None)
+    if type(node).__name__ not in _NODES:
+        return None
+    mean, inv_sigma = node._saved_result1, node._saved_result2
+    if mean is None or inv_sigma.dtype not in (torch.float32, torch.float64) or not inv_sigma.numel():
+        return None
+    inv_sigma = inv_sigma.view(vectors)
+    return mean.view(vectors), inv_sigma, inv_sigma
+
+
+def measured(
+    kind: NormKind, module: nn.Module, x: Tensor, dims: tuple[int, ...], width: int, dtype: torch.dtype
+) -> tuple[Tensor, ...]:
+    """Measure the cells of an input.
+
+    Args:
+        kind: how the module normalizes.
+        module: the norm.
+        x: [vectors..., entries...], float32 or better.
+        dims: the entry dimensions.
+        width: H.
+        dtype: of the input as it came.
+    """
+    mean, norm = statistics.moments(x, dims, centered=kind.centered)
+    running = kind.running(module)
+    if running is not None:
+        inv_sigma = torch.rsqrt(running[1].detach() + kind.eps(module, dtype)).to(mean.dtype).expand_as(mean)
+    elif kind.scaled:
+        inv_sigma = statistics.inv_sigma(norm, width, kind.eps(module, dtype))
+    else:
+        inv_sigma = torch.ones_like(mean)
+    return mean, norm, inv_sigma
+
+
+def facts(kind: NormKind, module: nn.Module, width: int, dtype: torch.dtype, *, from_sigma: bool = False) -> Facts:
+    """Return what the sums of a call of this norm depend on."""
+    recenters = kind.mean_gradient and kind.running(module) is None
+    eps = kind.eps(module, dtype) if from_sigma else 0.0
+    return Facts(width, float(kind.centered), float(recenters), float(from_sigma), eps)

@@ -1,0 +1,119 @@
+"""What all hooks of one lens share: whether this step is recorded, where rows live, who hears of the end of backward."""
+
+import itertools
+import threading
+from collections.abc import Callable
+from functools import partial
+from weakref import WeakValueDictionary, ref
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from gradlens.lens.hooks import at_end_of_backward, in_backward, regions
+from gradlens.lens.rows import Row, RowBuffer
+
+_switches: "WeakValueDictionary[int, Switch]" = WeakValueDictionary()
+_numbers = itertools.count()
+_GRAD = torch._C._functorch.TransformType.Grad
+
+
+class Switch:
+    """The shared state. ``recording`` is a plain bool: a compiled graph has one version with it and one without."""
+
+    def __init__(self, rank: int, device: torch.device) -> None:
+        self.recording = True
+        self.rank = rank
+        #: Where the model was when the lens was attached; compiled graphs write there.
+        self.device = device
+        #: Whether the end of this step's backward pass will be known from the root's output.
+        self.root_seen = False
+        #: Forward passes of the model that have begun.
+        self.forwards = 0
+        self.on_forward: Callable[[], None] = lambda: None
+        self.on_failure: Callable[[], None] = lambda: None
+        self.on_backward: Callable[[], None] = lambda: None
+        self.on_backward_end: Callable[[], None] = lambda: None
+        self.buffers: dict[torch.device, RowBuffer] = {}
+        self.unsupported: dict[str, str] = {}
+        #: Sites that ran without a graph, outside of any checkpoint, and those inside of a transform of torch.func.
+        self.without_graph: set[str] = set()
+        self.transformed: set[str] = set()
+        self._evaluating = threading.local()
+        self._armed_for = -1
+        self._number = next(_numbers)
+        self._flag = torch.zeros((), device=device)
+        self._measured: tuple[ref[Tensor], int, Row] | None = None
+        _switches[self._number] = self
+
+    def evaluate(self, now: bool) -> None:
+        """Say whether this thread runs an evaluation of the whole model, which is not recorded."""
+        self._evaluating.now = now
+
+    @property
+    def evaluating(self) -> bool:
+        """Whether this thread runs an evaluation of the whole model."""
+        return getattr(self._evaluating, "now", False)
+
+    def records(self, site: str) -> bool:
+        """Whether a call that begins now is recorded, in eager mode."""
+        if not self.recording or self.evaluating or torch._C._get_tracing_state() is not None:
+            return False
+        transforms = torch._C._functorch.get_interpreter_stack()
+        if forward_ad._current_level >= 0 or (transforms and any(one.key() != _GRAD for one in transforms)):
+            self.transformed.add(site)
+            return False
+        if not torch.is_grad_enabled() and not in_backward() and regions() == (None, None):
+            self.without_graph.add(site)
+            return False
+        return True
+
+    def drain(self) -> None:
+        """Turn all waiting moments into sums."""
+        for buffer in self.buffers.values():
+            buffer.drain()
+
+    def buffer(self, device: torch.device) -> RowBuffer:
+        """Return the device's row buffer, made on first use."""
+        if device not in self.buffers:
+            self.buffers[device] = RowBuffer(device)
+        return self.buffers[device]
+
+    def arm(self, grad: Tensor | None = None) -> None:
+        """Ask, once a backward pass, to be told of its end."""
+        task = torch._C._current_graph_task_id()
+        if task != self._armed_for:
+            self._armed_for = task
+            self.on_backward()
+            # Queued twice: DDP and FSDP finish their reductions in callbacks of the first round.
+            at_end_of_backward(partial(at_end_of_backward, self._ended))
+
+    def _ended(self) -> None:
+        self._armed_for = -1
+        self.on_backward_end()
+
+    def arm_in_graph(self, grad: Tensor) -> None:
+        """Do as ``arm`` from inside a compiled graph, which can call operators only."""
+        _arm(self._flag, self._number)
+
+    def remember(self, x: Tensor, row: Row) -> None:
+        """Note that a tensor's extremes are known: a block's output is often the next norm's input."""
+        self._measured = (ref(x), x._version, row)
+
+    def known(self, x: Tensor) -> Row | None:
+        """Return the row that holds the tensor's extremes, if it is the one that was measured last."""
+        if self._measured is None:
+            return None
+        measured, version, row = self._measured
+        return row if measured() is x and x._version == version else None
+
+
+@torch.library.custom_op("gradlens::arm", mutates_args=("flag",))
+def _arm(flag: Tensor, switch: int) -> None:
+    """Arm a switch. The flag is written to by name only, so that no compiler takes the call for dead code."""
+    _switches[switch].arm()
+
+
+@_arm.register_fake
+def _(flag: Tensor, switch: int) -> None:
+    return None
