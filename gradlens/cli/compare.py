@@ -56,7 +56,9 @@ def command(
 
     An OPERAND is a variant of the zoo (pre-ln, post-ln/adanorm; see `gradlens list`), a run folder, or a
     model of yours: pkg.mod:build or file.py:build, a function that returns a module, (module, batch) or
-    (module, batch, loss_fn).
+    (module, batch, loss_fn); or one of Hugging Face transformers: hf:gpt2 (any model type), hf:FOLDER or
+    hf:config.json. A type has the library's default sizes; -m num_hidden_layers=4 -m hidden_size=128 and
+    the like set them. A causal language model with -m vocab_size=256 is trained on the task lm too.
 
     The folder gets compare.pdf, findings.json, tables/ and a recording for each run. The same command again
     reuses what is finished and goes on with what is not.

@@ -82,9 +82,11 @@ users_model = stacked(
         "arguments",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Keyword argument for your build function.",
+        help="Keyword argument for your build function, or setting of a model hf:...",
     ),
-    click.option("--batch", metavar="PKG.MOD:FN", help="Function that returns a batch, where build returns none."),
+    click.option(
+        "--batch", metavar="PKG.MOD:FN", help="Function that returns a batch, where build returns none; for hf:... too."
+    ),
 )
 runs = click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 

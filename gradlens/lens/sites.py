@@ -7,28 +7,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from gradlens.errors import GradlensError
+from gradlens.lens.families import is_block, is_stage, named_for_lacking_one, placements_of
 from gradlens.lens.norm_kinds import NormKind, looks_like_norm, recognise
 from gradlens.lens.probing import probe
 
 #: The names that ``watch`` understands besides regular expressions.
 WATCH = ("norms", "blocks", "params", "updates")
-
-#: Placement of norms in known families: class of the parent to (child name to placement). A class may also say it
-#: itself in a class attribute ``placements``, as the models of this package do.
-FAMILIES: dict[str, dict[str, str]] = {
-    "BertSelfOutput": {"LayerNorm": "post_add"},
-    "BertOutput": {"LayerNorm": "post_add"},
-    "BertEmbeddings": {"LayerNorm": "embed"},
-    "GPT2Block": {"ln_1": "pre_branch", "ln_2": "pre_branch"},
-    "GPT2Model": {"ln_f": "final"},
-    "LlamaDecoderLayer": {"input_layernorm": "pre_branch", "post_attention_layernorm": "pre_branch"},
-    "LlamaModel": {"norm": "final"},
-    "T5LayerSelfAttention": {"layer_norm": "pre_branch"},
-    "T5LayerCrossAttention": {"layer_norm": "pre_branch"},
-    "T5LayerFF": {"layer_norm": "pre_branch"},
-    "T5Stack": {"final_layer_norm": "final"},
-}
-_TORCH_BLOCKS = ("TransformerEncoderLayer", "TransformerDecoderLayer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,22 +61,34 @@ def _product(shape: Iterable[int]) -> int:
 def blocks(model: nn.Module) -> dict[str, tuple[int, bool]]:
     """Find the residual stack(s): runs of two or more equal classes in a list or sequence of modules.
 
-    Nested stacks (a list inside a block) are not blocks of their own.
+    Nested stacks (a list inside a block) are not blocks of their own. But in a list of stages (of classes so named:
+    Swin's, ConvNeXt's, ResNet's) each stage is a stack of its own, even of one block: its stream ends where the next
+    stage downsamples it.
 
     Returns:
         Module path to (index in its stack, whether it is the stack's first).
     """
     found: dict[str, tuple[int, bool]] = {}
+    of_stages: set[nn.Module] = set()
     for path, module in model.named_modules():
-        if not isinstance(module, nn.ModuleList | nn.Sequential) or any(_inside(path, b) for b in found):
+        children = _run(module)
+        if not children or any(_inside(path, b) for b in found):
             continue
-        children = list(module.named_children())
-        classes = {type(child) for _, child in children}
-        composed = all(next(child.children(), None) is not None for _, child in children)
-        if len(children) >= 2 and len(classes) == 1 and composed:
-            for index, (name, _) in enumerate(children):
-                found[f"{path}.{name}" if path else name] = (index, index == 0)
+        inner = [child for stage in children.values() if is_stage(stage) for child in stage.children() if _run(child)]
+        of_stages.update(inner)
+        if inner or (len(children) < 2 and module not in of_stages):
+            continue
+        for index, name in enumerate(children):
+            found[f"{path}.{name}" if path else name] = (index, index == 0)
     return found
+
+
+def _run(module: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules of a list where they may be blocks: composed, and of one class; else none."""
+    children = dict(module.named_children()) if isinstance(module, nn.ModuleList | nn.Sequential) else {}
+    classes = {type(child) for child in children.values()}
+    composed = all(next(child.children(), None) is not None for child in children.values())
+    return children if len(classes) == 1 and composed and is_block(classes.pop()) else {}
 
 
 def _inside(path: str, parent: str) -> bool:
@@ -128,7 +124,7 @@ def discover(model: nn.Module, watch: Iterable[str]) -> tuple[list[Site], list[s
         elif watched:
             norm, kind, placement = None, "module", None
         else:
-            if "norms" in watch and norm is None and looks_like_norm(module) and not _is_identity(module):
+            if "norms" in watch and norm is None and looks_like_norm(module) and not _says_it_is_none(module):
                 strangers.append(path)
             continue
         sites.append(
@@ -140,9 +136,9 @@ def discover(model: nn.Module, watch: Iterable[str]) -> tuple[list[Site], list[s
     return sites, strangers
 
 
-def _is_identity(module: nn.Module) -> bool:
-    """Whether the class says of itself that it does not normalize (``normalizes = None``)."""
-    return getattr(type(module), "normalizes", ...) is None
+def _says_it_is_none(module: nn.Module) -> bool:
+    """Whether the class says that it does not normalize: by ``normalizes = None``, or by its name."""
+    return getattr(type(module), "normalizes", ...) is None or named_for_lacking_one(module)
 
 
 def _patterns(model: nn.Module, watch: tuple[str, ...]) -> list[re.Pattern[str]]:
@@ -167,16 +163,12 @@ def _patterns(model: nn.Module, watch: tuple[str, ...]) -> list[re.Pattern[str]]
 
 
 def _placement(model: nn.Module, path: str) -> str:
-    """Look the norm's place up: what its ancestors declare, then the table of families; else "unknown"."""
+    """Look the norm's place up in what its ancestors, the nearest first, declare or are known for; else "unknown"."""
     parts = path.split(".")
     for depth in range(len(parts) - 1, -1, -1):
-        parent = model.get_submodule(".".join(parts[:depth]))
-        child = parts[depth]
-        declared = getattr(type(parent), "placements", None) or FAMILIES.get(type(parent).__name__)
-        if isinstance(declared, dict) and child in declared:
-            return str(declared[child])
-        if type(parent).__name__ in _TORCH_BLOCKS and child in ("norm1", "norm2", "norm3"):
-            return "pre_branch" if parent.norm_first else "post_add"
-        if isinstance(parent, nn.TransformerEncoder | nn.TransformerDecoder) and child == "norm":
-            return "final"
+        known = placements_of(model.get_submodule(".".join(parts[:depth])))
+        # A norm may be wrapped: what is said of the wrapper holds for what is in it.
+        for end in range(len(parts), depth, -1):
+            if ".".join(parts[depth:end]) in known:
+                return known[".".join(parts[depth:end])]
     return "unknown"

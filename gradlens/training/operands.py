@@ -1,6 +1,6 @@
-"""What ``gradlens compare`` takes: a zoo variant, a run folder, or a model of the user's.
+"""What ``gradlens compare`` takes: a zoo variant, a run folder, a model of the user's, or one of transformers.
 
-Torch is imported only for a model of the user's, so that reports on finished runs start without it.
+Torch is imported only for the last two, so that reports on finished runs start without it.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from gradlens.training.subject import Measured, Subject
 
 if TYPE_CHECKING:
     from gradlens.tasks.task import Task
+    from gradlens.training.huggingface_model import HuggingFaceModel
     from gradlens.training.user_model import UserModel
 
 #: The norm a variant's name may leave out.
@@ -65,7 +66,7 @@ class RunFolder:
         return str(self.path)
 
 
-Operand: TypeAlias = "Variant | RunFolder | UserModel"
+Operand: TypeAlias = "Variant | RunFolder | UserModel | HuggingFaceModel"
 
 
 def parse(texts: Sequence[str], arguments: Sequence[str] = (), batch: str | None = None) -> list[Operand]:
@@ -75,17 +76,17 @@ def parse(texts: Sequence[str], arguments: Sequence[str] = (), batch: str | None
 
     Args:
         texts: as they were typed; a folder of a comparison stands for all its runs.
-        arguments: ``key=value`` keyword arguments for the user's models.
+        arguments: ``key=value`` keyword arguments for the user's models, settings for those of transformers.
         batch: ``pkg.mod:fn`` that returns a batch for them.
 
     Raises:
-        GradlensError: one is none of the three or cannot be loaded, two are the same, or arguments or a batch
+        GradlensError: one is none of the four or cannot be loaded, two are the same, or arguments or a batch
             are given and no operand is a model of the user's.
     """
     operands = [operand for text in texts for operand in _parse(text, arguments, batch)]
     if (arguments or batch) and not any(is_users(text) for text in texts):
         raise GradlensError(
-            "-m and --batch are for a model of your own, named pkg.mod:build or file.py:build; "
+            "-m and --batch are for a model of your own, named pkg.mod:build or file.py:build, and for hf:...; "
             f"none of {', '.join(texts)} is one. Leave them out."
         )
     labels = [operand.label for operand in operands]
@@ -100,7 +101,7 @@ def parse(texts: Sequence[str], arguments: Sequence[str] = (), batch: str | None
 
 
 def is_users(text: str) -> bool:
-    """Whether an operand names a function of the user's."""
+    """Whether an operand names a function of the user's, or a model of transformers."""
     return ":" in text and not Path(text).exists()
 
 
@@ -122,10 +123,9 @@ def runs_in(folder: Path) -> list[Path]:
 
 def _parse(text: str, arguments: Sequence[str], batch: str | None) -> list[Operand]:
     if text.startswith("hf:"):
-        raise GradlensError(
-            f"Operands hf:... are not supported in this version; got {text!r}. "
-            "Write a function that returns the model and a batch, and name it file.py:build."
-        )
+        from gradlens.training.huggingface_model import HuggingFaceModel  # imports torch
+
+        return [HuggingFaceModel.load(text, arguments, batch)]
     if is_users(text):
         from gradlens.training.user_model import UserModel  # imports torch
 
@@ -140,6 +140,6 @@ def _parse(text: str, arguments: Sequence[str], batch: str | None) -> list[Opera
             return [RunFolder(run) for run in runs_in(path)]
         raise GradlensError(
             f"{unknown} (An operand is a variant of the zoo, see `gradlens list`; a run folder, and there is "
-            f"none at {text}; or a model of yours, pkg.mod:build or file.py:build.)"
+            f"none at {text}; a model of yours, pkg.mod:build or file.py:build; or one of transformers, hf:...)"
         ) from unknown
     return [Variant(arrangement if norm == _PLAIN else f"{arrangement}/{norm}")]

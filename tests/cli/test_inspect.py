@@ -70,7 +70,6 @@ def test_weights_and_batches_differ_from_seed_to_seed_and_repeat_with_it(gradlen
         (["models.py:build", "-m", "width=wide"], "must be of type int"),
         (["models.py:build", "-m", "width"], "key=value"),
         (["pre-ln", "-m", "width=3"], "for a model of your own"),
-        (["hf:gpt2"], "not supported in this version"),
         (["runs/none"], "there is none at runs/none"),
         (["pre-ln", "--heads", "5"], "heads must divide width"),
         (["pre-ln", "--device", "abacus"], "'auto' or 'cpu'"),
