@@ -27,13 +27,13 @@ def keeps_moments(kind: NormKind, module: nn.Module) -> bool:
     )
 
 
-def saved(kind: NormKind, output: Any, vectors: tuple[int, ...]) -> tuple[Tensor, ...] | None:
+def saved(output: Any, vectors: tuple[int, ...], width: int) -> tuple[Tensor, ...] | None:
     """Return the cells of an input as its norm's backward node holds them; None where it does not.
 
     Args:
-        kind: how it normalizes.
         output: what the module returned.
         vectors: sizes of the vector dimensions.
+        width: H.
     """
     node: Any = getattr(output, "grad_fn", None)
     if type(node).__name__ not in _NODES:
@@ -42,7 +42,7 @@ def saved(kind: NormKind, output: Any, vectors: tuple[int, ...]) -> tuple[Tensor
     if mean is None or inv_sigma.dtype not in (torch.float32, torch.float64) or not inv_sigma.numel():
         return None
     inv_sigma = inv_sigma.view(vectors)
-    return mean.view(vectors), inv_sigma, inv_sigma
+    return mean.view(vectors) * width, inv_sigma, inv_sigma
 
 
 def measured(
@@ -58,15 +58,15 @@ def measured(
         width: H.
         dtype: of the input as it came.
     """
-    mean, norm = statistics.moments(x, dims, centered=kind.centered)
+    total, norm = statistics.moments(x, dims, centered=kind.centered)
     running = kind.running(module)
     if running is not None:
-        inv_sigma = torch.rsqrt(running[1].detach() + kind.eps(module, dtype)).to(mean.dtype).expand_as(mean)
+        inv_sigma = torch.rsqrt(running[1].detach() + kind.eps(module, dtype)).to(norm.dtype).expand_as(norm)
     elif kind.scaled:
         inv_sigma = statistics.inv_sigma(norm, width, kind.eps(module, dtype))
     else:
-        inv_sigma = torch.ones_like(mean)
-    return mean, norm, inv_sigma
+        inv_sigma = torch.ones_like(norm)
+    return total, norm, inv_sigma
 
 
 def facts(kind: NormKind, module: nn.Module, width: int, dtype: torch.dtype, *, from_sigma: bool = False) -> Facts:

@@ -101,10 +101,10 @@ class NormKind:
 
     def running(self, module: nn.Module) -> tuple[Tensor, Tensor] | None:
         """Return running mean and variance where the layer uses them as constants (evaluation), else None."""
-        mean, var = getattr(module, "running_mean", None), getattr(module, "running_var", None)
-        if module.training or self.layout not in ("channels", "instances") or mean is None or var is None:
+        if self.layout not in ("channels", "instances") or module.training:
             return None
-        return mean, var
+        mean, var = getattr(module, "running_mean", None), getattr(module, "running_var", None)
+        return None if mean is None or var is None else (mean, var)
 
 
 _INSTANCE_DIMS = {nn.InstanceNorm1d: 3, nn.InstanceNorm2d: 4, nn.InstanceNorm3d: 5}

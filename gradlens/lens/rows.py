@@ -104,7 +104,7 @@ class RowBuffer:
         ]
         facts = torch.tensor([row.facts for row in rows], dtype=zero.dtype, device=self.device)
         stacked = torch.stack(cells).view(len(rows), -1, zero.numel())
-        added = sums(stacked, Facts(*facts.unsqueeze(2).unbind(1)))
+        added = sums(stacked, Facts(*facts.unbind(1)))
         extremes = torch.stack([end for row in rows for end in row.extremes or ()]).view(-1, 2)
         came = np.zeros((len(rows), len(COLUMNS)), dtype=bool)
         for position, row in enumerate(rows):

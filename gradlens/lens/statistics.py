@@ -15,9 +15,9 @@ from torch.linalg import vector_norm
 
 #: Per-vector moments of one call, in three phases: of the input, of grad_output, of grad_input.
 CELLS = (
-    ("input_mean", "input_norm", "inv_sigma"),
-    ("grad_output_norm", "g_mean", "g_norm"),
-    ("grad_input_mean", "grad_input_norm"),
+    ("input_sum", "input_norm", "inv_sigma"),
+    ("grad_output_norm", "g_sum", "g_norm"),
+    ("grad_input_sum", "grad_input_norm"),
 )
 #: What ``sums`` returns for each call, in the same phases: the stored columns of these names.
 SUMS = (
@@ -39,7 +39,7 @@ PHASES = tuple(slice(sum(map(len, SUMS[:i])), sum(map(len, SUMS[: i + 1]))) for 
 
 
 class Facts(NamedTuple):
-    """What the sums of a call depend on besides its moments; for S calls tensors [S, 1].
+    """What the sums of a call depend on besides its moments; for S calls tensors [S].
 
     Attributes:
         width: H.
@@ -63,7 +63,7 @@ def raised(x: Tensor) -> Tensor:
 
 
 def moments(x: Tensor, dims: tuple[int, ...], *, centered: bool = False) -> tuple[Tensor, Tensor]:
-    """Return mean and L2 norm of each vector, both [vectors...].
+    """Return sum and L2 norm of each vector, both [vectors...].
 
     Args:
         x: [vectors..., entries...], float32 or float64.
@@ -71,8 +71,11 @@ def moments(x: Tensor, dims: tuple[int, ...], *, centered: bool = False) -> tupl
         centered: take the norm of the deviations from the mean, in a second pass, for E[x²] − E[x]² would lose the
             variance of vectors far from zero.
     """
-    mean = torch.mean(x, dims)
-    return mean, vector_norm(x - _unsqueezed(mean, dims, x.dim()) if centered else x, dim=dims)
+    total = torch.sum(x, dims)
+    if not centered:
+        return total, vector_norm(x, dim=dims)
+    mean = _unsqueezed(total, dims, x.dim()) / (x.numel() // total.numel())
+    return total, vector_norm(x - mean, dim=dims)
 
 
 def inv_sigma(norm: Tensor, width: int, eps: float) -> Tensor:
@@ -83,7 +86,7 @@ def inv_sigma(norm: Tensor, width: int, eps: float) -> Tensor:
 def grad_output_moments(
     grad_output: Tensor, gain: Tensor | None, dims: tuple[int, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ‖grad_output‖ and mean and norm of g = γ ⊙ grad_output, each [vectors...].
+    """Return ‖grad_output‖ and sum and norm of g = γ ⊙ grad_output, each [vectors...].
 
     Args:
         grad_output: dL/d(output) [vectors..., entries...].
@@ -91,8 +94,8 @@ def grad_output_moments(
         dims: the entry dimensions.
     """
     if gain is None:
-        mean, norm = moments(grad_output, dims)
-        return norm, mean, norm
+        total, norm = moments(grad_output, dims)
+        return norm, total, norm
     return vector_norm(grad_output, dim=dims), *moments(grad_output * gain, dims)
 
 
@@ -109,35 +112,49 @@ def sums(cells: Tensor, facts: Facts) -> Tensor:
     # A sum times zero is zero exactly if every term is finite; many times cheaper than isfinite.
     finite = cells.sum(1) * 0 == 0
     cells = torch.where(finite.unsqueeze(1), cells, 0.0)
-    one = torch.ones_like(cells[:, 0])
-    counted = torch.where(finite, one, 0.0)
-    x_mean, x_norm, inverse, *_ = cells.unbind(1)
-    _, x_squares, precision, out_squares, g_mean2, g_squares, in_mean2, in_squares = cells.square().unbind(1)
-    variance = torch.where(precision > 0, precision, 1.0).reciprocal()
-    known = facts.width * (variance - facts.eps).clamp_min(0.0) * counted
-    deviations = x_squares + facts.from_sigma * (known - x_squares)
-    mean_energy = facts.width * g_mean2
-    terms = (
-        one,
-        facts.width * one,
-        counted,
+    counted = finite.to(cells.dtype)
+    squares = cells.square()
+    precision = squares[:, 2]
+    variance = counted / torch.where(precision > 0, precision, 1.0)
+    # Every sum that is needed is one of moments, or of their squares, times 1, 1/σ² or σ²: [S, 2 CELLS, 3].
+    summed = _products(torch.cat([cells, squares], 1), torch.stack([counted, precision, variance], 1))
+    x_sum, _, inverse, *_ = summed[:, : cells.shape[1], 0].unbind(1)
+    plain, precise, scaled = summed[:, cells.shape[1] :].unbind(2)
+    x_sum2, x_squares, _, out_squares, g_sum2, g_squares, in_sum2, in_squares = plain.unbind(1)
+    n, every = counted.sum(1), torch.full_like(x_sum, cells.shape[2])
+    width, centered, recenters, from_sigma, eps = facts
+    known = width * (variance.sum(1) - n * eps).clamp_min(0.0)
+    energy_mean, mean2_actual = g_sum2 / width, in_sum2 / width**2
+    mean2_detached = precise[:, 4] / width**2
+    columns = (
+        every,
+        width * every,
+        n,
         inverse,
-        facts.width * x_mean,
-        deviations + facts.centered * facts.width * x_mean.square(),
-        counted,
+        x_sum,
+        x_squares + from_sigma * (known - x_squares) + centered * x_sum2 / width,
+        n,
         out_squares,
         g_squares,
-        mean_energy,
-        facts.recenters * mean_energy,
-        g_mean2 * precision,
-        (g_squares / facts.width - g_mean2) * precision,
-        counted,
+        energy_mean,
+        recenters * energy_mean,
+        mean2_detached,
+        precise[:, 5] / width - mean2_detached,
+        n,
         in_squares,
-        in_squares * variance,
-        in_mean2,
-        in_squares / facts.width - in_mean2,
+        scaled[:, 7],
+        mean2_actual,
+        in_squares / width - mean2_actual,
     )
-    return torch.stack(terms, 1).sum(2)
+    return torch.stack(columns, 1)
+
+
+def _products(rows: Tensor, weights: Tensor) -> Tensor:
+    """Sum each row times each weight over N: [S, rows, N], [S, weights, N] to [S, rows, weights]."""
+    if torch.compiler.is_compiling():
+        # A compiler makes one loop of it with what comes before; a matrix product would stand alone.
+        return (rows.unsqueeze(2) * weights.unsqueeze(1)).sum(3)
+    return torch.bmm(rows, weights.transpose(1, 2))
 
 
 def _unsqueezed(x: Tensor, dims: tuple[int, ...], ndim: int) -> Tensor:

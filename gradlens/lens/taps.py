@@ -192,7 +192,7 @@ class NormTap(Tap):
     def _measure(self, module: nn.Module, row: Row, x: Tensor, output: Any = None) -> None:
         view, dims = self.kind.vectors(module, statistics.raised(x))
         vectors, width = _sizes(view, dims)
-        cells = norm_input.saved(self.kind, output, vectors)
+        cells = norm_input.saved(output, vectors, width)
         facts = norm_input.facts(self.kind, module, width, x.dtype, from_sigma=cells is not None)
         if cells is None:
             cells = norm_input.measured(self.kind, module, view, dims, width, x.dtype)
@@ -282,8 +282,8 @@ class ActivationTap(Tap):
         if compiling and call is None:
             return
         view = statistics.raised(x)
-        mean, norm = statistics.moments(view, (-1,))
-        cells, facts = (mean, norm, torch.zeros_like(mean)), Facts(x.shape[-1])
+        total, norm = statistics.moments(view, (-1,))
+        cells, facts = (total, norm, torch.zeros_like(norm)), Facts(x.shape[-1])
         if call is not None:
             self.traced.begin(call, cells, view, facts)
             return
