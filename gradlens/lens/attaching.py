@@ -9,7 +9,7 @@ from torch import nn
 
 from gradlens.errors import GradlensError
 from gradlens.lens.lens import Lens
-from gradlens.lens.provenance import provenance
+from gradlens.lens.provenance import distributed, provenance
 from gradlens.lens.sinks import open_sink
 
 
@@ -62,7 +62,7 @@ def attach(
         "watch": list(watch),
         **provenance(),
     }
-    rank = torch.distributed.get_rank() if _distributed() else 0
+    rank = torch.distributed.get_rank() if distributed() else 0
     sink = open_sink(out, meta, rank)
     try:
         lens = Lens(
@@ -100,7 +100,3 @@ def _refuse(model: nn.Module) -> None:
             "attach needs a model that knows its sizes; lazy modules do not before their first forward pass. "
             "Run one forward pass first."
         )
-
-
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -25,6 +25,9 @@ class Audit:
         nonfinite: the first place and step with a NaN or infinity; empty where there was none.
         steps: recorded steps.
         gradient: what the recorded parameter gradients are.
+        calls: of the first recorded step: the most calls a norm had, and the norms with another number than one.
+        setting: what the numbers depend on besides the model (compiled norms, checkpoints, precision, loss scale,
+            backward passes a step, cadence, processes).
         notes: anything else that changes what the numbers mean.
     """
 
@@ -44,6 +47,8 @@ class Audit:
     nonfinite: str = ""
     steps: int = 0
     gradient: str = ""
+    calls: dict[str, Any] = field(default_factory=dict)
+    setting: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def problems(self) -> list[str]:

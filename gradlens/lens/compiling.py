@@ -19,7 +19,7 @@ from gradlens.lens.statistics import CELLS, COLUMNS, PHASES, Facts, sums
 
 #: Calls of one site in one graph that are told apart; further ones are added to the last.
 TRACED_CALLS = 32
-_all: "WeakValueDictionary[int, TracedLines]" = WeakValueDictionary()
+_all: "WeakValueDictionary[str, TracedLines]" = WeakValueDictionary()
 _numbers = itertools.count()
 
 
@@ -31,8 +31,9 @@ class TracedLines:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.number = next(_numbers)
-        _all[self.number] = self
+        #: A text: an integer might be taken for a variable of the graph.
+        self.key = f"lines {next(_numbers)}"
+        _all[self.key] = self
         #: Whether some graph adds to the lines, and how many calls the graph that was traced last has.
         self.in_graph = False
         self.trace: Any = None
@@ -58,9 +59,9 @@ class TracedLines:
         self.lines[call : call + 1, PHASES[phase]].add_(line[:, PHASES[phase]])
 
 
-def next_traced_call(number: int) -> int:
+def next_traced_call(key: str) -> int:
     """Count the calls of a site in the graph that is being traced; dynamo runs this while it traces."""
-    lines, trace = _all[number], torch._guards.CompileContext.current_trace_id()
+    lines, trace = _all[key], torch._guards.CompileContext.current_trace_id()
     lines.in_graph = True
     lines.calls = lines.calls + 1 if trace == lines.trace else 0
     lines.trace = trace

@@ -1,9 +1,9 @@
 """Normalizations called as functions (``F.layer_norm`` and its like), which no module hook sees.
 
-While a watcher is active, ``torch.layer_norm`` and its like are wrapped, which ``torch.nn.functional`` looks up at each
-call. A call from inside a tapped module passes through; any other is either recorded as a site of its own
-(``functional=True``), or counted during the first recorded step so that the audit can name it. The caller is the nearest
-module on the Python stack.
+While a watcher is active, ``torch.layer_norm`` and its like are wrapped, which ``torch.nn.functional`` looks up at
+each call. A call from inside a tapped module passes through; any other is either recorded as a site of its own
+(``functional=True``), or counted during the first recorded step so that the audit can name it. The caller is the
+nearest module on the Python stack.
 """
 
 import functools
@@ -95,7 +95,9 @@ class Watcher:
     def as_functions(self) -> set[str]:
         """Return the tapped modules that did not run themselves, but whose gain a recorded function was given."""
         return {
-            tap.site.path for tap in self._tapped.values() if id(getattr(tap.site.module, "weight", None)) in self._gains
+            tap.site.path
+            for tap in self._tapped.values()
+            if id(getattr(tap.site.module, "weight", None)) in self._gains
         }
 
     def unseen(self) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """The ``Lens``: which steps are recorded, where a step ends, and what is written then."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gradlens.errors import GradlensError
-from gradlens.lens import compiling
+from gradlens.lens import compiling, provenance
 from gradlens.lens import functional as functional_norms
 from gradlens.lens.audit import Audit
 from gradlens.lens.parameters import ParameterReader
@@ -19,7 +20,7 @@ from gradlens.lens.sinks import Sink
 from gradlens.lens.sites import Site, discover
 from gradlens.lens.step_rows import step_tables
 from gradlens.lens.switch import Switch
-from gradlens.lens.taps import RootTap, Tap, taps_of
+from gradlens.lens.taps import NormTap, RootTap, Tap, taps_of
 from gradlens.recording import Recording
 from gradlens.recording.schema import STORED
 
@@ -66,14 +67,13 @@ class Lens:
         self._scaler_states: Any = None
         self._parameters = ParameterReader(model, "updates" in watch) if {"params", "updates"} & set(watch) else None
         model = compiling.unwrapped(model)
-        if compiling.forget_graphs():
-            self._notes.add(
-                "Something had been compiled before the lens was attached: torch.compile's graphs were dropped, and are "
-                "compiled again at their next call. To save that time, attach first."
-            )
+        self._graphs_dropped = compiling.forget_graphs()
         sites, self._strangers = discover(model, watch)
         self._taps = [tap for site in sites for tap in taps_of(site, self._switch)]
         self._seen: dict[str, set[str]] = {"fired": set(), "grad_output": set(), "grad_input": set()}
+        #: Of the first recorded step: calls of each norm, backward passes.
+        self._calls: Counter[str] = Counter()
+        self._backwards = 0
         self._switch.on_forward, self._switch.on_failure = self._on_forward, self._on_failure
         self._switch.on_backward, self._switch.on_backward_end = self._on_backward, self._on_backward_end
         self._handles: list[RemovableHandle] = RootTap(self._switch).handles(model)
@@ -170,7 +170,29 @@ class Lens:
             nonfinite=self._first_nonfinite,
             steps=self._recorded,
             gradient=_GRADIENT,
+            calls={
+                "most": max(self._calls.values(), default=0),
+                "sites": {site: calls for site, calls in self._calls.items() if calls != 1},
+            },
+            setting=self._setting(),
         )
+
+    def _setting(self) -> dict[str, Any]:
+        """What the numbers depend on besides the model, as far as it was seen."""
+        taps = [tap for tap in self._taps if isinstance(tap, NormTap)]
+        dtypes = Counter(str(tap.dtype).removeprefix("torch.") for tap in taps if tap.dtype is not None)
+        return {
+            "compiled": [tap.site.path for tap in taps if tap.traced.in_graph],
+            "graphs_dropped": self._graphs_dropped,
+            "checkpointed": [tap.site.path for tap in taps if tap.ran_again],
+            "autocast": self._switch.autocast,
+            "input_dtypes": dict(dtypes),
+            "loss_scale": self._scaler is not None,
+            "micro_batches": self._backwards,
+            "every": self._every,
+            "functional": self._functions.record,
+            "world": torch.distributed.get_world_size() if provenance.distributed() else 1,
+        }
 
     def detach(self) -> None:
         """Remove every hook and close the recording. Calling it again does nothing."""
@@ -216,6 +238,8 @@ class Lens:
 
     def _on_backward_end(self) -> None:
         self._backward_ended = True
+        if not self._recorded and self._switch.recording:
+            self._backwards += 1
         self._functions.end()
         self._switch.drain()
         if self._parameters is not None and self._switch.recording and self._parameters.changed():
@@ -281,8 +305,8 @@ class Lens:
         self._note_seen(tables)
         if any(buffer.stale for buffer in self._switch.buffers.values()):
             self._notes.add(
-                "Gradients came back through a forward pass after a newer one had ended its backward: they are left out of "
-                "norms. Run each backward before the next forward, or count the passes as one step."
+                "Gradients came back through a forward pass after a newer one had ended its backward: they are left "
+                "out of norms. Run each backward before the next forward, or count the passes as one step."
             )
         self._open = {
             "step": [self._step],
@@ -299,6 +323,8 @@ class Lens:
         for tap in self._all_taps():
             tap.new_call()
         self._recorded += 1
+        if self._recorded == 1 and "norms" in tables:
+            self._calls.update(tables["norms"]["site"])
         if self._recorded == 1 or len(self._notes) > notes:
             self._sink.annotate({"audit": self.audit().to_dict()})
         self._scale = None

@@ -153,7 +153,7 @@ def _measure_on_host(grads: list[Tensor], weights: list[Tensor]) -> np.ndarray:
             # the infinity norm is many times slower on a CPU.
             norm, (low, high) = float(torch.linalg.vector_norm(grad)), torch.aminmax(grad)
             out[:3, i] = norm**2, max(-float(low), float(high)), float(torch.linalg.vector_norm(weights[i])) ** 2
-    for i in np.flatnonzero(~np.isfinite(out[0])):
+    for i in np.flatnonzero(~np.isfinite(out[0])).tolist():
         # Only a broken step pays for the count.
         finite = grads[i][torch.isfinite(grads[i])]
         out[0, i], out[3, i] = float(finite.double().square().sum()), grads[i].numel() - finite.numel()

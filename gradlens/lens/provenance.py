@@ -41,3 +41,8 @@ def provenance() -> dict[str, Any]:
         "cpu": platform.machine(),
         "threads": torch.get_num_threads(),
     }
+
+
+def distributed() -> bool:
+    """Whether this process is one of several that train together."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gradlens.lens.statistics import CELLS, COLUMNS, PHASES, Facts, sums
 
+
 class Row:
     """One call of one site in the current step: its moments on the device, its facts on the host."""
 

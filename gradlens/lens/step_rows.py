@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from gradlens.lens import parameters as parameter_columns
-from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.compiling import pull_traced
+from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.statistics import COLUMNS
 from gradlens.lens.taps import ActivationTap, NormTap, Tap
 from gradlens.recording.schema import STORED
@@ -62,8 +62,8 @@ def _pull(taps: list[Tap]) -> tuple[list[_Entry], np.ndarray, np.ndarray]:
         if tap in traced:
             its_lines, its_peaks = traced[tap]
             # A call may have run in a compiled graph and outside of one: two rows of one key, which merge exactly.
-            for call in np.flatnonzero(its_lines[:, _AT["vectors"]]):
-                entries.append((tap, int(call)))
+            for call in np.flatnonzero(its_lines[:, _AT["vectors"]]).tolist():
+                entries.append((tap, call))
                 lines.append(its_lines[call])
                 peaks.append(its_peaks[call])
     for buffer in pulled:

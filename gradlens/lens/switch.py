@@ -1,4 +1,4 @@
-"""What all hooks of one lens share: whether this step is recorded, where rows live, who hears of the end of backward."""
+"""What all hooks of one lens share: whether this step is recorded, where rows live, who hears of backward's end."""
 
 import itertools
 import threading
@@ -30,6 +30,8 @@ class Switch:
         self.root_seen = False
         #: Forward passes of the model that have begun.
         self.forwards = 0
+        #: The precision of autocast around the model's last forward pass; empty without.
+        self.autocast = ""
         self.on_forward: Callable[[], None] = lambda: None
         self.on_failure: Callable[[], None] = lambda: None
         self.on_backward: Callable[[], None] = lambda: None

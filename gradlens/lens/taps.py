@@ -53,7 +53,7 @@ class Tap(ABC):
         if tensor.device != self.switch.device:
             self.switch.unsupported[self.site.path] = "the model was moved after attaching, and compiled: attach after"
             return None
-        return min(next_traced_call(self.traced.number), TRACED_CALLS - 1)
+        return min(next_traced_call(self.traced.key), TRACED_CALLS - 1)
 
     def new_call(self) -> None:
         """Start counting calls again, for a further step or micro-batch."""
@@ -85,6 +85,9 @@ class NormTap(Tap):
         super().__init__(site, switch)
         assert site.norm is not None
         self.kind = site.norm
+        #: Of its last input, and whether it ran in a backward pass: a checkpoint's second pass.
+        self.dtype: torch.dtype | None = None
+        self.ran_again = False
         #: Between the module's two hooks, by thread: what the second one has to do.
         self._between: dict[int, _Between] = {}
         #: Calls that ran without a graph, by region: a reentrant checkpoint runs them again in backward.
@@ -169,6 +172,7 @@ class NormTap(Tap):
         second_pass, graph = in_backward(), torch.is_grad_enabled()
         again, without_graph = regions() if second_pass or not graph else (None, None)
         if second_pass:
+            self.ran_again = True
             # A checkpoint's second pass: its input is measured, and where the first pass had a graph it is hooked.
             waiting = self._without_graph.get(again) if again is not None else None
             if not waiting:
@@ -190,6 +194,7 @@ class NormTap(Tap):
         return partial(self._grad_input, row, row.generation, module)
 
     def _measure(self, module: nn.Module, row: Row, x: Tensor, output: Any = None) -> None:
+        self.dtype = x.dtype
         view, dims = self.kind.vectors(module, statistics.raised(x))
         vectors, width = _sizes(view, dims)
         cells = norm_input.saved(output, vectors, width)
@@ -200,9 +205,7 @@ class NormTap(Tap):
         extremes = known.extremes if known is not None else None
         row.begin(cells, extremes or torch.aminmax(view), facts)
 
-    def _grad_output(
-        self, row: Row, generation: int, module: nn.Module, gain: Tensor | None, grad: Tensor
-    ) -> None:
+    def _grad_output(self, row: Row, generation: int, module: nn.Module, gain: Tensor | None, grad: Tensor) -> None:
         view, dims = self.kind.vectors(module, statistics.raised(grad))
         if not self.switch.root_seen:
             self.switch.arm()
@@ -313,6 +316,9 @@ class RootTap:
             self.switch.evaluate(True)
         else:
             self.switch.forwards += 1
+            kind = self.switch.device.type
+            enabled = torch.is_autocast_enabled(kind)
+            self.switch.autocast = str(torch.get_autocast_dtype(kind)).removeprefix("torch.") if enabled else ""
             self.switch.on_forward()
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:

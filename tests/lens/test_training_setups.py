@@ -1,4 +1,4 @@
-"""Set-ups that are no row of the matrix: compiled models, driven by methods, resumed, with norms of their own."""
+"""Set-ups that are no row of the matrix: driven by methods, resumed, with norms of their own."""
 
 import pytest
 import torch
@@ -28,24 +28,6 @@ def assert_same(got: gradlens.Recording, expected: gradlens.Recording, rel: floa
         numbers = expected.table(table).select_dtypes("number")
         same = got.table(table)[numbers.columns].to_numpy()
         assert same == pytest.approx(numbers.to_numpy(), rel=rel, abs=1e-7, nan_ok=True), table
-
-
-def test_a_model_compiled_after_attaching_is_recorded():
-    torch.compiler.reset()
-    compiled = record(model(), run=lambda network: torch.compile(network, backend="aot_eager"))
-    assert_same(compiled, record(model()))
-
-
-def test_a_model_compiled_and_run_before_attaching_is_never_silently_empty():
-    torch.compiler.reset()
-    network = model()
-    fast = torch.compile(network, backend="aot_eager")
-    fast(batch())
-    with gradlens.attach(network) as lens:
-        loss_of(fast(batch())).backward()
-        lens.step()
-        audit = lens.audit()
-    assert len(audit.fired) == 4 or any("never ran" in problem for problem in audit.problems())
 
 
 class Lightning(nn.Module):
