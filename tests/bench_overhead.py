@@ -1,8 +1,8 @@
 """What the lens costs: the median ratio of interleaved training steps with and without it. Run: ``make bench``.
 
-Two equal models take turns on the same batches in one process, so that the machine's drift cancels. The floor is the
-same training step plus one read of every gradient that a norm sees (its output's and its input's): no tool that looks
-at these gradients can cost less.
+Equal models take turns on the same batches in one process, so that the machine's drift cancels: without a lens, with
+the floor, and with the lens. The floor is one read of every gradient that a norm sees, of its output and of its input:
+no tool that looks at these gradients can cost less.
 """
 
 import argparse
@@ -13,39 +13,61 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from bench_subjects import Case, cases, loss_of, output_of
+from torch import nn
 
 import gradlens
-from gradlens.models.transformer import Transformer
+from gradlens.lens.norm_kinds import recognise
+from gradlens.lens.probing import probe
 
-#: name -> (variant, width, blocks, batch, length, every, limit)
-CASES = {
-    "width 256, 6 blocks, 8 x 128": ("pre-ln", 256, 6, 8, 128, 1, 1.03),
-    "width 128, 4 blocks, 8 x 64": ("pre-ln", 128, 4, 8, 64, 1, 1.08),
-    "width 128, 4 blocks, 8 x 64, every=10": ("pre-ln", 128, 4, 8, 64, 10, 1.01),
-    "width 256, 6 blocks, 8 x 128, rmsnorm": ("pre-ln/rmsnorm", 256, 6, 8, 128, 1, 1.03),
-}
+KINDS = ("plain", "floor", "lens")
+WARM = 5
+
+
+def read_gradients(model: nn.Module) -> None:
+    """The floor: read the gradients of each norm's output and input once, and keep one number of each."""
+
+    def before(module: nn.Module, args: tuple, kwargs: dict) -> Any:
+        if args and args[0].requires_grad:
+            alias = args[0].view_as(args[0])
+            alias.register_hook(lambda grad: torch.linalg.vector_norm(grad) and None)
+            return (alias, *args[1:]), kwargs
+        return None
+
+    def after(module: nn.Module, args: tuple, output: Any) -> None:
+        if isinstance(output, torch.Tensor) and output.requires_grad:
+            output.register_hook(lambda grad: torch.linalg.vector_norm(grad) and None)
+
+    for module in model.modules():
+        if recognise(module, probe) is not None:
+            module.register_forward_pre_hook(before, with_kwargs=True)
+            module.register_forward_hook(after)
 
 
 class Run:
-    """One model with its optimizer, with or without a lens."""
+    """One model with its optimizer: plain, with the floor's hooks, or with a lens."""
 
-    def __init__(self, case, lens: bool, folder: Path) -> None:
-        variant, width, blocks, batch, length, every, _ = case
+    def __init__(self, case: Case, kind: str, folder: Path) -> None:
         torch.manual_seed(0)
-        self.model = Transformer(variant, vocab=256, width=width, blocks=blocks, heads=4, max_length=length)
+        self.model = case.build().train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4)
-        self.shape = (batch, length)
-        self.lens = gradlens.attach(self.model, out=folder, every=every) if lens else None
+        self.lens = None
+        if kind == "lens":
+            self.lens = gradlens.attach(self.model, out=folder, every=case.every)
+        elif kind == "floor":
+            read_gradients(self.model)
+        self.forward = torch.compile(self.model) if case.compiled else self.model
 
-    def step(self, tokens: torch.Tensor) -> float:
+    def step(self, batch: Any) -> float:
         start = time.perf_counter()
         self.optimizer.zero_grad()
-        logits = self.model(tokens)
-        loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+        loss = loss_of(output_of(self.forward, batch))
         loss.backward()
         self.optimizer.step()
         value = loss.item()
@@ -54,57 +76,69 @@ class Run:
         return time.perf_counter() - start
 
 
-def ratio(case, steps: int, folder: Path) -> dict:
-    """Interleave steps with and without the lens; pairs in alternating order."""
-    runs = [Run(case, False, folder), Run(case, True, folder)]
-    generator = torch.Generator().manual_seed(0)
-    times: tuple[list[float], list[float]] = ([], [])
-    warm = 5
-    for index in range(steps + warm):
-        tokens = torch.randint(0, 256, runs[0].shape, generator=generator)
-        order = (0, 1) if index % 2 else (1, 0)
-        taken = {which: runs[which].step(tokens) for which in order}
-        if index >= warm:
-            times[0].append(taken[0])
-            times[1].append(taken[1])
-    runs[1].lens.detach()
-    every = case[5]
+def compare(case: Case, seconds: float, folder: Path) -> dict[str, Any]:
+    """Interleave steps of the runs for some seconds, in alternating order."""
+    kinds = [kind for kind in KINDS if not (kind == "floor" and case.compiled)]
+    runs = {kind: Run(case, kind, folder) for kind in kinds}
+    times: dict[str, list[float]] = {kind: [] for kind in kinds}
+    start, index = time.monotonic(), 0
+    while time.monotonic() - start < seconds or index < WARM + 2 * case.every:
+        batch = case.batch(index)
+        for kind in kinds if index % 2 else reversed(kinds):
+            taken = runs[kind].step(batch)
+            if index >= WARM:
+                times[kind].append(taken)
+        index += 1
+        if index == WARM:
+            start = time.monotonic()
+    lens = runs["lens"].lens
+    assert lens is not None
+    lens.detach()
+    every = case.every
     # With a cadence the cost of a step is the mean over a period, so periods are compared.
-    without, with_lens = ([sum(t[i : i + every]) for i in range(0, len(t) - every + 1, every)] for t in times)
-    ratios = sorted(b / a for a, b in zip(without, with_lens, strict=True))
-    return {
-        "ratio": statistics.median(ratios),
-        "low": ratios[len(ratios) // 4],
-        "high": ratios[(3 * len(ratios)) // 4],
-        "milliseconds_without": 1e3 * statistics.median(without) / every,
-        "milliseconds_with": 1e3 * statistics.median(with_lens) / every,
-        "pairs": len(ratios),
-        "limit": case[6],
+    periods = {
+        kind: [sum(taken[i : i + every]) / every for i in range(0, len(taken) - every + 1, every)]
+        for kind, taken in times.items()
     }
+    ratios = {kind: sorted(b / a for a, b in zip(periods["plain"], periods[kind], strict=True)) for kind in kinds[1:]}
+    middle = {kind: statistics.median(taken) for kind, taken in periods.items()}
+    row = {
+        "ratio": statistics.median(ratios["lens"]),
+        "low": ratios["lens"][len(ratios["lens"]) // 4],
+        "high": ratios["lens"][3 * len(ratios["lens"]) // 4],
+        "limit": case.limit,
+        "pairs": len(ratios["lens"]),
+        "norms": len(lens.audit().norms),
+        "milliseconds_plain": 1e3 * middle["plain"],
+        "milliseconds_lens": 1e3 * middle["lens"],
+    }
+    if "floor" in ratios and every == 1:
+        row["floor"] = statistics.median(ratios["floor"])
+        row["above_floor"] = (row["ratio"] - 1) / (row["floor"] - 1) if row["floor"] > 1.001 else None
+    return row
 
 
 def peak_memory(name: str, lens: bool) -> float:
-    """Peak resident memory in MiB of a fresh process that trains 12 steps, above what it holds after importing."""
+    """Peak resident memory in MiB of a fresh process that trains 12 steps."""
     command = [sys.executable, __file__, "--one", name, *(["--lens"] if lens else [])]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def one(name: str, lens: bool) -> None:
     """The child of ``peak_memory``."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(CASES[name], lens, Path(folder) / "run")
-        generator = torch.Generator().manual_seed(0)
-        for _ in range(12):
-            run.step(torch.randint(0, 256, run.shape, generator=generator))
+        case = cases()[name]()
+        run = Run(case, "lens" if lens else "plain", Path(folder) / "run")
+        for index in range(12):
+            run.step(case.batch(index))
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def main() -> None:
     """Print the table and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--seconds", type=float, default=30, help="for each case")
+    parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--out", type=Path, default=Path("reports/overhead/overhead.json"))
     parser.add_argument("--one")
     parser.add_argument("--lens", action="store_true")
@@ -112,24 +146,25 @@ def main() -> None:
     if options.one:
         one(options.one, options.lens)
         return
-    import tempfile
-
     results = {}
-    print(f"{'case':42} {'ratio':>7} {'quartiles':>17} {'limit':>6} {'ms':>8} {'memory':>7}")
-    for name, case in CASES.items():
+    print(f"{'case':40} {'ratio':>6} {'quartiles':>13} {'aim':>5} {'floor':>6} {'x floor':>7} {'ms':>7} {'memory':>7}")
+    for name, make in cases().items():
+        if options.only not in name:
+            continue
+        case = make()
         with tempfile.TemporaryDirectory() as folder:
-            steps = options.steps * (3 if case[5] > 1 else 1)
-            row = ratio(case, steps, Path(folder) / "run")
-        memory = [statistics.median(peak_memory(name, lens) for _ in range(3)) for lens in (False, True)]
-        row |= {
-            "peak_mib_without": memory[0],
-            "peak_mib_with": memory[1],
-            "memory_ratio": memory[1] / memory[0],
-        }
+            row = compare(case, options.seconds, Path(folder) / "run")
+        if case.memory:
+            without, with_lens = (
+                statistics.median(peak_memory(name, lens) for _ in range(3)) for lens in (False, True)
+            )
+            row |= {"peak_mib_plain": without, "peak_mib_lens": with_lens, "memory_ratio": with_lens / without}
         results[name] = row
+        floor, above, memory = (row.get(key) for key in ("floor", "above_floor", "memory_ratio"))
         print(
-            f"{name:42} {row['ratio']:7.3f} {row['low']:8.3f}-{row['high']:.3f} {row['limit']:9.2f} "
-            f"{row['milliseconds_without']:8.1f} {row['memory_ratio']:7.3f}"
+            f"{name:40} {row['ratio']:6.3f} {row['low']:6.3f}-{row['high']:.3f} {row['limit']:5.2f} "
+            f"{_shown(floor, 3):>6} {_shown(above, 1):>7} {row['milliseconds_plain']:7.1f} {_shown(memory, 3):>7}",
+            flush=True,
         )
     environment = {
         "torch": torch.__version__,
@@ -139,6 +174,10 @@ def main() -> None:
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({"environment": environment, "cases": results}, indent=2) + "\n")
+
+
+def _shown(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 if __name__ == "__main__":

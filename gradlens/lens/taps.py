@@ -203,7 +203,7 @@ class NormTap(Tap):
             cells = norm_input.measured(self.kind, module, view, dims, width, x.dtype)
         known = self.switch.known(x)
         extremes = known.extremes if known is not None else None
-        row.begin(cells, extremes or torch.aminmax(view), facts)
+        row.begin(cells, extremes or statistics.extremes(view), facts)
 
     def _grad_output(self, row: Row, generation: int, module: nn.Module, gain: Tensor | None, grad: Tensor) -> None:
         view, dims = self.kind.vectors(module, statistics.raised(grad))
@@ -285,13 +285,15 @@ class ActivationTap(Tap):
         if compiling and call is None:
             return
         view = statistics.raised(x)
-        total, norm = statistics.moments(view, (-1,))
-        cells, facts = (total, norm, torch.zeros_like(norm)), Facts(x.shape[-1])
+        # Tokens, or whole samples where an image has rows and columns: fewer numbers that say as much.
+        dims = (-1,) if x.dim() <= 3 else tuple(range(1 - x.dim(), 0))
+        total, norm = statistics.moments(view, dims)
+        cells, facts = (total, norm, torch.zeros_like(norm)), Facts(_sizes(view, dims)[1])
         if call is not None:
             self.traced.begin(call, cells, view, facts)
             return
         row = self.row(x)
-        row.begin(cells, torch.aminmax(view), facts)
+        row.begin(cells, statistics.extremes(view), facts)
         self.switch.remember(x, row)
 
 
