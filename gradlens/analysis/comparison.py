@@ -39,6 +39,16 @@ class Section:
     findings: tuple[Finding, ...]
     lacking: Mapping[str, tuple[str, ...]]
 
+    @property
+    def drawn(self) -> bool:
+        """Whether it has a figure."""
+        return self.analysis.plot is not None and not self.table.empty
+
+    @cached_property
+    def shown(self) -> Mapping[str, pd.DataFrame]:
+        """Caption to a table that is printed whole."""
+        return {} if self.analysis.show is None or self.table.empty else self.analysis.show(self.table)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -64,8 +74,8 @@ class Comparison:
 
     @cached_property
     def figures(self) -> dict[str, Figure]:
-        """Name of the analysis to its figure, drawn on first use; none where its table is empty."""
-        return {s.analysis.name: draw(s.analysis, s.table) for s in self.sections if not s.table.empty}
+        """Name of the analysis to its figure, drawn on first use; none where it draws nothing or its table is empty."""
+        return {s.analysis.name: draw(s.analysis, s.table) for s in self.sections if s.drawn}
 
 
 def compare(recordings: Sequence[Recording], analyses: Sequence[Analysis] | None = None) -> Comparison:

@@ -18,11 +18,12 @@ class Analysis:
         name: snake_case identifier, the file's name; also the key of the table and figure.
         title: heading of its section.
         question: the question it answers, one sentence, ending in a question mark.
-        reading: how to read the figure, two or three sentences (its alt text is made from it).
+        reading: how to read the figure or tables, two or three sentences (the figure's alt text is made from it).
         needs: table name to the columns it reads; where a recording lacks them the section says so.
         kinds: the recording kinds it can use (``"init"``, ``"training"``, ``"attached"``).
         compute: recordings to one DataFrame that holds every number that is drawn or judged.
-        plot: draws what is in the table, and nothing else, on an empty figure.
+        plot: draws what is in the table, and nothing else, on an empty figure; None where there is nothing to draw.
+        show: the table as small ones by their captions, printed whole; for an answer that is read, not drawn.
         judge: the table to findings.
         size: width and height of the figure in inches (the page's text is 6.7 inches wide).
         codes: the finding codes it may give, with a paragraph on each for ``gradlens explain``.
@@ -35,8 +36,9 @@ class Analysis:
     reading: str
     needs: Mapping[str, Sequence[str]]
     compute: Callable[[Sequence[Recording]], pd.DataFrame]
-    plot: Callable[[pd.DataFrame, Figure], None]
     judge: Callable[[pd.DataFrame], list[Finding]]
+    plot: Callable[[pd.DataFrame, Figure], None] | None = None
+    show: Callable[[pd.DataFrame], Mapping[str, pd.DataFrame]] | None = None
     kinds: tuple[str, ...] = ("init", "training", "attached")
     size: tuple[float, float] = (6.7, 3.4)
     codes: Mapping[str, str] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from gradlens.analysis.contract import Analysis
+from gradlens.errors import GradlensError
 
 #: On top of matplotlib's defaults. Sizes in points, at the size the figure is printed.
 STYLE: dict[Any, Any] = {
@@ -51,7 +52,12 @@ def draw(analysis: Analysis, table: pd.DataFrame) -> Figure:
 
     Returns:
         A figure that belongs to no window and to no pyplot state.
+
+    Raises:
+        GradlensError: the analysis has no figure.
     """
+    if analysis.plot is None:
+        raise GradlensError(f"The analysis {analysis.name!r} draws nothing; its answer is read in its tables.")
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)

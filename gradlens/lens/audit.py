@@ -74,7 +74,8 @@ class Audit:
             )
         if self.strangers:
             found.append(
-                f"Not recorded, for their behaviour is not understood: {_some(self.strangers)}. "
+                "Modules that are called norms, but whose behaviour is not understood, are not recorded: "
+                f"{_some(self.strangers)}. "
                 "Name their axes with gradlens.register_norm."
             )
         if self.impossible:

@@ -84,7 +84,8 @@ def norms(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     # compiler makes one loop of in any case (and in a graph nobody may ask how a gradient lies in memory).
     if torch.compiler.is_compiling() or dims[0] != -len(dims) or not x.is_contiguous():
         return x.square().sum(dims).sqrt()
-    return vector_norm(x, dim=dims)
+    norm: Tensor = vector_norm(x, dim=dims)
+    return norm
 
 
 def extremes(x: Tensor) -> tuple[Tensor, Tensor]:

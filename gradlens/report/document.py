@@ -23,6 +23,8 @@ DOCUMENT_VERSION = 1
 EXCERPT = (8, 12)
 #: Width of the text, and the height a page leaves for a figure, in inches.
 PAGE = (6.7, 8.0)
+#: Letters from which on a cell of a table that is printed whole may be broken.
+_LONG_CELL = 25
 #: Letters of the heading that the top of a page has room for.
 _RUNNING = 90
 #: Columns of the summary as they are printed, with the unit below.
@@ -135,7 +137,7 @@ def _summary_cell(column: str, value: Any) -> str:
 
 def _key_figure(comparison: Comparison) -> str | None:
     """Return the analysis whose figure stands on the first page if it fits: the one with most to say."""
-    drawn = [s for s in comparison.sections if not s.table.empty]
+    drawn = [s for s in comparison.sections if s.drawn]
     found = max(drawn, key=lambda s: SEVERITY.index(worst(s.findings)), default=None)
     return found.analysis.name if found else None
 
@@ -153,16 +155,29 @@ def _section(section: Section) -> dict[str, Any]:
         "lacking": section.lacking,
         "status": worst(section.findings),
         "checks": checks(section),
-        "alt": _alt(section),
+        "drawn": section.drawn,
+        "alt": _alt(section) if section.drawn else "",
         "shown": _width(*analysis.size),
+        "tables": [{"caption": caption, **_printed(rows)} for caption, rows in section.shown.items()],
         "table": {
             "file": f"{analysis.name}.csv",
             "rows": len(table),
-            "heads": [str(c) for c in head.columns],
-            "numeric": [bool(pd.api.types.is_numeric_dtype(head[c])) for c in head.columns],
-            "printed": [[number(v) for v in row] for row in head.itertuples(index=False)],
+            **_printed(head),
             "left_out": [str(c) for c in table.columns if c not in head],
         },
+    }
+
+
+def _printed(table: pd.DataFrame) -> dict[str, Any]:
+    """Return a table's cells as they are printed, and how its long columns share the room that the others leave."""
+    cells = [[number(v) for v in row] for row in table.itertuples(index=False)]
+    longest = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    long = min(_LONG_CELL, max(longest, default=0))
+    return {
+        "heads": [str(c) for c in table.columns],
+        "numeric": [bool(pd.api.types.is_numeric_dtype(table[c])) for c in table.columns],
+        "room": [min(letters, 4 * _LONG_CELL) if letters >= long else 0 for letters in longest],
+        "printed": cells,
     }
 
 

@@ -76,7 +76,8 @@ def _lay_out(comparison: Comparison, content: dict[str, Any], folder: Path) -> N
     (folder / "findings.json").write_bytes(to_json(content))
     for name, figure in comparison.figures.items():
         (folder / f"{name}.svg").write_bytes(to_svg(figure))
-        (folder / f"{name}.csv").write_bytes(to_csv(comparison.tables[name]))
+    for name, table in comparison.tables.items():
+        (folder / f"{name}.csv").write_bytes(to_csv(table))
 
 
 def _compile(folder: Path, text: str) -> bytes:

@@ -1,6 +1,9 @@
 """The report for a terminal: plain text in columns, readable without colour and in a log file."""
 
+import itertools
 import textwrap
+
+import pandas as pd
 
 from gradlens.analysis.comparison import Comparison
 from gradlens.analysis.finding import SEVERITY, Finding, Status
@@ -50,7 +53,25 @@ def findings_text(comparison: Comparison, *, width: int = 100, verbose: bool = F
             if same:
                 times = f" ({same} of {len(check['findings'])})"
                 lines.append(_wrapped(check["title"] + times, _head(status, check["code"]), width))
+    for section in comparison.sections if verbose else ():
+        lines += [line for caption, table in section.shown.items() for line in _table_lines(caption, table, width)]
     return "\n".join(lines)
+
+
+def _table_lines(caption: str, table: pd.DataFrame, width: int) -> list[str]:
+    """Return a table that is read, not drawn: its caption, then a line a row, long cells below one another."""
+    cells = [[str(column) for column in table.columns]]
+    cells += [[number(cell) for cell in row] for row in table.itertuples(index=False)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    while (excess := sum(widths) + 2 * len(widths) - 2 - max(width, 60)) > 0:
+        widest = widths.index(max(widths))
+        widths[widest] -= min(excess, max(1, widths[widest] - sorted(widths)[-2]))
+    lines = ["", *textwrap.wrap(caption, max(width, 60))]
+    for line in cells:
+        parts = [textwrap.wrap(cell, w) or [""] for cell, w in zip(line, widths, strict=True)]
+        for row in itertools.zip_longest(*parts, fillvalue=""):
+            lines.append("  ".join(part.ljust(w) for part, w in zip(row, widths, strict=True)).rstrip())
+    return lines
 
 
 def _finding_lines(finding: Finding, width: int, verbose: bool) -> list[str]:

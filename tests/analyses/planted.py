@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gradlens.lens.audit import Audit
 from gradlens.recording import Recording
 
 WIDTH = 64
@@ -36,6 +37,19 @@ def sites(stack: str, blocks: int, placement: str) -> pd.DataFrame:
     table = pd.DataFrame(rows).assign(order=range(len(rows)), width=WIDTH)
     table["norm"] = table["kind"].map({"norm": "layernorm"})
     return table
+
+
+def audit(norms: Sequence[str] = ("a", "b"), **changes: Any) -> dict[str, Any]:
+    """What a lens that missed nothing says of itself, with changes to fields of ``Audit``."""
+    setting = {
+        "compiled": [], "graphs_dropped": False, "checkpointed": [], "autocast": "", "input_dtypes": {"float32": 2},
+        "loss_scale": False, "micro_batches": 1, "every": 1, "functional": False, "world": 1,
+    }  # fmt: skip
+    known = {
+        "norms": tuple(norms), "fired": tuple(norms), "steps": 1, "calls": {"most": 1, "sites": {}},
+        "gradient": "Parameter gradients: at the end of backward, after reductions, before clipping.",
+    } | changes  # fmt: skip
+    return Audit(**{**known, "setting": setting | changes.get("setting", {})}).to_dict()
 
 
 def at_init(

@@ -5,6 +5,7 @@ import pkgutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -17,7 +18,7 @@ from gradlens.analysis import SEVERITY, Analysis
 from gradlens.analysis.figures import draw
 from gradlens.recording import TABLES, Recording
 from gradlens.recording.schema import PUBLIC, names
-from tests.analyses.planted import at_init, training
+from tests.analyses.planted import at_init, audit, training
 
 RECORDINGS: tuple[Recording, ...] = (
     at_init("pre-ln"),
@@ -30,12 +31,17 @@ CASES: dict[str, Sequence[Recording]] = {
     "one at initialization": RECORDINGS[:1],
     "one of training": RECORDINGS[2:3],
     "encoder and decoder": (at_init("post-ln", stacks=("encoder.blocks", "decoder.blocks")),),
+    "audited": (at_init("pre-ln", audit=audit()), training([3.0, 2.0], audit=audit(silent=("a",), fired=()))),
     "no row in any table": (
         Recording.from_tables({"kind": "init"}),
         Recording.from_tables({"kind": "training"}),
     ),
     "nothing": (),
 }
+DRAWN = [analysis for analysis in ANALYSES if analysis.plot is not None]
+READ = [analysis for analysis in ANALYSES if analysis.show is not None]
+every_drawn = pytest.mark.parametrize("analysis", DRAWN, ids=lambda a: a.name)
+every_read = pytest.mark.parametrize("analysis", READ, ids=lambda a: a.name)
 every_analysis = pytest.mark.parametrize("analysis", ANALYSES, ids=lambda a: a.name)
 every_case = pytest.mark.parametrize("recordings", CASES.values(), ids=CASES)
 
@@ -84,7 +90,30 @@ def test_compute_changes_no_recording_and_repeats_itself(analysis: Analysis, rec
             pd.testing.assert_frame_equal(recording.table(name), table)
 
 
-@every_analysis
+def test_every_answer_is_drawn_or_read() -> None:
+    assert {a.name for a in [*DRAWN, *READ]} == {a.name for a in ANALYSES}
+
+
+@every_read
+@every_case
+def test_tables_to_read_are_made_from_the_table_alone(
+    analysis: Analysis, recordings: Sequence[Recording], tmp_path: Path
+) -> None:
+    assert analysis.show is not None
+    table = analysis.compute(recordings)
+    before = table.copy()
+    shown = analysis.show(table)
+    pd.testing.assert_frame_equal(table, before)
+    table.to_parquet(tmp_path / "table.parquet")
+    again = analysis.show(pd.read_parquet(tmp_path / "table.parquet"))
+    assert list(shown) == list(again)
+    for caption, rows in shown.items():
+        assert caption.endswith(".")
+        assert len(rows)
+        pd.testing.assert_frame_equal(rows, again[caption])
+
+
+@every_drawn
 @every_case
 def test_plot_draws_from_the_table_alone(
     analysis: Analysis, recordings: Sequence[Recording], tmp_path_factory: pytest.TempPathFactory
@@ -120,7 +149,7 @@ def test_where_there_is_nothing_to_see_one_finding_says_so(analysis: Analysis, c
     assert [finding.status for finding in found] == ["not applicable"]
 
 
-@every_analysis
+@every_drawn
 def test_the_picture_cuts_no_text(analysis: Analysis) -> None:
     for case in ("all", "encoder and decoder"):
         figure = draw(analysis, analysis.compute(CASES[case]))
@@ -136,7 +165,7 @@ def test_the_picture_cuts_no_text(analysis: Analysis) -> None:
             assert inside.contains(*bounds.max)
 
 
-@every_analysis
+@every_drawn
 def test_no_panel_runs_into_its_neighbour(analysis: Analysis) -> None:
     for case in ("all", "encoder and decoder"):
         figure = draw(analysis, analysis.compute(CASES[case]))

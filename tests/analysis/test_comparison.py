@@ -7,7 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from gradlens.analysis import Analysis, Finding, compare
-from gradlens.errors import NothingFoundError
+from gradlens.analysis.figures import draw
+from gradlens.errors import GradlensError, NothingFoundError
 from gradlens.recording import Recording
 
 
@@ -92,6 +93,15 @@ def test_figures_are_drawn_once_and_only_where_there_is_something_to_draw() -> N
     assert list(made.figures) == ["steps"]
     assert made.figures["steps"] is made.figures["steps"]
     assert len(drawn) == 1
+
+
+def test_an_analysis_that_draws_nothing_has_tables_to_read_and_no_figure() -> None:
+    asked = analysis(plot=None, show=lambda table: {"Of all.": table.head(1)})
+    made = compare([recording("a")], [asked, analysis(name="empty", show=asked.show, kinds=())])
+    assert made.figures == {}
+    assert [list(section.shown) for section in made.sections] == [["Of all."], []]
+    with pytest.raises(GradlensError, match="'steps' draws nothing"):
+        draw(asked, made.tables["steps"])
 
 
 def test_the_readers_matplotlib_settings_change_no_figure_and_stay_as_they_are() -> None:

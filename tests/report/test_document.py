@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradlens.analysis import Comparison, Finding, compare
+from gradlens.analysis import Analysis, Comparison, Finding, compare
 from gradlens.report.document import checks, document, plain_values
 from gradlens.report.findings import to_csv, to_json, write_findings, write_tables
 from tests.report.conftest import make_analysis, make_recording
@@ -107,6 +107,39 @@ def test_an_excerpt_leaves_out_what_says_nothing_in_its_rows() -> None:
     assert len(printed["printed"]) == 8
     assert printed["rows"] == 9
     assert printed["left_out"] == ["variant", "low"]
+
+
+def read_analysis(**changes: Any) -> Analysis:
+    """An analysis whose answer is read, not drawn."""
+    rows = pd.DataFrame({"recordings": ["all"], "steps": [60.0], "how": ["by a very long way that takes its room"]})
+    return make_analysis("read", plot=None, show=lambda table: {"What was so.": rows}, **changes)
+
+
+def test_an_answer_that_is_read_has_tables_and_no_figure() -> None:
+    made = compare([make_recording()], [read_analysis(), make_analysis()])
+    read, drawn = document(made)["sections"]
+    assert list(made.figures) == ["losses"]
+    assert not read["drawn"]
+    assert read["alt"] == ""
+    assert drawn["drawn"]
+    assert drawn["tables"] == []
+    (table,) = read["tables"]
+    assert table["caption"] == "What was so."
+    assert table["printed"] == [["all", "60", "by a very long way that takes its room"]]
+    assert table["numeric"] == [False, True, False]
+    assert [letters > 0 for letters in table["room"]] == [False, False, True]
+
+
+def test_the_key_figure_is_one_that_there_is() -> None:
+    bad = read_analysis(judge=lambda table: [finding("A", "fail")])
+    assert document(compare([make_recording()], [bad, make_analysis()]))["key"] == "losses"
+    assert document(compare([make_recording()], [bad]))["key"] is None
+
+
+def test_a_short_table_has_no_column_that_breaks_but_its_longest() -> None:
+    rows = pd.DataFrame({"recordings": ["first"], "n": ["1"]})
+    made = compare([make_recording()], [make_analysis(plot=None, show=lambda table: {"Short.": rows})])
+    assert document(made)["sections"][0]["tables"][0]["room"] == [5, 0]
 
 
 def test_what_the_lens_missed_is_said() -> None:

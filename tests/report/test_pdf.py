@@ -11,6 +11,7 @@ import pytest
 import typst
 
 import gradlens.report
+from analyses import ANALYSES
 from gradlens.analysis import Analysis, Comparison, compare
 from gradlens.errors import GradlensError, NothingFoundError
 from gradlens.recording import Recording
@@ -176,6 +177,17 @@ def no_findings(**changes: Any) -> Analysis:
 
 
 LONG = "my_laboratory.experiments.transformers_with_very_long_names:build_a_model_of_the_second_generation"
+MISSED = {
+    "norms": ["a", "b"], "fired": ["a"], "silent": ["b"], "strangers": [f"blocks.{i}.my_own_norm" for i in range(9)],
+    "functional": {}, "calls": {"most": 1, "sites": {}}, "gradient": "Parameter gradients: at the end of backward.",
+    "setting": {"every": 5, "micro_batches": 4, "loss_scale": True, "autocast": "float16", "world": 1},
+    "problems": [
+        "1 of 2 norms never ran as modules: b. They may be unused.",
+        "Not recorded, for their behaviour is not understood: blocks.0.my_own_norm, blocks.1.my_own_norm, "
+        "blocks.2.my_own_norm and 6 more. Name their axes with gradlens.register_norm.",
+    ],
+}  # fmt: skip
+SOUND = MISSED | {"strangers": [], "silent": [], "problems": []}
 SEVERAL = {
     "one recording": ([make_recording()], [make_analysis()]),
     "six recordings": (
@@ -196,6 +208,10 @@ SEVERAL = {
         [make_analysis(f"a{i}", judge=lambda t: judge_losses(t) * 4) for i in range(3)],
     ),
     "a figure higher than the page": ([make_recording()], [make_analysis(size=(6.7, 20.0))]),
+    "audits": (
+        [make_recording(f"{LONG}_{i}", variant=LONG, audit=audit) for i, audit in enumerate((MISSED, SOUND, MISSED))],
+        [a for a in ANALYSES if a.name == "audit"],
+    ),
     "diverged": ([make_recording(status=s) for s in ("diverged", "interrupted")], [make_analysis()]),
 }  # fmt: skip
 
@@ -220,6 +236,31 @@ def test_the_built_in_analyses_fill_a_report(six: tuple[Recording, ...]) -> None
     for page in document:
         assert not overlapping(page), f"page {page.number + 1}"
     assert len(document.embfile_names()) == 4
+
+
+def test_what_the_lens_missed_stands_on_the_first_page_and_leads_to_the_audit() -> None:
+    document = read(typeset(compare([make_recording(audit=MISSED), make_recording("b", audit=SOUND)])))
+    first = words(document[0].get_text())
+    assert "pre-ln, warm-up: 1 of 2 norms never ran as modules" in first
+    assert "GL001" in first
+    (section,) = [page for _, title, page in document.get_toc() if "Audit" in title]
+    links = [link for link in document[0].get_links() if "GL001" in document[0].get_textbox(link["from"])]
+    assert [link["page"] + 1 for link in links] in ([section], [section + 1])
+
+
+def test_the_audit_tells_setting_counts_and_every_gap() -> None:
+    runs = [make_recording(label, audit=MISSED) for label in ("a", "b", "c", "d")]
+    document = read(typeset(compare(runs)))
+    text = words(" ".join(page.get_text() for page in document))
+    audit = text[text.index("Did the lens see every normalization") :]
+    for part in (
+        "one step in 5", "4 in the first recorded step", "the GradScaler's, divided out of every gradient",
+        "autocast to float16", "all 4 training runs: 1 of 2 norms never ran as modules: b.",
+        "all 4 training runs 11 2 1", "Name their axes with gradlens.register_norm.",
+        "attached to this file as audit.csv",
+    ):  # fmt: skip
+        assert part in audit
+    assert "audit.csv" in document.embfile_names()
 
 
 def test_a_label_of_every_sign_is_printed_as_it_is() -> None:

@@ -1,3 +1,5 @@
+import pandas as pd
+
 from gradlens.analysis import Comparison, compare
 from gradlens.report import findings_text, summary_text
 from tests.report.conftest import make_analysis, make_recording
@@ -45,6 +47,20 @@ def test_no_line_is_wider_than_the_terminal(comparison: Comparison) -> None:
         for verbose in (False, True):
             text = findings_text(comparison, width=width, verbose=verbose)
             assert max(map(len, text.splitlines())) <= width
+
+
+def test_verbose_text_holds_the_tables_that_are_read_within_the_width() -> None:
+    rows = pd.DataFrame({"recordings": ["all 4 training runs"], "n": [3.0], "how": ["a word " * 30 + "and an end"]})
+    asked = make_analysis(plot=None, show=lambda table: {"What was so.": rows})
+    made = compare([make_recording()], [asked])
+    assert "What was so." not in findings_text(made)
+    for width in (60, 100):
+        lines = findings_text(made, width=width, verbose=True).splitlines()
+        at = lines.index("What was so.")
+        assert lines[at + 1].split() == ["recordings", "n", "how"]
+        assert lines[at + 2].startswith("all 4 training runs  3  a word")
+        assert lines[-1].endswith("end")
+        assert max(map(len, lines)) <= width
 
 
 def test_without_findings_the_text_says_so() -> None:

@@ -1,0 +1,143 @@
+"""What a lens says of itself, in words: ``recording.meta["audit"]`` as answers to questions.
+
+A recording of an earlier gradlens lacks some of its keys: what it does not say is left out, never guessed.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+#: Question to its number, and the number in words.
+Count = tuple[str, float, str]
+
+_MOST_NAMES = 3
+
+
+def counts(audit: Mapping[str, Any], as_functions: int) -> Iterator[Count]:
+    """Yield how far the norms were seen.
+
+    Args:
+        audit: of the lens.
+        as_functions: normalizations that are no modules and were recorded.
+    """
+    if "norms" in audit:
+        armed = len(audit["norms"])
+        yield _count("found", armed + len(audit.get("strangers") or ()))
+        yield _count("armed", armed)
+    if "fired" in audit:
+        fired = len(audit["fired"])
+        yield _count("fired", fired)
+        for end in ("output", "input"):
+            if (without := audit.get(f"without_grad_{end}")) is not None:
+                yield _count(f"{end} reached", fired - len(without))
+    if calls := audit.get("calls"):
+        yield _calls(calls, len(audit.get("fired") or ()) + as_functions)
+    if (unseen := audit.get("functional")) is not None:
+        yield _count("as functions", as_functions)
+        yield _count("unseen", len(unseen))
+
+
+def settings(audit: Mapping[str, Any], kind: str) -> Iterator[tuple[str, str]]:
+    """Yield what the numbers depend on besides the model, and which gradients they are of.
+
+    Args:
+        audit: of the lens.
+        kind: of the recording; one at initialization has seeds for steps.
+    """
+    setting, norms = audit.get("setting") or {}, audit.get("norms") or ()
+    if "every" in setting:
+        yield "recorded", _cadence(int(setting["every"]), kind)
+    if "micro_batches" in setting:
+        yield "backward passes", _passes(int(setting["micro_batches"]))
+    if "world" in setting:
+        yield "gradients of norms", _norm_gradients(setting)
+    if gradient := audit.get("gradient"):
+        yield "gradients of parameters", _parameter_gradients(str(gradient), setting)
+    if "loss_scale" in setting:
+        yield "loss scale", _loss_scale(setting)
+    if "input_dtypes" in setting or "autocast" in setting:
+        yield "precision", _precision(setting)
+    if "compiled" in setting:
+        anew = "; graphs from before attaching were compiled anew" if setting.get("graphs_dropped") else ""
+        where = _where(setting["compiled"], norms, "ran inside a compiled graph", ", and are recorded there")
+        yield "compiled", where + anew
+    if "checkpointed" in setting:
+        yield "checkpoints", _where(setting["checkpointed"], norms, "ran again in backward", ", and count once")
+    if "functional" in setting:
+        yield "norms as functions", "recorded" if setting["functional"] else "counted in the first step, not recorded"
+    if tied := audit.get("tied"):
+        yield "tied parameters", f"{some([' = '.join([name, *others]) for name, others in tied.items()])}; read once"
+
+
+def some(names: Sequence[str]) -> str:
+    """Name the first few, and count the others."""
+    shown = ", ".join(names[:_MOST_NAMES])
+    return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more"
+
+
+def _count(question: str, number: int) -> Count:
+    return question, float(number), str(number)
+
+
+def _calls(calls: Mapping[str, Any], fired: int) -> Count:
+    """Return the calls of a norm in a step: from the fewest to the most."""
+    other, most = calls.get("sites") or {}, int(calls.get("most") or 0)
+    fewest = min([*other.values(), *([1] if len(other) < fired else [])], default=most)
+    return "calls a step", float(most), str(most) if fewest == most else f"{fewest} to {most}"
+
+
+def _cadence(every: int, kind: str) -> str:
+    if kind == "init":
+        return "one forward and one backward pass a seed"
+    return "every step" if every == 1 else f"one step in {every}, from step 0"
+
+
+def _passes(passes: int) -> str:
+    if passes == 0:
+        return "none was seen in the first recorded step"
+    if passes == 1:
+        return "one a step"
+    return (
+        f"{passes} in the first recorded step (micro-batches, or several losses): parameter gradients are their sum, "
+        "norms are measured over the vectors of all of them"
+    )
+
+
+def _norm_gradients(setting: Mapping[str, Any]) -> str:
+    world = int(setting["world"])
+    whose = "" if world == 1 else f"; each of the {world} processes its own, before any reduction"
+    return f"at each call, as backward brings them, before clipping{whose}"
+
+
+def _parameter_gradients(gradient: str, setting: Mapping[str, Any]) -> str:
+    """Return the lens' own words, as far as they apply, with how many passes they sum."""
+    words = gradient.removeprefix("Parameter gradients: ").rstrip(".")
+    if setting.get("loss_scale") is False:
+        words = words.replace(", loss scale divided out", "")
+    if setting.get("world") == 1:
+        words = words.replace(", after reductions", "")
+    passes = int(setting.get("micro_batches") or 1)
+    words = f"read {words}"
+    return f"{words}; summed over {passes} backward passes" if passes > 1 else words
+
+
+def _loss_scale(setting: Mapping[str, Any]) -> str:
+    if setting["loss_scale"]:
+        return "the GradScaler's, divided out of every gradient"
+    half = "float16" in (setting.get("autocast"), *(setting.get("input_dtypes") or {}))
+    return "no scaler was given" + (": where the loss was scaled, so are all gradients here" if half else "")
+
+
+def _precision(setting: Mapping[str, Any]) -> str:
+    dtypes = setting.get("input_dtypes") or {}
+    counted = (f"{dtype} ({number})" if len(dtypes) > 1 else dtype for dtype, number in dtypes.items())
+    kinds = f"inputs of norms in {', '.join(counted)}; " if dtypes else ""
+    around = f"autocast to {setting['autocast']}" if setting.get("autocast") else "no autocast"
+    return f"{kinds}{around}; sums in float32 or better"
+
+
+def _where(paths: Sequence[str], norms: Sequence[str], what: str, so: str) -> str:
+    if not paths:
+        return f"no norm {what}"
+    if len(paths) >= len(norms):
+        return f"all norms {what}{so}"
+    return f"{len(paths)} of {len(norms)} norms {what}{so}: {some(paths)}"

@@ -1,0 +1,122 @@
+"""What the lens saw of each recording, what it missed, and which gradients the numbers are of."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from analyses.audits import counts, settings
+from analyses.findings.audit import CODES, judge
+from analyses.groups import name_of
+from analyses.tables import identity, pick
+from gradlens.analysis import Analysis
+from gradlens.recording import Recording
+
+#: ``part``: ``norms`` (how far they were seen), ``setting``, ``problem`` (a sentence of the lens), ``missed`` (one site
+#: a row, with the list of the audit that it stands in), or ``absent`` (no audit was kept).
+COLUMNS = ("label", "variant", "kind", "part", "question", "value", "answer")
+#: Keys of the audit that hold sites of which something is missing.
+_MISSED = (
+    "silent", "strangers", "transformed", "without_graph", "impossible",
+    "without_grad_output", "without_grad_input", "unsupported", "functional",
+)  # fmt: skip
+_SEEN = (
+    "How far the norms were seen. Found: modules that normalize, or are called norms; armed: with hooks; fired: ran in "
+    "a recorded step; output and input reached: a gradient arrived there; calls: of one norm in the first recorded "
+    "step; unseen: places where a normalization ran as a function and was not recorded (as functions: where it was)."
+)
+_DEPENDS = "What the numbers depend on, and which gradients they are of; where no recording is named, of all."
+_NO_NORM = "No normalization was found."
+
+
+def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
+    """Return one row a recording and question; no row at all where no recording holds an audit.
+
+    Args:
+        recordings: of any kind.
+    """
+    rows = [row for recording in recordings for row in _rows(recording)]
+    if all(row["part"] == "absent" for row in rows):
+        rows = []
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    texts = [column for column in COLUMNS if column != "value"]
+    return table.astype({"value": float} | dict.fromkeys(texts, object)).fillna(dict.fromkeys(texts, ""))
+
+
+def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
+    audit, kind = recording.meta.get("audit"), str(recording.meta.get("kind") or "")
+    who = {name: text for name, text in identity(recording).items() if name != "schedule"} | {"kind": kind}
+    if not isinstance(audit, Mapping) or not audit:
+        yield {**who, "part": "absent"}
+        return
+    for question, number, words in counts(audit, _functions(recording, audit)):
+        yield {**who, "part": "norms", "question": question, "value": number, "answer": words}
+    for question, answer in settings(audit, kind):
+        yield {**who, "part": "setting", "question": question, "answer": answer}
+    without = (recording.meta.get("model") or {}).get("norm") == "none"
+    for sentence in audit.get("problems") or ():
+        if not (without and str(sentence).startswith(_NO_NORM)):
+            yield {**who, "part": "problem", "answer": str(sentence)}
+    for key in _MISSED:
+        for site in audit.get(key) or ():
+            yield {**who, "part": "missed", "question": key, "answer": str(site)}
+
+
+def _functions(recording: Recording, audit: Mapping[str, Any]) -> int:
+    """Return how many normalizations were recorded that no module is."""
+    sites = recording.sites
+    return len(set(sites.loc[sites["kind"] == "norm", "site"]) - set(audit["norms"])) if "norms" in audit else 0
+
+
+def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the table as two small ones, in which recordings that say the same share a row.
+
+    Args:
+        table: of ``compute``.
+    """
+    shown = {_SEEN: _norms(table), _DEPENDS: _settings(table)}
+    return {caption: rows for caption, rows in shown.items() if not rows.empty}
+
+
+def _norms(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a group of recordings with the same counts."""
+    part = pick(table, part="norms")
+    wide = part.pivot(index="label", columns="question", values="answer").reindex(part["label"].unique())
+    recorded = (wide["as functions"] > "0").any() if "as functions" in wide else False
+    wide = wide[[q for q in part["question"].unique() if q != "as functions" or recorded]]
+    rows = []
+    for cells, same in wide.fillna("–").groupby(list(wide.columns), sort=False) if len(wide) else ():
+        rows.append({"recordings": name_of(list(same.index), table), **dict(zip(wide.columns, cells, strict=True))})
+    found = pd.DataFrame(rows)
+    whole = {column: float for column in found if found[column].str.isdigit().all()}  # printed flush right
+    return found.astype(whole)
+
+
+def _settings(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a question and answer, with whose answer it is where they differ."""
+    part = pick(table, part="setting")
+    rows = []
+    for question, own in part.groupby("question", sort=False):
+        answers = own.groupby("answer", sort=False)["label"].agg(list)
+        for answer, labels in answers.items():
+            whose = name_of(labels, table) if len(labels) < table["label"].nunique() else ""
+            rows.append({"setting": question, "value": answer, "recordings": whose})
+    found = pd.DataFrame(rows)
+    return found if found.empty or found["recordings"].any() else found.drop(columns="recordings")
+
+
+ANALYSIS = Analysis(
+    name="audit",
+    title="Audit: what was seen, and what was not",
+    question="Did the lens see every normalization, and which gradients are the numbers of?",
+    reading=(
+        "Each lens checks itself while it records. Recordings that say the same stand together. A norm that "
+        "was found but never fired, or that ran as a function, is missing from every other page of this report; what "
+        "was missed is therefore a finding, below, with what to do."
+    ),
+    needs={},
+    compute=compute,
+    show=show,
+    judge=judge,
+    codes=CODES,
+)
