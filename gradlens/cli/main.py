@@ -26,6 +26,7 @@ COMMANDS = {
     "train": "Record one training run.",
     "report": "Write a PDF on recorded runs.",
     "diagnose": "Print what is found in recorded runs; the exit code is for CI.",
+    "data": "Show the real data sets, and fetch them.",
     "list": "Show what there is: variants, tasks, analyses.",
     "explain": "Tell what a finding means.",
 }

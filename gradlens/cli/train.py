@@ -37,6 +37,16 @@ from gradlens.training.settings import Settings
 @click.option("--weight-decay", type=float, default=0.0, show_default=True, help="Weight decay.")
 @click.option("--clip", type=float, help="Largest norm of the whole gradient.  [default: not clipped]")
 @click.option("--accumulation", type=options.COUNT, default=1, show_default=True, help="Batches in one step.")
+@click.option(
+    "--evaluate-every",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    help="Steps between evaluations on held-out data; 0 for none.",
+)
+@click.option(
+    "--evaluation-batches", type=options.COUNT, default=8, show_default=True, help="Batches in one evaluation."
+)
 @click.option("--every", type=options.COUNT, default=1, show_default=True, help="Record each n-th step.")
 @options.size
 @options.batches

@@ -10,6 +10,8 @@ MODELS = Registry(
             "gradlens.models.transformer:Transformer",
             "decoder-only, encoder-only or encoder-decoder Transformer of Xiong et al. 2020",
         ),
+        "parser": ("gradlens.models.parser:Parser", "MLP over the state of a parser, after Chen & Manning 2014"),
+        "cnn": ("gradlens.models.cnn:CNN", "convolutional network for images, after that of Xu et al. 2019"),
     },
 )
 

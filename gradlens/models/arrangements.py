@@ -53,11 +53,17 @@ class Block(nn.Module, ABC):
     def sublayer(self, name: str, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the stream [B, T, D] after the named sub-layer, for the stream x before it."""
 
-    def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
-        """Return the stream after the block, [B, T, D], for x [B, T, D] and memory [B, S, D]."""
-        x = self.sublayer("attention", x, self.attention)
-        if memory is not None:
-            x = self.sublayer("cross", x, partial(self.cross_attention, memory=memory))
+    def forward(self, x: Tensor, memory: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Return the stream after the block, [B, T, D], for x [B, T, D] and memory [B, S, D].
+
+        ``mask`` holds for the tokens that are no padding: those of the memory [B, S] where there is one, else
+        those of x [B, T]. A causal block needs none for x, whose padding comes after all that is real.
+        """
+        if memory is None:
+            x = self.sublayer("attention", x, partial(self.attention, mask=mask))
+        else:
+            x = self.sublayer("attention", x, self.attention)
+            x = self.sublayer("cross", x, partial(self.cross_attention, memory=memory, mask=mask))
         return self.sublayer("ffn", x, self.ffn)
 
 

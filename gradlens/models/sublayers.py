@@ -45,19 +45,23 @@ class Attention(nn.Module):
         self.value = xavier_linear(width, width, bias=False)
         self.out = xavier_linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
-        """Let x [B, T, D] attend to memory [B, S, D], or to itself where there is none; returns [B, T, D]."""
+    def forward(self, x: Tensor, memory: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Let x [B, T, D] attend to memory [B, S, D], or to itself where there is none; returns [B, T, D].
+
+        Of what is attended to, only the tokens are seen that ``mask`` [B, S] holds for; each sequence has one.
+        """
         source = x if memory is None else memory
         mixed = F.scaled_dot_product_attention(
-            self._split(self.query(x)),
-            self._split(self.key(source)),
-            self._split(self.value(source)),
+            self.split(self.query(x)),
+            self.split(self.key(source)),
+            self.split(self.value(source)),
+            attn_mask=None if mask is None else mask[:, None, None],
             is_causal=self.causal,
         )
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 
-    def _split(self, x: Tensor) -> Tensor:
+    def split(self, x: Tensor) -> Tensor:
         """[B, T, D] to [B, H, T, D/H]."""
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from gradlens.errors import ModelError
 from gradlens.models.size import Size
 from gradlens.models.sublayers import Embedding
-from gradlens.models.variants import ARRANGEMENTS, parse_variant
+from gradlens.models.variants import ARRANGEMENTS, block_variant
 from gradlens.norms import NORMS
 
 
@@ -29,15 +29,21 @@ class Stack(nn.Module):
         self.blocks = nn.ModuleList(block(size, i, causal=causal, cross=cross) for i in range(size.blocks))
         self.final_norm: nn.Module | None = NORMS[size.norm](size.width) if block.norm_after_blocks else None
 
-    def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
-        """Return the stream [B, T, D] after the last block and norm, for x [B, T, D] and memory [B, S, D]."""
-        return run(self.blocks, self.final_norm, x, memory)
+    def forward(self, x: Tensor, memory: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Return the stream [B, T, D] after the last block and norm; arguments as `Block.forward` has them."""
+        return run(self.blocks, self.final_norm, x, memory, mask)
 
 
-def run(blocks: nn.ModuleList, final_norm: nn.Module | None, x: Tensor, memory: Tensor | None = None) -> Tensor:
+def run(
+    blocks: nn.ModuleList,
+    final_norm: nn.Module | None,
+    x: Tensor,
+    memory: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
     """Send x [B, T, D] through the blocks and the norm after them."""
     for block in blocks:
-        x = block(x, memory)
+        x = block(x, memory, mask)
     return x if final_norm is None else final_norm(x)
 
 
@@ -59,10 +65,13 @@ class Transformer(nn.Module):
         activation: of the FFN: ``relu``, ``gelu`` or ``silu``.
         dropout: probability, after the embedding and at the end of each branch.
         max_length: longest sequence that can be embedded, in tokens.
+        pad: the token that fills up shorter sequences at their end, which no other token attends to; None
+            where all sequences of a batch are equally long. No sequence is all padding.
+        outputs: of the head, for each token. Default: one for each token of the vocabulary.
 
     Raises:
         UnknownNameError: no arrangement, norm, kind or activation has this name.
-        ModelError: the sizes do not fit together.
+        ModelError: the sizes do not fit together, or the variant is for networks without residual blocks.
     """
 
     placements: ClassVar[dict[str, str]] = Stack.placements
@@ -80,9 +89,11 @@ class Transformer(nn.Module):
         activation: str = "relu",
         dropout: float = 0.0,
         max_length: int = 512,
+        pad: int | None = None,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
-        arrangement, norm = parse_variant(variant)
+        arrangement, norm = block_variant(variant)
         self.size = Size(
             kind=kind,
             arrangement=arrangement,
@@ -96,6 +107,7 @@ class Transformer(nn.Module):
             vocab=vocab,
             max_length=max_length,
         )
+        self.pad = pad
         self.embedding = Embedding(vocab, width, max_length)
         self.dropout = nn.Dropout(dropout)
         if kind == "encoder-decoder":
@@ -104,11 +116,11 @@ class Transformer(nn.Module):
         else:  # a single stack lies at the root, so that its blocks are called blocks.0, blocks.1, ...
             stack = Stack(self.size, causal=kind == "decoder")
             self.blocks, self.final_norm = stack.blocks, stack.final_norm
-        self.head = nn.Linear(width, vocab, bias=False)
+        self.head = nn.Linear(width, vocab if outputs is None else outputs, bias=False)
         nn.init.normal_(self.head.weight, std=width**-0.5)
 
     def forward(self, tokens: Tensor, target: Tensor | None = None) -> Tensor:
-        """Return logits [B, T, vocab] for tokens [B, T].
+        """Return logits [B, T, outputs] for tokens [B, T].
 
         An encoder-decoder takes the source [B, S] and the target [B, T] and gives the target's logits.
 
@@ -121,13 +133,32 @@ class Transformer(nn.Module):
             raise ModelError(
                 f"A Transformer of kind {self.size.kind!r} takes {takes}; got {1 if target is None else 2}."
             )
-        x = self.dropout(self.embedding(tokens))
-        if target is None:
-            x = run(self.blocks, self.final_norm, x)
-        else:
-            x = self.decoder(self.dropout(self.embedding(target)), self.encoder(x))
+        if target is not None:
+            return self.decode(target, self.encode(tokens), self.mask(tokens))
+        mask = None if self.size.kind == "decoder" else self.mask(tokens)
+        x = run(self.blocks, self.final_norm, self.dropout(self.embedding(tokens)), mask=mask)
         logits: Tensor = self.head(x)
         return logits
+
+    def encode(self, source: Tensor) -> Tensor:
+        """Return the memory [B, S, D] that an encoder-decoder makes of a source [B, S]."""
+        memory: Tensor = self.encoder(self.dropout(self.embedding(source)), mask=self.mask(source))
+        return memory
+
+    def decode(self, target: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
+        """Return an encoder-decoder's logits [B, T, outputs] for a target [B, T].
+
+        Args:
+            target: its first tokens decide the logits after them.
+            memory: of the source, from ``encode``.
+            mask: of the source.
+        """
+        logits: Tensor = self.head(self.decoder(self.dropout(self.embedding(target)), memory, mask))
+        return logits
+
+    def mask(self, tokens: Tensor) -> Tensor | None:
+        """Return which of the tokens [B, T] are no padding, or None where the model knows of none."""
+        return None if self.pad is None else tokens != self.pad
 
     def describe(self) -> dict[str, Any]:
         """Return the size, the variant and the number of parameters as plain values."""

@@ -1,10 +1,15 @@
-"""The normalization layers under study, by name.
+"""The normalization layers under study, by name, and `swap`, which puts them into a model of the user's.
 
 Each entry is called as ``norm(width, eps=1e-5)`` and normalizes the last dimension of its input.
-A new norm is one file here and one line in `NORMS`.
+A new norm is one file here and one line in `NORMS`. Torch is imported when an entry, or `swap`, is used.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from gradlens.registry import Registry
+
+if TYPE_CHECKING:
+    from gradlens.norms.swapping import swap
 
 NORMS = Registry(
     "norm",
@@ -30,9 +35,35 @@ NORMS = Registry(
             "gradlens.norms.adanorm:AdaNorm",
             "C(1 − k y) y for y = LayerNorm-simple (Xu et al. 2019)",
         ),
+        "adanorm-undetached": (
+            "gradlens.norms.adanorm:UndetachedAdaNorm",
+            "AdaNorm forward; the gradient goes through the factor C(1 − k y) too",
+        ),
+        "layernorm-simple-unbiased": (
+            "gradlens.norms.unbiased:LayerNormSimpleUnbiased",
+            "layernorm-simple as the code of Xu et al. has it: deviation over H − 1, eps outside the root",
+        ),
+        "detachnorm-unbiased": ("gradlens.norms.unbiased:DetachNormUnbiased", "detachnorm with that deviation"),
+        "detachnorm-mean-unbiased": (
+            "gradlens.norms.unbiased:DetachMeanNormUnbiased",
+            "detachnorm-mean with that deviation",
+        ),
+        "detachnorm-variance-unbiased": (
+            "gradlens.norms.unbiased:DetachVarianceNormUnbiased",
+            "detachnorm-variance with that deviation",
+        ),
+        "adanorm-unbiased": ("gradlens.norms.unbiased:AdaNormUnbiased", "adanorm with that deviation"),
         "rmsnorm": ("gradlens.norms.rmsnorm:RMSNorm", "RMSNorm with gain (Zhang & Sennrich 2019)"),
         "none": ("torch.nn:Identity", "no normalization"),
     },
 )
 
-__all__ = ["NORMS"]
+__all__ = ["NORMS", "swap"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "swap":
+        raise AttributeError(f"module 'gradlens.norms' has no attribute {name!r}")
+    from gradlens.norms.swapping import swap
+
+    return swap

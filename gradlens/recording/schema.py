@@ -78,7 +78,7 @@ STORED: dict[str, tuple[Column, ...]] = {
     "activations": (
         _STEP, _SITE, _CALL, _RANK,
         _key("tensor", "string", "input or output"),
-        Column("width", "int", "entries in one vector: the norm's, the last dimension, or a sample from four dimensions on"),
+        Column("width", "int", "entries in one vector: the norm's, the last dimension, or (4-D) a sample"),
         Column("vectors", "int", "vectors in the tensor", merge="sum"),
         _sum("n", "vectors that are finite"),
         _sum("total", "Σ x over finite vectors"),

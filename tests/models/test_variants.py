@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from gradlens.errors import UnknownNameError
+from gradlens.errors import ModelError, UnknownNameError
 from gradlens.models import ARRANGEMENTS, MODELS, parse_variant
+from gradlens.models.variants import PLAIN, block_variant, plain_variant
 from gradlens.norms import NORMS
 
 
@@ -47,3 +49,19 @@ def test_every_entry_can_be_imported_and_says_what_it_is(registry: object) -> No
     for name in registry:  # type: ignore[attr-defined]
         assert callable(registry[name])  # type: ignore[index]
         assert registry.about(name)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["pre-ln", "post-ln/adanorm", "plain/none"])
+def test_a_network_takes_the_variants_of_its_kind_and_names_the_other_kinds_near_one(name: str) -> None:
+    arrangement, norm = parse_variant(name)
+    blocks, plain = (block_variant, plain_variant) if arrangement != PLAIN else (plain_variant, block_variant)
+    assert blocks(name) in ((arrangement, norm), norm)
+    near = PLAIN if arrangement != PLAIN else "pre-ln"
+    with pytest.raises(ModelError, match=f"got '{name}'.* Take '{near if norm == 'layernorm' else f'{near}/{norm}'}'"):
+        plain(name)
+
+
+@pytest.mark.parametrize("read", [block_variant, plain_variant])
+def test_a_misspelt_variant_is_misspelt_for_either_kind(read: Callable[[str], object]) -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean adanorm"):
+        read("plain/adnorm")

@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gradlens.errors import ModelError
+from gradlens.norms import NORMS
 from gradlens.norms.adanorm import AdaNorm
 from gradlens.norms.layernorm_simple import LayerNormSimple
 
@@ -42,6 +44,30 @@ def test_gradient_through_the_factor_differs_and_is_that_of_the_whole_function(x
     assert float((through - detached).norm() / detached.norm()) > 0.05
     row = x.detach()[:1, :8].requires_grad_()
     assert torch.autograd.gradcheck(AdaNorm(8, detach_factor=False), row)
+
+
+def test_gradient_through_the_factor_is_as_if_the_output_were_a_parabola_of_y(x: Tensor, g: Tensor) -> None:
+    """z = C(y − k y²) has dz/dy = C(1 − 2 k y); AdaNorm leaves half of the bend out."""
+    y = F.layer_norm(x.detach(), (H,))
+    (expected,) = torch.autograd.grad(LayerNormSimple(H)(x), x, g * 2.0 * (1 - 2 * 0.3 * y))
+    through = NORMS["adanorm-undetached"](H, scale=2.0, k=0.3)
+    (actual,) = torch.autograd.grad(through(x), x, g)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+    assert torch.equal(through(x), AdaNorm(H, scale=2.0, k=0.3)(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "detached"), [("adanorm", True), ("adanorm-undetached", False), ("adanorm-unbiased", True)]
+)
+def test_the_factor_is_detached_as_the_name_says_unless_asked_otherwise(name: str, detached: bool) -> None:
+    assert NORMS[name](H).detach_factor is detached
+    assert NORMS[name](H, detach_factor=not detached).detach_factor is not detached
+
+
+@pytest.mark.parametrize("options", [{"scale": 0.0}, {"scale": -1.0}, {"k": -0.1}, {"scale": float("nan")}])
+def test_a_scale_or_slope_outside_its_range_is_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ModelError, match="C above 0 and a slope k from 0 up"):
+        AdaNorm(H, **options)
 
 
 def test_factor_is_positive_for_99_percent_of_normal_entries(x: Tensor) -> None:

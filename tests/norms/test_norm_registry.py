@@ -20,6 +20,8 @@ TORCH = {
     nn.RMSNorm: {"centered": False, "scaled": True, "mean_gradient": True, "scale_gradient": True},
     nn.Identity: {"centered": False, "scaled": False, "mean_gradient": True, "scale_gradient": True},
 }
+#: These divide by another deviation, and declare nothing: tests/norms/test_unbiased.py holds them to theirs.
+UNBIASED = [name for name in NORMS if name.endswith("-unbiased")]
 declared = {name: getattr(type(NORMS[name](WIDTH)), "normalizes", None) or TORCH.get(type(NORMS[name](WIDTH)))
             for name in NORMS}  # fmt: skip
 
@@ -66,6 +68,11 @@ def test_gradient_is_the_closed_form_of_what_the_norm_declares(
     torch.testing.assert_close(x.grad, closed_form(declared[name], x.detach(), g, eps), rtol=0, atol=1e-12)
 
 
+def test_only_the_unbiased_norms_and_those_made_of_others_declare_nothing() -> None:
+    silent = [name for name in NORMS if declared[name] is None]
+    assert set(silent) == {*UNBIASED, "adanorm", "adanorm-undetached"}
+
+
 @pytest.mark.parametrize("name", NORMS)
 def test_eps_is_the_same_by_default_in_every_norm(name: str) -> None:
     epsilons = [module.eps for module in NORMS[name](WIDTH).modules() if hasattr(module, "eps")]
@@ -94,7 +101,7 @@ def test_norm_has_no_parameters_but_gain_and_bias(name: str) -> None:
     assert {key for key, _ in NORMS[name](WIDTH).named_parameters()} <= {"weight", "bias"}
 
 
-@pytest.mark.parametrize("name", [name for name in NORMS if name.startswith(("layernorm-", "detachnorm"))])
+@pytest.mark.parametrize("name", [n for n in NORMS if n.startswith(("layernorm-", "detachnorm")) and n not in UNBIASED])
 def test_forward_pass_is_that_of_layernorm_without_gain_and_bias(name: str) -> None:
     x = 3 * torch.randn(50, WIDTH, dtype=torch.float64) + 1.5
     plain = nn.LayerNorm(WIDTH, elementwise_affine=False)

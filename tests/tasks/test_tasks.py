@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gradlens.batches import run_model, to_device
+from gradlens.errors import GradlensError, ModelError
 from gradlens.tasks import TASKS
 from gradlens.tasks.held_out import held_out_loss
 from gradlens.tasks.task import Task
@@ -16,7 +17,20 @@ SHAPE = {"batch_size": 2, "length": 12}
 
 @pytest.fixture(scope="module", params=TASKS)
 def task(request: pytest.FixtureRequest) -> Task:
-    return TASKS[request.param]()
+    try:
+        return TASKS[request.param]()
+    except GradlensError as absent:
+        pytest.skip(str(absent))
+
+
+def build(task: Task, norm: str = "layernorm", **size) -> torch.nn.Module:
+    """Return the task's small model, in the first arrangement that it takes."""
+    for arrangement in ("pre-ln", "plain"):
+        try:
+            return task.model(f"{arrangement}/{norm}", **SIZE, **size)
+        except ModelError as refused:
+            said = refused
+    raise said
 
 
 def leaves(batch) -> list[torch.Tensor]:
@@ -43,9 +57,9 @@ def test_the_description_is_json_and_says_where_the_data_comes_from(task):
     assert {"version", "sha256", "origin", "licence", "unit"} <= about.keys()
 
 
-@pytest.mark.parametrize("variant", ["pre-ln", "post-ln/adanorm"])
-def test_its_model_takes_its_batches_and_every_parameter_gets_a_gradient(task, variant):
-    model = task.model(variant, **SIZE)
+@pytest.mark.parametrize("norm", ["layernorm", "adanorm"])
+def test_its_model_takes_its_batches_and_every_parameter_gets_a_gradient(task, norm):
+    model = build(task, norm)
     batch = task.batch(0, seed=0, **SHAPE)
     loss = task.loss(run_model(model, batch), batch)
     loss.backward()
@@ -55,8 +69,8 @@ def test_its_model_takes_its_batches_and_every_parameter_gets_a_gradient(task, v
 
 
 def test_evaluation_leaves_the_model_and_the_random_numbers_as_they_were(task):
-    model = task.model("pre-ln", dropout=0.5, **SIZE)
-    model.blocks[0].eval()
+    model = build(task, dropout=0.5)
+    next(module for module in model.modules() if isinstance(module, torch.nn.Dropout)).eval()
     flags = [module.training for module in model.modules()]
     weights = {name: p.clone() for name, p in model.named_parameters()}
     state = torch.get_rng_state()
@@ -69,7 +83,7 @@ def test_evaluation_leaves_the_model_and_the_random_numbers_as_they_were(task):
 
 
 def test_the_held_out_loss_is_the_mean_over_validation_batches(task):
-    model = task.model("pre-ln", **SIZE).double()
+    model = build(task).double().eval()
     losses = []
     for index in range(3):
         batch = task.batch(index, seed=0, split="valid", **SHAPE)

@@ -1,0 +1,1 @@
+"""Dependency parsing: CoNLL-U, the arc-standard system and its oracle, attachment scores, and the task itself."""
