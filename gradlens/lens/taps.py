@@ -114,8 +114,10 @@ class NormTap(Tap):
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Measure the input and hand on an alias whose gradient is hooked."""
+        if not self.switch.recording:
+            return None
         if torch.compiler.is_compiling():
-            return self._alias(args, kwargs) if self.switch.recording and torch.is_grad_enabled() else None
+            return self._alias(args, kwargs) if torch.is_grad_enabled() else None
         between = self._between[threading.get_ident()] = _Between()
         if not self.switch.records(self.site.path):
             return None
