@@ -17,6 +17,7 @@ from gradlens.batches import run_model, to_device
 from gradlens.errors import ModelError
 from gradlens.models.cnn import CNN
 from gradlens.tasks.digits import CLASSES, SIDE, read_digits
+from gradlens.tasks.held_out import evaluating
 from gradlens.tasks.idx import Bytes
 from gradlens.tasks.sources import about, located
 from gradlens.tasks.task import Batch, Split
@@ -98,21 +99,15 @@ class Images:
         ``batches`` and ``batch_size`` are not used here, nor is ``length``.
         """
         images, labels = self._digits.images["valid"], self._digits.labels["valid"]
-        training = [module for module in model.modules() if module.training]
-        model.eval()
         loss, right = 0.0, 0
-        try:
-            with torch.no_grad():
-                for begin in range(0, len(labels), _CHUNK):
-                    part = slice(begin, begin + _CHUNK)
-                    batch = {"images": _scaled(images[part]), "labels": torch.from_numpy(labels[part])}
-                    batch = to_device(batch, device)
-                    logits = _logits(run_model(model, batch), len(batch["labels"]))
-                    loss += float(F.cross_entropy(logits, batch["labels"], reduction="sum"))
-                    right += int((logits.argmax(-1) == batch["labels"]).sum())
-        finally:
-            for module in training:
-                module.training = True
+        with evaluating(model):
+            for begin in range(0, len(labels), _CHUNK):
+                part = slice(begin, begin + _CHUNK)
+                batch = {"images": _scaled(images[part]), "labels": torch.from_numpy(labels[part])}
+                batch = to_device(batch, device)
+                logits = _logits(run_model(model, batch), len(batch["labels"]))
+                loss += float(F.cross_entropy(logits, batch["labels"], reduction="sum"))
+                right += int((logits.argmax(-1) == batch["labels"]).sum())
         return {"valid_loss": loss / len(labels), "accuracy": right / len(labels)}
 
 

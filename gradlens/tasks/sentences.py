@@ -23,6 +23,7 @@ from gradlens.batches import run_model, to_device
 from gradlens.errors import GradlensError, ModelError
 from gradlens.models.transformer import Transformer
 from gradlens.tasks.batching import Epochs, padded
+from gradlens.tasks.held_out import evaluating
 from gradlens.tasks.labelled_text import LabelledText, read_labelled_text
 from gradlens.tasks.sources import about, located
 from gradlens.tasks.task import Batch, Split
@@ -126,7 +127,6 @@ class Sentences:
         assert isinstance(batch, dict)
         return F.cross_entropy(self._logits(output, batch), batch["labels"])
 
-    @torch.no_grad()
     def evaluate(
         self, model: nn.Module, *, batches: int, batch_size: int, length: int, device: torch.device | str
     ) -> dict[str, float]:
@@ -135,10 +135,8 @@ class Sentences:
         All of them take a second, and a few batches would leave several percent of accuracy to chance;
         ``batches`` and ``batch_size`` change nothing.
         """
-        training = [module for module in model.modules() if module.training]
-        model.eval()
         loss, correct, count = 0.0, 0, len(self._tokens["valid"])
-        try:
+        with evaluating(model):
             order = np.argsort([len(tokens) for tokens in self._tokens["valid"]], kind="stable")
             for start in range(0, count, _EVALUATED_TOGETHER):
                 chosen = order[start : start + _EVALUATED_TOGETHER].tolist()
@@ -146,9 +144,6 @@ class Sentences:
                 logits = self._logits(run_model(model, batch), batch)
                 loss += float(F.cross_entropy(logits, batch["labels"], reduction="sum"))
                 correct += int((logits.argmax(-1) == batch["labels"]).sum())
-        finally:
-            for module in training:
-                module.training = True
         return {"valid_loss": loss / count, "accuracy": correct / count}
 
     def _collate(self, split: Split, chosen: list[int], length: int) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from gradlens.models.transformer import Transformer
 from gradlens.tasks.batching import Epochs, padded
 from gradlens.tasks.beam_search import NextLogits, Search, beam_search
 from gradlens.tasks.bitext import Bitext, Pair, read_bitext
+from gradlens.tasks.held_out import evaluating
 from gradlens.tasks.incremental_decoder import IncrementalDecoder
 from gradlens.tasks.pieces import BEGIN, END, PAD, Pieces, required
 from gradlens.tasks.sources import about, located
@@ -104,7 +105,6 @@ class Translation:
         """Return the cross-entropy of the next pieces with smoothed labels, in nats per piece."""
         return self._cross_entropy(output, batch, label_smoothing=SMOOTHING)
 
-    @torch.no_grad()
     def evaluate(
         self, model: nn.Module, *, batches: int, batch_size: int, length: int, device: torch.device | str
     ) -> dict[str, float]:
@@ -113,10 +113,8 @@ class Translation:
         The loss is over the first ``batches`` held-out batches, BLEU over ``batches`` x ``batch_size`` held-out
         pairs of any length, the same for every model.
         """
-        training = [module for module in model.modules() if module.training]
-        model.eval()
         total, count = 0.0, 0
-        try:
+        with evaluating(model):
             for index in range(min(batches, len(self._epochs(batch_size, length, "valid")))):
                 batch = self.batch(index, seed=0, batch_size=batch_size, length=length, split="valid")
                 batch = to_device(batch, device)
@@ -126,9 +124,6 @@ class Translation:
             everything = self._data.splits["valid"]
             chosen = np.random.default_rng(0).permutation(len(everything))[: batches * batch_size].tolist()
             found = self.translate(model, [everything[i][0] for i in chosen], device=device)
-        finally:
-            for module in training:
-                module.training = True
         bleu, _ = _bleu(found, [[everything[i][1] for i in chosen]])
         return {"valid_loss": total / count, "bleu": bleu}
 

@@ -5,8 +5,6 @@ tags that it is annotated with. What is known of their network, and what is ours
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from torch import Tensor, nn
 from gradlens.batches import run_model, to_device
 from gradlens.errors import ModelError
 from gradlens.models.parser import Parser
-from gradlens.tasks.held_out import held_out_loss
+from gradlens.tasks.held_out import evaluating, held_out_loss
 from gradlens.tasks.parsing.attachment import attachment_scores
 from gradlens.tasks.parsing.features import PLACES, Floats, parse
 from gradlens.tasks.parsing.transitions import Ints
@@ -112,7 +110,6 @@ class Parsing:
         loss = held_out_loss(self, model, batches=batches, batch_size=batch_size, length=length, device=device)
         return {"valid_loss": loss, **self.attachment(model, device)}
 
-    @torch.no_grad()
     def attachment(self, model: nn.Module, device: torch.device | str = "cpu") -> dict[str, float]:
         """Parse all validation sentences greedily, non-projective ones too, and return ``uas`` and ``las``."""
 
@@ -123,7 +120,7 @@ class Parsing:
             return found
 
         sentences = self._treebank.sentences["valid"]
-        with _without_dropout(model):
+        with evaluating(model):
             parsed = parse(sentences, self._treebank.symbols, scores)
         return attachment_scores(
             [head for sentence in sentences for head in sentence.heads],
@@ -147,14 +144,3 @@ class Parsing:
 def _about(folder: Path, treebank: Treebank) -> dict[str, str]:
     facts = {"version": "as found in the folder", "origin": str(folder), "licence": "that of the folder"}
     return facts | {"sha256": treebank.sha256}
-
-
-@contextmanager
-def _without_dropout(model: nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
