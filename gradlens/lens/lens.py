@@ -48,6 +48,8 @@ class Lens:
         functional: bool = False,
         rank: int = 0,
     ) -> None:
+        # First of all: what torch.compile wraps a model in would stand before every name.
+        model = compiling.unwrapped(model)
         self._sink, self._every, self._scaler, self._optimizer = sink, every, scaler, optimizer
         self._switch = Switch(rank, _device(model))
         self._step = 0
@@ -66,7 +68,6 @@ class Lens:
         self._notes: set[str] = set()
         self._scaler_states: Any = None
         self._parameters = ParameterReader(model, "updates" in watch) if {"params", "updates"} & set(watch) else None
-        model = compiling.unwrapped(model)
         self._graphs_dropped = compiling.forget_graphs()
         sites, self._strangers = discover(model, watch)
         self._taps = [tap for site in sites for tap in taps_of(site, self._switch)]

@@ -202,6 +202,12 @@ def test_default_mode_with_a_graph_break_of_the_users_own_is_recorded():
     assert_same(train(stack(Broken), "after", fullgraph=False).recording, train(stack(Broken)).recording)
 
 
+def test_the_names_of_a_compiled_model_are_those_of_the_model_inside():
+    fast, plain = train(stack(), "wrapper"), train(stack())
+    for table, name in (("sites", "site"), ("norms", "site"), ("params", "name")):
+        assert set(fast.recording.table(table)[name]) == set(plain.recording.table(table)[name])
+
+
 def test_graphs_made_before_the_lens_are_dropped_and_the_audit_says_so():
     assert train(stack(), "before").audit.setting["graphs_dropped"]
     assert not train(stack(), "after").audit.setting["graphs_dropped"]
