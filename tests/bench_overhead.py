@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_subjects import Case, cases, loss_of, output_of
+from bench_subjects import Case, cases, loss_of
 from torch import nn
 
 import gradlens
+from gradlens.batches import run_model
 from gradlens.lens.norm_kinds import recognise
 from gradlens.lens.probing import probe
 
@@ -67,7 +68,7 @@ class Run:
     def step(self, batch: Any) -> float:
         start = time.perf_counter()
         self.optimizer.zero_grad()
-        loss = loss_of(output_of(self.forward, batch))
+        loss = loss_of(run_model(self.forward, batch))
         loss.backward()
         self.optimizer.step()
         value = loss.item()

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradlens.batches import run_model
 from gradlens.lens.hooks import first_tensor
 from gradlens.models.transformer import Transformer
 
@@ -132,8 +131,3 @@ def cases() -> dict[str, Callable[[], Case]]:
         for name, (kind, sizes) in _ARCHITECTURES.items()
     }
     return zoo | others
-
-
-def output_of(model: nn.Module, batch: Any) -> Any:
-    """Run the model on what it takes."""
-    return run_model(model, batch)

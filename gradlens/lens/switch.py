@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from gradlens.lens.hooks import at_end_of_backward, in_backward, regions
-from gradlens.lens.rows import Row, RowBuffer
+from gradlens.lens.rows import RowBuffer
 
 _switches: "WeakValueDictionary[int, Switch]" = WeakValueDictionary()
 _numbers = itertools.count()
@@ -45,7 +45,7 @@ class Switch:
         self._armed_for = -1
         self._number = next(_numbers)
         self._flag = torch.zeros((), device=device)
-        self._measured: tuple[ref[Tensor], int, Row] | None = None
+        self._measured: tuple[ref[Tensor], int, tuple[Tensor, Tensor]] | None = None
         _switches[self._number] = self
 
     def evaluate(self, now: bool) -> None:
@@ -98,16 +98,16 @@ class Switch:
         """Do as ``arm`` from inside a compiled graph, which can call operators only."""
         _arm(self._flag, self._number)
 
-    def remember(self, x: Tensor, row: Row) -> None:
-        """Note that a tensor's extremes are known: a block's output is often the next norm's input."""
-        self._measured = (ref(x), x._version, row)
+    def remember(self, x: Tensor, extremes: tuple[Tensor, Tensor]) -> None:
+        """Note a tensor's extremes: a block's output is often the next norm's input."""
+        self._measured = (ref(x), x._version, extremes)
 
-    def known(self, x: Tensor) -> Row | None:
-        """Return the row that holds the tensor's extremes, if it is the one that was measured last."""
+    def known_extremes(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return the tensor's extremes, if it is the one that was measured last."""
         if self._measured is None:
             return None
-        measured, version, row = self._measured
-        return row if measured() is x and x._version == version else None
+        measured, version, extremes = self._measured
+        return extremes if measured() is x and x._version == version else None
 
 
 @torch.library.custom_op("gradlens::arm", mutates_args=("flag",))

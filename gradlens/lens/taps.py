@@ -203,9 +203,7 @@ class NormTap(Tap):
         facts = norm_input.facts(self.kind, module, width, x.dtype, from_sigma=cells is not None)
         if cells is None:
             cells = norm_input.measured(self.kind, module, view, dims, width, x.dtype)
-        known = self.switch.known(x)
-        extremes = known.extremes if known is not None else None
-        row.begin(cells, extremes or statistics.extremes(view), facts)
+        row.begin(cells, self.switch.known_extremes(x) or statistics.extremes(view), facts)
 
     def _grad_output(self, row: Row, generation: int, module: nn.Module, gain: Tensor | None, grad: Tensor) -> None:
         view, dims = self.kind.vectors(module, statistics.raised(grad))
@@ -294,9 +292,9 @@ class ActivationTap(Tap):
         if call is not None:
             self.traced.begin(call, cells, view, facts)
             return
-        row = self.row(x)
-        row.begin(cells, statistics.extremes(view), facts)
-        self.switch.remember(x, row)
+        extremes = statistics.extremes(view)
+        self.row(x).begin(cells, extremes, facts)
+        self.switch.remember(x, extremes)
 
 
 class RootTap:

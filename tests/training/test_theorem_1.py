@@ -20,18 +20,11 @@ from gradlens.tasks import TASKS
 from gradlens.tasks.task import Task
 from gradlens.training.config import TrainingConfig
 from gradlens.training.trainer import train
+from tests.lens.test_zoo_norms import FLOWS as ZOO_FLOWS
 from tests.tasks import tiny_mnist
 
-#: name -> (the derivative of μ flows, the derivative of σ flows); RMSNorm does not center, and is not in the theorem.
-FLOWS = {
-    "layernorm": (True, True),
-    "layernorm-simple": (True, True),
-    "adanorm": (True, True),
-    "adanorm-undetached": (True, True),
-    "detachnorm": (False, False),
-    "detachnorm-mean": (False, True),
-    "detachnorm-variance": (True, False),
-}
+#: RMSNorm does not center, and is not in the theorem.
+FLOWS = {name: flows for name, flows in ZOO_FLOWS.items() if name != "rmsnorm"}
 TASK_VARIANTS = [("lm", f"{place}/{norm}") for place in ("pre-ln", "post-ln") for norm in FLOWS] + [
     ("images", f"plain/{norm}") for norm in FLOWS
 ]
