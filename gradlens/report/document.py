@@ -64,7 +64,7 @@ def document(comparison: Comparison, command: str | None = None) -> dict[str, An
         "statuses": {s: {"mark": STATUS[s][0], "word": STATUS[s][1], "meaning": STATUS_MEANING[s]} for s in STATUS},
         "findings": [_finding(f) for f in comparison.findings],
         "summary": _summary(numbers),
-        "sections": [_section(section) for section in comparison.sections],
+        "sections": [_section(s) for s in comparison.sections if not (s.analysis.optional and s.table.empty)],
         "key": _key_figure(comparison),
         "methods": record.methods(comparison.recordings),
         "definitions": DEFINITIONS,

@@ -13,6 +13,9 @@ Split: TypeAlias = Literal["train", "valid"]
 class Task(Protocol):
     """One entry of ``TASKS``, called without arguments to load its data.
 
+    A task whose answers are worth reading may also have ``samples(model, device)``, which returns a few of them as
+    dicts of texts; a finished run keeps them, and its report prints them.
+
     Attributes:
         name: its name in ``TASKS``.
         uniform_loss: the loss of a model that gives every answer the same probability.

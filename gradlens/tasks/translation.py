@@ -33,6 +33,8 @@ SMOOTHING = 0.1
 #: A translation has at most this many pieces for each of the source's, and so many more.
 LONGEST = (1.5, 10)
 _TRANSLATED_TOGETHER = 32
+#: How many held-out sentences a finished run shows, and of how many letters.
+SHOWN, _LETTERS_SHOWN = 8, range(30, 141)
 
 
 class Translation:
@@ -126,6 +128,17 @@ class Translation:
             found = self.translate(model, [everything[i][0] for i in chosen], device=device)
         bleu, _ = _bleu(found, [[everything[i][1] for i in chosen]])
         return {"valid_loss": total / count, "bleu": bleu}
+
+    def samples(self, model: nn.Module, device: torch.device | str = "cpu") -> list[dict[str, str]]:
+        """Translate a few held-out sentences, drawn with a fixed seed: source, reference, translation."""
+        short = [pair for pair in self._data.splits["valid"] if len(pair[0]) in _LETTERS_SHOWN]
+        chosen = [short[i] for i in np.random.default_rng(0).permutation(len(short))[:SHOWN].tolist()]
+        with evaluating(model):
+            found = self.translate(model, [source for source, _ in chosen], device=device)
+        return [
+            {"source": source, "reference": reference, "translation": text}
+            for (source, reference), text in zip(chosen, found, strict=True)
+        ]
 
     @torch.no_grad()
     def translate(

@@ -86,6 +86,7 @@ def train(
                 _resume(loop, out)
                 lens.start_at(loop.step)
                 _run(loop, lens, out, on_step)
+                lens.annotate(**_samples(loop))
                 lens.finish("diverged" if loop.diverged else "complete")
             earlier = lens.recording
     if out:
@@ -169,6 +170,12 @@ def _run(loop: Loop, lens: Any, out: Path | None, on_step: Callable[[Progress], 
         ends.append(time.perf_counter())
         if on_step is not None:
             on_step(_progress(loop, scalars["loss"], ends))
+
+
+def _samples(loop: Loop) -> dict[str, Any]:
+    """Return a few of the trained model's answers, where its task has any to show."""
+    samples = getattr(loop.task, "samples", None)
+    return {"samples": samples(loop.model, loop.device)} if samples and not loop.diverged else {}
 
 
 def _progress(loop: Loop, loss: float, ends: deque[float]) -> Progress:

@@ -30,8 +30,8 @@ def task() -> Translation:
     return Translation(data=made_up(), vocab=300)
 
 
-def tiny(task, variant="pre-ln"):
-    torch.manual_seed(0)
+def tiny(task, variant="pre-ln", seed=0):
+    torch.manual_seed(seed)
     return task.model(variant, width=32, blocks=1, heads=2, dropout=0.0)
 
 
@@ -134,6 +134,17 @@ def test_bleu_is_sacrebleus_on_the_same_held_out_pairs_for_every_model(task):
     metrics = task.evaluate(Oracle(), batches=1, batch_size=10, length=20, device="cpu")
     assert metrics["bleu"] == pytest.approx(100)
     assert metrics["valid_loss"] < 1e-3
+
+
+def test_samples_are_the_same_held_out_pairs_for_every_model_with_its_own_translations(monkeypatch, task):
+    monkeypatch.setattr("gradlens.tasks.translation._LETTERS_SHOWN", range(1000))
+    models = [tiny(task, seed=seed) for seed in (0, 1)]
+    first, second = (task.samples(model) for model in models)
+    pairs = [(sample["source"], sample["reference"]) for sample in first]
+    assert pairs == [(sample["source"], sample["reference"]) for sample in second]
+    assert set(pairs) <= set(task._data.splits["valid"])
+    with torch.no_grad():
+        assert [s["translation"] for s in first] == task.translate(models[0].eval(), [source for source, _ in pairs])
 
 
 @pytest.mark.parametrize("package", ["sacrebleu", "tokenizers"])

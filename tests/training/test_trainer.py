@@ -262,3 +262,10 @@ def test_evaluation_between_clipping_and_the_end_of_a_step_does_not_split_the_st
     steps = trial(steps=4, clip=0.01, evaluate_every=1).steps
     assert steps["step"].tolist() == [0, 1, 2, 3]
     assert steps[["loss", "valid_loss", "grad_norm", "clip_coef"]].notna().all(axis=None)
+
+
+def test_a_finished_run_keeps_what_its_model_answers_where_the_task_has_something_to_show(trial, monkeypatch):
+    assert "samples" not in trial().meta
+    answers = [{"question": "1 + 1", "answer": "2"}]
+    monkeypatch.setattr(trial.task, "samples", lambda model, device: answers, raising=False)
+    assert list(trial().meta["samples"]) == answers
