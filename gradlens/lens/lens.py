@@ -104,7 +104,7 @@ class Lens:
         Args:
             loss: the step's loss.
             lr: learning rate; taken from the optimizer where attach has it.
-            scalars: anything else worth a column in ``steps``.
+            scalars: anything else worth a column in ``steps``. They are kept on a step that is not recorded, too.
 
         Raises:
             GradlensError: a scalar has the name of a column that gradlens fills itself.
@@ -118,6 +118,8 @@ class Lens:
         if not self._closed_by_optimizer:
             self._close_step()
         self._closed_by_optimizer = False
+        if self._open is None and scalars:
+            self._open = _steps_row(self._step - 1)  # an evaluation's result, say: nobody measures it again
         if self._open is not None:
             self._open["loss"] = [_number(loss)]
             self._open["lr"] = self._open["lr"] if lr is None else [float(lr)]
@@ -309,16 +311,14 @@ class Lens:
                 "Gradients came back through a forward pass after a newer one had ended its backward: they are left "
                 "out of norms. Run each backward before the next forward, or count the passes as one step."
             )
-        self._open = {
-            "step": [self._step],
-            "loss": [float("nan")],
-            "lr": [self._lr],
-            "grad_norm": [_whole_norm(tables.get("params"))],
-            "clip_coef": [self._clip_coef(scale)],
-            "loss_scale": [scale if self._scaler is not None else float("nan")],
-            "seconds": [time.perf_counter() - self._clock],
-            "extra": [{}],
-        }
+        self._open = _steps_row(
+            self._step,
+            lr=self._lr,
+            grad_norm=_whole_norm(tables.get("params")),
+            clip_coef=self._clip_coef(scale),
+            loss_scale=scale if self._scaler is not None else float("nan"),
+            seconds=time.perf_counter() - self._clock,
+        )
         for table, columns in tables.items():
             self._sink.append(table, columns)
         for tap in self._all_taps():
@@ -378,6 +378,12 @@ class Lens:
             handle.remove()
         self._handles = []
         self._functions.close()
+
+
+def _steps_row(step: int, **known: float) -> dict[str, Any]:
+    """Return a row of ``steps`` in which what is not known is missing."""
+    absent = dict.fromkeys(("loss", "lr", "grad_norm", "clip_coef", "loss_scale", "seconds"), float("nan"))
+    return {"step": [step]} | {name: [value] for name, value in (absent | known).items()} | {"extra": [{}]}
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -86,7 +86,7 @@ def train(
                 _resume(loop, out)
                 lens.start_at(loop.step)
                 _run(loop, lens, out, on_step)
-                lens.annotate(**_samples(loop))
+                lens.annotate(diverged_at=loop.step - 1 if loop.diverged else None, **_samples(loop))
                 lens.finish("diverged" if loop.diverged else "complete")
             earlier = lens.recording
     if out:

@@ -134,6 +134,16 @@ def test_every_n_records_every_nth_step():
         assert sorted(set(lens.recording.table(table)["step"])) == [0, 3, 6]
 
 
+def test_a_number_given_by_name_is_kept_on_a_step_that_is_not_recorded(tmp_path):
+    with gradlens.attach(stack(), out=tmp_path / "run", every=4) as lens:
+        for step in range(7):
+            lens.step(loss=1.0 + step, lr=0.5, **({"accuracy": step / 10} if step % 3 == 2 else {}))
+    steps = gradlens.load(tmp_path / "run").steps.set_index("step")
+    assert steps.index.tolist() == [0, 2, 4, 5]
+    assert steps["accuracy"].dropna().to_dict() == {2: 0.2, 5: 0.5}
+    assert steps["loss"].tolist() == [1.0, 3.0, 5.0, 6.0]
+
+
 def test_steps_are_counted_by_the_optimizer_without_a_line_in_the_loop():
     model = stack()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.25)

@@ -170,6 +170,13 @@ def test_a_finite_loss_far_above_chance_for_twenty_steps_is_divergence_too(trial
     assert len(recording.steps) == 25
 
 
+def test_where_a_run_diverged_is_known_whichever_steps_are_recorded(trial):
+    assert trial().meta["diverged_at"] is None
+    diverged = trial(lr=1e4, steps=60, every=50)
+    assert diverged.meta["status"] == "diverged"
+    assert diverged.meta["diverged_at"] == trial(lr=1e4, steps=60).steps["step"].max()
+
+
 def test_a_high_loss_that_comes_down_again_is_no_divergence(trial):
     chance = trial.task.uniform_loss
 
@@ -210,6 +217,12 @@ def test_no_hook_is_left_on_the_model(trial):
 
 def test_only_every_nth_step_is_recorded(trial):
     assert trial(steps=7, every=3).steps["step"].tolist() == [0, 3, 6]
+
+
+def test_evaluations_are_kept_whatever_step_they_fall_on(trial):
+    every_step = trial(steps=8, evaluate_every=4).steps["valid_loss"].dropna()
+    assert len(every_step) == 2
+    assert trial(steps=8, evaluate_every=4, every=3).steps["valid_loss"].dropna().tolist() == every_step.tolist()
 
 
 @pytest.mark.parametrize("form", [lambda x: (x,), lambda x: {"tokens": x}])
