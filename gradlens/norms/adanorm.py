@@ -8,6 +8,23 @@ from gradlens.errors import ModelError
 from gradlens.norms.layernorm_simple import LayerNormSimple
 
 
+class Factor(nn.Module):
+    """φ(y) = C(1 − k y), a module of its own so that ``watch`` can name it: its input is y, its output φ."""
+
+    def __init__(self, scale: float, k: float, detach: bool) -> None:
+        super().__init__()
+        self.scale, self.k, self.detach = scale, k, detach
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Return φ for y [..., H], of the same shape."""
+        factor = self.scale * (1 - self.k * y)
+        return factor.detach() if self.detach else factor
+
+    def extra_repr(self) -> str:
+        """Show C, k and whether φ has a gradient in the module's repr."""
+        return f"scale={self.scale}, k={self.k}, detach={self.detach}"
+
+
 class AdaNorm(nn.Module):
     """z = φ(y) ⊙ y with y = LayerNorm-simple(x) and φ(y) = C(1 − k y), φ without gradient.
 
@@ -36,19 +53,13 @@ class AdaNorm(nn.Module):
         if not (0 < scale < float("inf") and 0 <= k < float("inf")):
             raise ModelError(f"AdaNorm needs a scale C above 0 and a slope k from 0 up; got scale={scale}, k={k}.")
         self.normalize = self.normalizer(width, eps)
-        self.scale = scale
-        self.k = k
-        self.detach_factor = self.detaches if detach_factor is None else detach_factor
+        self.factor = Factor(scale, k, self.detaches if detach_factor is None else detach_factor)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize x [..., H] over its last dimension and weigh each entry by φ."""
         y: Tensor = self.normalize(x)
-        factor = self.scale * (1 - self.k * y)
-        return (factor.detach() if self.detach_factor else factor) * y
-
-    def extra_repr(self) -> str:
-        """Show C and k in the module's repr."""
-        return f"scale={self.scale}, k={self.k}, detach_factor={self.detach_factor}"
+        factor: Tensor = self.factor(y)
+        return factor * y
 
 
 class UndetachedAdaNorm(AdaNorm):

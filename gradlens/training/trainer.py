@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ def train(
     out: Path | None = None,
     label: str,
     meta: Mapping[str, Any] | None = None,
+    watch: Sequence[str] = ("norms", "blocks", "params"),
     on_step: Callable[[Progress], None] | None = None,
 ) -> Recording:
     """Train one model under the lens, and return its recording.
@@ -63,6 +64,7 @@ def train(
         out: the run folder; None keeps the recording in memory, and nothing can be resumed.
         label: the name the run goes by in tables and legends.
         meta: further metadata, such as ``variant``; it goes before what is known here.
+        watch: what the lens records, as in ``gradlens.attach``.
         on_step: called after every step.
 
     Raises:
@@ -81,7 +83,9 @@ def train(
             loop = Loop(model, task, config, seeds, device)
             # The optimizer shows the lens the gradient after clipping, which costs a second look at it.
             clipped = None if config.clip is None else loop.optimizer
-            with gradlens.attach(model, out=out, every=config.every, optimizer=clipped, label=label) as lens:
+            with gradlens.attach(
+                model, out=out, every=config.every, watch=watch, optimizer=clipped, label=label
+            ) as lens:
                 lens.annotate(**settings)
                 _resume(loop, out)
                 lens.start_at(loop.step)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+import gradlens
 from gradlens.errors import ModelError
 from gradlens.norms import NORMS
 from gradlens.norms.adanorm import AdaNorm
@@ -60,8 +61,8 @@ def test_gradient_through_the_factor_is_as_if_the_output_were_a_parabola_of_y(x:
     ("name", "detached"), [("adanorm", True), ("adanorm-undetached", False), ("adanorm-unbiased", True)]
 )
 def test_the_factor_is_detached_as_the_name_says_unless_asked_otherwise(name: str, detached: bool) -> None:
-    assert NORMS[name](H).detach_factor is detached
-    assert NORMS[name](H, detach_factor=not detached).detach_factor is not detached
+    assert NORMS[name](H).factor.detach is detached
+    assert NORMS[name](H, detach_factor=not detached).factor.detach is not detached
 
 
 @pytest.mark.parametrize("options", [{"scale": 0.0}, {"scale": -1.0}, {"k": -0.1}, {"scale": float("nan")}])
@@ -73,3 +74,16 @@ def test_a_scale_or_slope_outside_its_range_is_refused(options: dict[str, float]
 def test_factor_is_positive_for_99_percent_of_normal_entries(x: Tensor) -> None:
     factor = 1 - 0.1 * LayerNormSimple(H)(x)
     assert float((factor > 0).double().mean()) > 0.99
+
+
+def test_the_factor_is_a_site_that_can_be_watched():
+    model = nn.Sequential(nn.Linear(H, H), AdaNorm(H, scale=2.0))
+    x = torch.randn(32, H)
+    with gradlens.attach(model, watch=("norms", r"factor$")) as lens:
+        model(x).square().sum().backward()
+        lens.step()
+    rows = lens.recording.activations.set_index(["site", "tensor"]).loc["1.factor"]
+    y = model[1].normalize(model[0](x)).detach()
+    assert rows.loc["output", "mean"] == pytest.approx(2.0, abs=1e-5)
+    assert rows.loc["output", "rms"] == pytest.approx(2.0 * 1.01**0.5, rel=1e-4)  # C² (1 + k²), up to eps
+    assert rows.loc["input", "absmax"] == pytest.approx(float(y.abs().max()), rel=1e-6)

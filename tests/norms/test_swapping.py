@@ -208,7 +208,7 @@ def test_other_options_replace_the_same_norm() -> None:
     model = net(nn.LayerNorm(H))
     swap(model, "adanorm")
     assert len(swap(model, "adanorm", scale=2.0).replaced) == 1
-    assert only(model).scale == 2.0
+    assert only(model).factor.scale == 2.0
 
 
 @pytest.mark.parametrize("name", NORMS)
