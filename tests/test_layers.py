@@ -25,6 +25,7 @@ MAY = {
         "gradlens", "gradlens.batches", "gradlens.errors", "gradlens.registry", "gradlens.recording", "gradlens.lens",
         "gradlens.models", "gradlens.tasks",
     },
+    "gradlens.studies": {"gradlens.errors", "gradlens.registry", "gradlens.tasks", "gradlens.training"},
     "gradlens.analysis": {"gradlens.errors", "gradlens.recording"},
     "gradlens.report": {"gradlens", "gradlens.errors", "gradlens.recording", "gradlens.analysis"},
     "gradlens.__main__": {"gradlens.cli"},

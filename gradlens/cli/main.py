@@ -24,6 +24,7 @@ COMMANDS = {
     "compare": "Measure models side by side, train them, and write a report.",
     "inspect": "Audit one model at initialization.",
     "train": "Record one training run.",
+    "reproduce": "Run a paper's experiment again, and test its claims.",
     "report": "Write a PDF on recorded runs.",
     "diagnose": "Print what is found in recorded runs; the exit code is for CI.",
     "data": "Show the real data sets, and fetch them.",

@@ -6,6 +6,9 @@ from gradlens.errors import ModelError, UnknownNameError
 from gradlens.models.sublayers import ACTIVATIONS
 
 KINDS = ("decoder", "encoder", "encoder-decoder")
+#: Of the matrices: Xavier normal as in Xiong et al. 2020, or torch's own U(±1/√n_in), which is ``--init-method km`` in
+#: the code of Xu et al. 2019.
+INITS = ("xavier", "torch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +16,7 @@ class Size:
     """All that `gradlens.models.transformer.Transformer` is built from; arguments as there.
 
     Raises:
-        UnknownNameError: `kind` or `activation` is unknown.
+        UnknownNameError: `kind`, `activation` or `init` is unknown.
         ModelError: a count is below 1, heads do not divide the width, or dropout is outside [0, 1).
     """
 
@@ -28,12 +31,15 @@ class Size:
     dropout: float
     vocab: int
     max_length: int
+    init: str
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UnknownNameError("kind of Transformer", self.kind, KINDS)
         if self.activation not in ACTIVATIONS:
             raise UnknownNameError("activation", self.activation, ACTIVATIONS)
+        if self.init not in INITS:
+            raise UnknownNameError("initialization", self.init, INITS)
         for name in ("width", "blocks", "ffn", "heads", "vocab", "max_length"):
             if getattr(self, name) < 1:
                 raise ModelError(f"{name} must be at least 1, got {getattr(self, name)}.")

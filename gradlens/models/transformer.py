@@ -50,8 +50,10 @@ def run(
 class Transformer(nn.Module):
     """Token and position embedding, blocks, output head; no norm but those of the arrangement.
 
-    Initialization is that of Xiong et al.: Xavier normal, biases 0, gains 1. Embedded tokens have
+    Initialization is by default that of Xiong et al.: Xavier normal, biases 0, gains 1. Embedded tokens have
     E‖x₀‖² = width, where their Lemma 2 starts; the output head, not tied to the embedding, is N(0, 1/width).
+    With ``init="torch"`` all matrices and biases are torch's own U(±1/√n_in), of a third of the variance or less: with
+    Xavier's a deep network without norms diverges.
 
     Args:
         variant: ``arrangement[/norm]``, such as ``post-ln`` or ``pre-ln/rmsnorm``.
@@ -68,9 +70,10 @@ class Transformer(nn.Module):
         pad: the token that fills up shorter sequences at their end, which no other token attends to; None
             where all sequences of a batch are equally long. No sequence is all padding.
         outputs: of the head, for each token. Default: one for each token of the vocabulary.
+        init: of the matrices, ``xavier`` or ``torch``.
 
     Raises:
-        UnknownNameError: no arrangement, norm, kind or activation has this name.
+        UnknownNameError: no arrangement, norm, kind, activation or initialization has this name.
         ModelError: the sizes do not fit together, or the variant is for networks without residual blocks.
     """
 
@@ -91,6 +94,7 @@ class Transformer(nn.Module):
         max_length: int = 512,
         pad: int | None = None,
         outputs: int | None = None,
+        init: str = "xavier",
     ) -> None:
         super().__init__()
         arrangement, norm = block_variant(variant)
@@ -106,6 +110,7 @@ class Transformer(nn.Module):
             dropout=dropout,
             vocab=vocab,
             max_length=max_length,
+            init=init,
         )
         self.pad = pad
         self.embedding = Embedding(vocab, width, max_length)
@@ -118,6 +123,10 @@ class Transformer(nn.Module):
             self.blocks, self.final_norm = stack.blocks, stack.final_norm
         self.head = nn.Linear(width, vocab if outputs is None else outputs, bias=False)
         nn.init.normal_(self.head.weight, std=width**-0.5)
+        if init == "torch":
+            for module in self.modules():
+                if isinstance(module, nn.Linear):
+                    module.reset_parameters()
 
     def forward(self, tokens: Tensor, target: Tensor | None = None) -> Tensor:
         """Return logits [B, T, outputs] for tokens [B, T].

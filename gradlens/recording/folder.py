@@ -15,6 +15,9 @@ _ARROW = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool
 #: The steps table alone has columns the user adds; a segment keeps them in one map so that its schema is fixed.
 EXTRA = pa.field("extra", pa.map_(pa.string(), pa.float64()))
 
+#: Kind of a manifest that stands for several runs, named in its ``runs``, to what such a folder is called.
+FOLDERS_OF_RUNS = {"compare": "comparison", "reproduce": "reproduction"}
+
 
 def arrow_schema(table: str) -> pa.Schema:
     """Return the Arrow schema of a stored table, each field with its meaning."""

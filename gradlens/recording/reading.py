@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from gradlens.errors import RecordingError
 from gradlens.recording.derive import merge
-from gradlens.recording.folder import being_written, read_manifest
+from gradlens.recording.folder import FOLDERS_OF_RUNS, being_written, read_manifest
 from gradlens.recording.recording import Recording
 from gradlens.recording.schema import STORED, TABLES
 
@@ -93,11 +93,11 @@ def load(path: str | Path) -> Recording:
     """
     folder = Path(path)
     manifest = read_manifest(folder)
-    if manifest.get("kind") == "compare":
-        runs = ", ".join(str(run) for run in manifest.get("runs", ()))
-        raise RecordingError(
-            f"A recording is one run; {folder} is a comparison of several. Load one of its runs: {runs}."
-        )
+    if manifest.get("kind") in FOLDERS_OF_RUNS:
+        runs = [str(run) for run in manifest.get("runs", ())]
+        named = ", ".join(runs[:6]) + (f" and {len(runs) - 6} more" if len(runs) > 6 else "")
+        what = FOLDERS_OF_RUNS[manifest["kind"]]
+        raise RecordingError(f"A recording is one run; {folder} is a {what} of several. Load one of its runs: {named}.")
     if manifest.get("status") == "running" and not being_written(folder):
         manifest["status"] = "interrupted"
     stored = {table: read_stored(folder, table) for table in TABLES}

@@ -3,11 +3,12 @@
 import sys
 from types import ModuleType
 
+from gradlens.report.cover import Cover
 from gradlens.report.findings import write_findings, write_tables
 from gradlens.report.pdf import report
 from gradlens.report.text import findings_text, summary_text
 
-__all__ = ["findings_text", "report", "summary_text", "write_findings", "write_tables"]
+__all__ = ["Cover", "findings_text", "report", "summary_text", "write_findings", "write_tables"]
 
 
 class _CallableModule(ModuleType):

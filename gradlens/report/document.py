@@ -14,6 +14,7 @@ from gradlens.analysis.comparison import Comparison, Section, printable
 from gradlens.analysis.finding import SEVERITY, Finding, worst
 from gradlens.analysis.summary import MEANING, summary
 from gradlens.report import record, story
+from gradlens.report.cover import Cover
 from gradlens.report.numbers import count, interval, number
 from gradlens.report.words import DEFINITIONS, FLAGGED, STATUS, STATUS_MEANING
 
@@ -42,28 +43,30 @@ _SUMMARY_HEADS = {
 }
 
 
-def document(comparison: Comparison, command: str | None = None) -> dict[str, Any]:
+def document(comparison: Comparison, command: str | None = None, cover: Cover | None = None) -> dict[str, Any]:
     """Gather all that a report on the comparison says.
 
     Args:
         comparison: recordings and findings.
         command: the command line that makes this report again.
+        cover: the first page; by default the comparison's own story.
 
     Returns:
         Plain values, ready for JSON; a number that is missing is None.
     """
-    numbers, heading = summary(comparison), story.heading(comparison)
+    numbers = summary(comparison)
+    heading = cover.heading if cover else story.heading(comparison)
     content = {
         "version": DOCUMENT_VERSION,
         "title": ": ".join(heading),
         "heading": heading,
         "running": heading[0] if len(heading[0]) <= _RUNNING else f"{heading[0][: _RUNNING - 1]}…",
-        "subtitle": story.subtitle(comparison),
-        "verdict": story.verdict(comparison, numbers),
+        "subtitle": cover.subtitle if cover else story.subtitle(comparison),
+        "verdict": cover.verdict if cover else story.verdict(comparison, numbers),
         "status": worst(comparison.findings),
         "statuses": {s: {"mark": STATUS[s][0], "word": STATUS[s][1], "meaning": STATUS_MEANING[s]} for s in STATUS},
         "findings": [_finding(f) for f in comparison.findings],
-        "summary": _summary(numbers),
+        "summary": _summary(numbers, cover),
         "sections": [_section(s) for s in comparison.sections if not (s.analysis.optional and s.table.empty)],
         "key": _key_figure(comparison),
         "methods": record.methods(comparison.recordings),
@@ -106,8 +109,8 @@ def _finding(finding: Finding) -> dict[str, Any]:
     return finding.to_dict() | {"printed": printed}
 
 
-def _summary(numbers: pd.DataFrame) -> dict[str, Any]:
-    heads, printed = summary_cells(numbers)
+def _summary(numbers: pd.DataFrame, cover: Cover | None) -> dict[str, Any]:
+    heads, printed = cover.cells if cover else summary_cells(numbers)
     return {"rows": numbers.to_dict("records"), "meaning": MEANING, "heads": heads, "printed": printed}
 
 

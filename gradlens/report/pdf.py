@@ -14,6 +14,7 @@ from matplotlib.ft2font import FT2Font
 from gradlens.analysis.comparison import Comparison, compare
 from gradlens.errors import GradlensError
 from gradlens.recording import Recording
+from gradlens.report.cover import Cover
 from gradlens.report.document import document
 from gradlens.report.figures import to_svg
 from gradlens.report.findings import to_csv, to_json
@@ -24,7 +25,11 @@ STANDARD: Literal["ua-1"] = "ua-1"
 
 
 def report(
-    recordings: Recording | Sequence[Recording] | Comparison, path: str | Path, *, command: str | None = None
+    recordings: Recording | Sequence[Recording] | Comparison,
+    path: str | Path,
+    *,
+    command: str | None = None,
+    cover: Cover | None = None,
 ) -> None:
     """Write a typeset report. The tables behind its figures and ``findings.json`` are attached to the file.
 
@@ -32,6 +37,7 @@ def report(
         recordings: one or several, or what ``compare`` made of them.
         path: PDF to write, whole or not at all.
         command: the command line that makes this report again, to be printed on its last page.
+        cover: the first page, where it is not the comparison's own story.
 
     Raises:
         NothingFoundError: there is no recording.
@@ -40,15 +46,16 @@ def report(
     if isinstance(recordings, Recording):
         recordings = [recordings]
     comparison = recordings if isinstance(recordings, Comparison) else compare(list(recordings))
-    write_whole(Path(path), typeset(comparison, command))
+    write_whole(Path(path), typeset(comparison, command, cover))
 
 
-def typeset(comparison: Comparison, command: str | None = None) -> bytes:
+def typeset(comparison: Comparison, command: str | None = None, cover: Cover | None = None) -> bytes:
     """Return the report's PDF: the same bytes for the same comparison, command and versions.
 
     Args:
         comparison: recordings and findings.
         command: as in ``report``.
+        cover: as in ``report``.
 
     Returns:
         The file.
@@ -56,7 +63,7 @@ def typeset(comparison: Comparison, command: str | None = None) -> bytes:
     Raises:
         GradlensError: the folder for temporary files is full or cannot be written.
     """
-    content = document(comparison, command)
+    content = document(comparison, command, cover)
     try:
         with tempfile.TemporaryDirectory(prefix="gradlens-report-") as name:
             folder = Path(name)

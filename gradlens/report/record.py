@@ -15,6 +15,8 @@ _GROUPS = ("model", "task", "training", "recording", "git", "versions")
 _SINGLE = ("seeds", "loss", "every", "watch", "device", "cpu", "threads", "argv")
 #: Longer lists are cut in the PDF; ``findings.json`` holds them whole.
 _LONGEST = 240
+#: From more recordings than these on, those that say the same share a row; more names than these are shortened.
+_MOST_ROWS, _MOST_NAMED = 20, 4
 
 
 def methods(recordings: Sequence[Recording]) -> list[str]:
@@ -45,9 +47,20 @@ def recorded(recordings: Iterable[Recording]) -> list[dict[str, Any]]:
 
     Returns:
         One dict a recording: label, kind, status, steps, norms found, norms whose gradient was seen, blocks,
-        parameters with a gradient, non-finite values, problems (sentences of the lens' own audit).
+        parameters with a gradient, non-finite values, problems (sentences of the lens' own audit). Of very many
+        recordings those that say the same share one, named by what they have in common.
     """
-    return [_recorded(recording) for recording in recordings]
+    recordings = list(recordings)
+    rows = [_recorded(recording) for recording in recordings]
+    if len(rows) <= _MOST_ROWS:
+        return rows
+    same: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        same.setdefault(json.dumps({k: v for k, v in row.items() if k != "label"}), []).append(row)
+    return [
+        {**members[0], "label": "; ".join(whose([str(row["label"]) for row in members], recordings))}
+        for members in same.values()
+    ]
 
 
 def _recorded(recording: Recording) -> dict[str, Any]:
@@ -83,9 +96,46 @@ def settings(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
             for label, record in records.items():
                 if name in record:
                     owners.setdefault(_setting(record[name], name), []).append(label)
-            values = [{"value": v, "labels": labels if len(owners) > 1 else []} for v, labels in owners.items()]
+            values = [
+                {"value": v, "labels": whose(labels, recordings) if len(owners) > 1 else []}
+                for v, labels in owners.items()
+            ]
             rows.append({"group": group, "name": name, "values": values})
     return rows
+
+
+def whose(labels: Sequence[str], recordings: Sequence[Recording]) -> list[str]:
+    """Name recordings by what they share, where that is shorter than naming each.
+
+    Args:
+        labels: of the recordings that are meant.
+        recordings: all there are.
+
+    Returns:
+        The labels where they are few, else the tasks, variants, seeds or pairs of them whose recordings they all are,
+        else the first labels and how many more there are.
+    """
+    if len(labels) <= _MOST_NAMED:
+        return list(labels)
+    meant = set(labels)
+    for keys in (("task",), ("variant",), ("seed",), ("task", "variant"), ("task", "seed")):
+        groups: dict[str, set[str]] = {}
+        for recording in recordings:
+            name = ", ".join(_shared(key, recording) for key in keys)
+            groups.setdefault(name, set()).add(recording.label)
+        named = [name for name, members in groups.items() if name and members <= meant]
+        if len(named) <= 2 * _MOST_NAMED and set().union(*(groups[name] for name in named)) == meant:
+            return [f"{name} ({len(groups[name])})" for name in named]
+    return [*labels[: _MOST_NAMED - 1], f"{len(labels) - _MOST_NAMED + 1} more"]
+
+
+def _shared(key: str, recording: Recording) -> str:
+    meta = recording.meta
+    if key == "task":
+        return str((meta.get("task") or {}).get("name") or "")
+    if key == "variant":
+        return str(meta.get("variant") or "")
+    return "seed " + ", ".join(map(str, meta.get("seeds") or ()))
 
 
 def software() -> dict[str, str]:

@@ -7,12 +7,18 @@ from typing import Any
 
 from gradlens.errors import RecordingError
 from gradlens.recording import Recording, load
+from gradlens.recording.folder import read_manifest
 
 FINISHED = ("complete", "diverged")
 #: The metadata that decides a run's numbers; they must agree.
 _DECIDING = ("kind", "variant", "operand", "model", "task", "training")
 #: Settings that change how a run is made and not what it gives, up to rounding.
 _FREE = frozenset({"training.device", "training.checkpoint_every"})
+
+
+def is_finished(out: Path) -> bool:
+    """Whether a run folder holds a run that came to its end, whatever its settings."""
+    return (out / "manifest.json").exists() and read_manifest(out).get("status") in FINISHED
 
 
 def finished_run(out: Path, wanted: Mapping[str, Any]) -> Recording | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from gradlens.errors import GradlensError, RecordingError
 from gradlens.models import parse_variant
-from gradlens.recording.folder import read_manifest
+from gradlens.recording.folder import FOLDERS_OF_RUNS, read_manifest
 from gradlens.training.settings import Settings
 from gradlens.training.subject import Measured, Subject
 
@@ -112,12 +112,13 @@ def runs_in(folder: Path) -> list[Path]:
         RecordingError: it is missing, foreign or damaged, or a comparison without a run.
     """
     manifest = read_manifest(folder)
-    if manifest.get("kind") != "compare":
+    if manifest.get("kind") not in FOLDERS_OF_RUNS:
         return [folder]
     runs = [folder / str(run) for run in manifest.get("runs", ())]
     begun = [run for run in runs if (run / "manifest.json").exists()]
     if not begun:
-        raise RecordingError(f"{folder} is a comparison in which no run was begun yet. Run its command again.")
+        what = FOLDERS_OF_RUNS[manifest["kind"]]
+        raise RecordingError(f"{folder} is a {what} in which no run was begun yet. Run its command again.")
     return begun
 
 

@@ -18,10 +18,10 @@ from typing import Any, Literal
 from gradlens.lens.initialization import at_init
 from gradlens.lens.provenance import provenance
 from gradlens.recording import Recording, load
-from gradlens.recording.folder import read_manifest
 from gradlens.tasks import TASKS
-from gradlens.training.comparison_folder import claimed
-from gradlens.training.earlier import FINISHED
+from gradlens.training.comparison_changes import changed
+from gradlens.training.earlier import is_finished
+from gradlens.training.folder_of_runs import claimed
 from gradlens.training.operands import Operand, RunFolder, Variant
 from gradlens.training.settings import Settings
 from gradlens.training.subject import Subject
@@ -156,6 +156,7 @@ def run(
     }
     task = next((subject.task.describe() for subject in subjects.values()), None)
     wanted = {
+        "kind": "compare",
         "label": out.name,
         "operands": list(facts.values()),
         "settings": settings.to_dict(),
@@ -164,7 +165,7 @@ def run(
         **provenance(),
     }
     recordings = []
-    with claimed(out, wanted):
+    with claimed(out, wanted, changed):
         for index, cell in enumerate(cells):
 
             def tell(what: Any, index: int = index, cell: Cell = cell, **facts: Any) -> None:
@@ -220,7 +221,7 @@ def _run_cell(cell: Cell, folder: Path, settings: Settings, tell: Callable[..., 
         recording = load(folder)
         tell("reused", recording=recording)
         return recording
-    reused = (folder / "manifest.json").exists() and read_manifest(folder).get("status") in FINISHED
+    reused = is_finished(folder)
     if not reused:
         tell("started", total=settings.seeds if cell.kind == "init" else settings.steps)
     if cell.kind == "training":

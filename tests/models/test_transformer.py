@@ -147,6 +147,7 @@ def test_a_model_pickles() -> None:
         ({"dropout": 1.0}, ModelError, "dropout must be at least 0 and below 1, got 1.0"),
         ({"kind": "decodr"}, UnknownNameError, "Did you mean decoder"),
         ({"activation": "rellu"}, UnknownNameError, "Did you mean relu"),
+        ({"init": "xavir"}, UnknownNameError, "Did you mean xavier"),
         ({"variant": "prelnn"}, UnknownNameError, "Did you mean pre-ln"),
         ({"variant": "plain/adanorm"}, ModelError, "got 'plain/adanorm'.* Take 'pre-ln/adanorm' here"),
     ],
@@ -243,3 +244,14 @@ def test_last_gradient_of_pre_ln_over_that_of_post_ln_is_the_root_of_their_secon
 ) -> None:
     (pre, q_pre), (post, q_post) = measured["pre-ln"], measured["post-ln"]
     assert pre[-1] / post[-1] == pytest.approx(np.sqrt(q_post[-1] / q_pre[-1]), rel=0.10)
+
+
+def test_torchs_own_initialization_is_uniform_and_the_same_for_every_variant() -> None:
+    models = [build(variant, width=64, ffn=256, init="torch") for variant in ("pre-ln", "post-ln/none")]
+    weights = [dict(model.named_parameters()) for model in models]
+    for name in ("blocks.0.ffn.w2.weight", "blocks.0.attention.query.weight", "head.weight"):
+        weight = weights[0][name]
+        bound = weight.shape[1] ** -0.5
+        assert float(weight.abs().max()) <= bound
+        assert float(weight.var()) == pytest.approx(bound**2 / 3, rel=0.1)
+        assert torch.equal(weight, weights[1][name])

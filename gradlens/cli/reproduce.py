@@ -1,0 +1,76 @@
+"""``gradlens reproduce``: a paper's experiment run again, and its claims tested."""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gradlens.cli import options, terminal
+from gradlens.cli.grid_display import GridDisplay
+from gradlens.cli.results import leave, show
+from gradlens.cli.state import state
+from gradlens.errors import UnknownNameError
+from gradlens.studies import STUDIES
+
+
+def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (value or "").split(",") if name.strip())
+
+
+@click.command("reproduce")
+@click.argument("paper", metavar="PAPER")
+@click.option("--budget", default="small", show_default=True, help="How long to train: small, medium, paper.")
+@click.option("--tasks", callback=_names, metavar="A,B", help="Some of the paper's tasks.  [default: all]")
+@click.option("--seeds", type=options.COUNT, help="Runs of each norm on each task.  [default: the budget's]")
+@click.option("--jobs", type=options.COUNT, help="Runs at a time.  [default: one a core; 1 on an accelerator]")
+@options.device
+@options.out("Folder of the reproduction.  [default: runs/PAPER-BUDGET]")
+@options.fail_on
+@options.as_json
+@options.verbosity
+def command(
+    paper: str,
+    budget: str,
+    tasks: tuple[str, ...],
+    seeds: int | None,
+    jobs: int | None,
+    device: str,
+    out: Path | None,
+    fail_on: str | None,
+    as_json: bool,
+) -> None:
+    """Run the experiment of PAPER again, and say of each claim whether it was reproduced: xu2019.
+
+    Every norm is trained on every task, with the same batches in the same order, under the lens. The folder gets
+    PAPER.pdf with the paper's tables beside ours, findings.json, tables/ and a recording for each run. The same
+    command again reuses what is finished and goes on with what is not; more seeds or tasks add to it.
+    """
+    if paper not in STUDIES:
+        raise UnknownNameError("study", paper, STUDIES)
+    with contextlib.redirect_stdout(sys.stderr):
+        from gradlens.analysis import compare
+        from gradlens.analysis.discover import of_paper
+        from gradlens.report import Cover, report, write_findings, write_tables
+        from gradlens.training.grid import run_grid
+
+        study: Any = STUDIES[paper]
+        runs = study.runs(budget, tasks, seeds, device)
+        study.check(runs)
+        folder = out or Path("runs") / f"{paper}-{budget}"
+        state().when_interrupted = f"What was recorded is safe in {folder}; the same command again goes on from there."
+        settings = {"paper": paper, "budget": budget, "tasks": list(dict.fromkeys(run.task for run in runs))}
+        manifest = {"kind": "reproduce", "label": f"{paper}, {budget}", "settings": settings}
+        seconds = {name: setting.seconds for name, setting in study.budget(budget).settings.items()}
+        with GridDisplay(runs, seconds) as display:
+            recordings = run_grid(runs, folder, manifest, jobs=jobs, on_event=display.tell)
+        terminal.note("Writing the report ...")
+        comparison = compare(recordings, of_paper(paper))
+        cover = Cover.of_study(study.title, study.reference, f"{budget}: {study.budget(budget).about}", comparison)
+        write_tables(comparison, folder / "tables")
+        write_findings(comparison, folder / "findings.json", command=state().command, cover=cover)
+        report(comparison, folder / f"{paper}.pdf", command=state().command, cover=cover)
+    show(comparison, as_json=as_json, out=str(folder), pdf=str(folder / f"{paper}.pdf"))
+    terminal.note(f"\nReport: {folder / f'{paper}.pdf'}")
+    leave(comparison, fail_on)

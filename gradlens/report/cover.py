@@ -1,0 +1,80 @@
+"""What the first page says where it is not the story of a comparison: that of a paper's reproduction."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pandas as pd
+
+from gradlens.analysis.comparison import Comparison
+from gradlens.analysis.finding import Finding, Status
+from gradlens.report import story
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cover:
+    """The first page in place of a comparison's own.
+
+    Attributes:
+        heading: title, and the line below it.
+        subtitle: in small print below both.
+        verdict: sentences.
+        table: printed on the first page, texts as they are.
+    """
+
+    heading: tuple[str, str]
+    subtitle: str
+    verdict: tuple[str, ...]
+    table: pd.DataFrame
+
+    @classmethod
+    def of_study(cls, title: str, reference: str, budget: str, comparison: Comparison) -> "Cover":
+        """Return the first page on a study, whose first analysis shows the table of results.
+
+        Args:
+            title: of the paper.
+            reference: authors, year, number.
+            budget: its name and what it is for.
+            comparison: the study's recordings, asked the paper's questions.
+        """
+        shown = list(comparison.sections[0].shown.values()) if comparison.sections else []
+        return cls(
+            heading=(title, "The experiment run again, and its claims tested"),
+            subtitle=f"{reference} · budget {budget} · {_size(comparison)}",
+            verdict=(_what_was_done(comparison), *_claims(comparison.findings)),
+            table=shown[0] if shown else pd.DataFrame(),
+        )
+
+    @property
+    def cells(self) -> tuple[list[tuple[str, str]], list[list[str]]]:
+        """The table's heads, each of two lines, and its rows."""
+        heads = [(first, rest.rstrip(")")) for first, _, rest in (str(c).partition(" (") for c in self.table)]
+        return heads, [[str(cell) for cell in row] for row in self.table.itertuples(index=False)]
+
+
+def _size(comparison: Comparison) -> str:
+    tasks = {(r.meta.get("task") or {}).get("name") for r in comparison.recordings}
+    seeds = {tuple(r.meta.get("seeds") or ()) for r in comparison.recordings}
+    return f"{len(tasks)} tasks · {len(seeds)} seeds"
+
+
+def _what_was_done(comparison: Comparison) -> str:
+    runs = len(comparison.recordings)
+    models = len({(r.meta.get("model") or {}).get("norm") for r in comparison.recordings})
+    diverged = sum(r.meta.get("status") == "diverged" for r in comparison.recordings)
+    ended = f"; {diverged} of them diverged" if diverged else "; none of them diverged"
+    return f"{models} norms were trained side by side in {runs} runs under the lens{ended}."
+
+
+def _claims(findings: tuple[Finding, ...]) -> list[str]:
+    """Say of each of the paper's claims what became of it, without its numbers."""
+    tested = [finding for finding in findings if finding.details.get("of_paper")]
+    if not tested:
+        return []
+    counts = Counter(finding.status for finding in tested)
+    words: dict[Status, str] = {
+        "pass": "reproduced",
+        "fail": "not reproduced",
+        "inconclusive": "undecided with the seeds at hand",
+    }
+    said = [f"{counts[status]} {word}" for status, word in words.items() if counts[status]]
+    return [f"Of {len(tested)} claims, {', '.join(said)}.", *(story.headline(finding) + "." for finding in tested)]

@@ -1,0 +1,18 @@
+"""Papers' experiments as grids of training runs, under the names of ``STUDIES``; the questions to them are analyses.
+
+A new study is one file here and one line in ``STUDIES``. Torch is imported when an entry is used.
+"""
+
+from gradlens.registry import Registry
+
+STUDIES = Registry(
+    "study",
+    {
+        "xu2019": (
+            "gradlens.studies.xu2019:STUDY",
+            "Xu et al. 2019, Understanding and Improving Layer Normalization: seven norms on five kinds of task",
+        ),
+    },
+)
+
+__all__ = ["STUDIES"]
