@@ -14,9 +14,10 @@ from gradlens.errors import UnknownNameError
 @options.verbosity
 def command(code: str, as_json: bool) -> None:
     """Tell what the finding CODE means, such as GL102."""
-    from gradlens.analysis.discover import discover
+    from gradlens.analysis.discover import discover, papers
 
-    origins = {known: analysis for analysis in discover() for known in analysis.codes}
+    questions = [*discover(), *(question for paper in papers().values() for question in paper)]
+    origins = {known: analysis for analysis in questions for known in analysis.codes}
     if code.upper() not in origins:
         raise UnknownNameError("finding", code, origins)
     analysis, code = origins[code.upper()], code.upper()

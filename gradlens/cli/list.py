@@ -6,6 +6,7 @@ from gradlens.cli import options, terminal
 from gradlens.models import ARRANGEMENTS
 from gradlens.norms import NORMS
 from gradlens.registry import Registry
+from gradlens.studies import STUDIES
 from gradlens.tasks import TASKS
 
 
@@ -13,7 +14,7 @@ from gradlens.tasks import TASKS
 @options.as_json
 @options.verbosity
 def command(as_json: bool) -> None:
-    """Show what there is: arrangements and norms, which make variants, tasks, and analyses."""
+    """Show what there is: arrangements and norms, which make variants, tasks, analyses, and studies."""
     from gradlens.analysis.discover import discover
 
     groups = {
@@ -21,6 +22,7 @@ def command(as_json: bool) -> None:
         "norms": _lines(NORMS),
         "tasks": _lines(TASKS),
         "analyses": {analysis.name: analysis.question for analysis in discover()},
+        "studies": _lines(STUDIES),
     }
     if as_json:
         variants = [f"{arrangement}/{norm}" for arrangement in ARRANGEMENTS for norm in NORMS]
@@ -30,6 +32,7 @@ def command(as_json: bool) -> None:
     heads = {
         "arrangements": f"Variants: ARRANGEMENT or ARRANGEMENT/NORM, such as {example}",
         "norms": "Norms (layernorm where none is named)",
+        "studies": "Papers to reproduce: gradlens reproduce PAPER",
     }
     parts = [
         f"{heads.get(group, group.capitalize())}\n{terminal.columns(list(lines.items()), indent='  ')}"

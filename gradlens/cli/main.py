@@ -28,7 +28,7 @@ COMMANDS = {
     "report": "Write a PDF on recorded runs.",
     "diagnose": "Print what is found in recorded runs; the exit code is for CI.",
     "data": "Show the real data sets, and fetch them.",
-    "list": "Show what there is: variants, tasks, analyses.",
+    "list": "Show what there is: variants, tasks, analyses, studies.",
     "explain": "Tell what a finding means.",
 }
 

@@ -67,10 +67,11 @@ def command(
             recordings = run_grid(runs, folder, manifest, jobs=jobs, on_event=display.tell)
         terminal.note("Writing the report ...")
         comparison = compare(recordings, of_paper(paper))
-        cover = Cover.of_study(study.title, study.reference, f"{budget}: {study.budget(budget).about}", comparison)
+        about = f"{budget} ({study.budget(budget).about})"
+        cover = Cover.of_study(paper, study.title, study.reference, about, comparison)
         write_tables(comparison, folder / "tables")
         write_findings(comparison, folder / "findings.json", command=state().command, cover=cover)
         report(comparison, folder / f"{paper}.pdf", command=state().command, cover=cover)
-    show(comparison, as_json=as_json, out=str(folder), pdf=str(folder / f"{paper}.pdf"))
+    show(comparison, as_json=as_json, cover=cover, out=str(folder), pdf=str(folder / f"{paper}.pdf"))
     terminal.note(f"\nReport: {folder / f'{paper}.pdf'}")
     leave(comparison, fail_on)

@@ -14,6 +14,7 @@ from gradlens.training.operands import runs_in
 
 if TYPE_CHECKING:
     from gradlens.analysis import Comparison
+    from gradlens.report import Cover
 
 
 def read(folders: Iterable[Path]) -> list[Recording]:
@@ -36,11 +37,12 @@ def read(folders: Iterable[Path]) -> list[Recording]:
     return recordings
 
 
-def show(comparison: "Comparison", *, as_json: bool, **facts: Any) -> None:
+def show(comparison: "Comparison", *, as_json: bool, cover: "Cover | None" = None, **facts: Any) -> None:
     """Print summary and findings.
 
     Args:
         comparison: whose.
+        cover: the first page's table in place of a line a recording.
         as_json: as one JSON object on stdout instead of text.
         facts: what else the object holds.
     """
@@ -48,11 +50,11 @@ def show(comparison: "Comparison", *, as_json: bool, **facts: Any) -> None:
     from gradlens.report import findings_text, summary_text
 
     if as_json:
-        rows = summary(comparison).to_dict("records")
+        rows = (cover.table if cover else summary(comparison)).to_dict("records")
         terminal.result_json({**facts, "summary": rows, "findings": [f.to_dict() for f in comparison.findings]})
         return
     findings = findings_text(comparison, width=terminal.width(), verbose=state().verbose)
-    terminal.result(f"{summary_text(comparison)}\n\n{findings}")
+    terminal.result(f"{summary_text(comparison, cover)}\n\n{findings}")
 
 
 def leave(comparison: "Comparison", fail_on: str | None) -> None:

@@ -27,27 +27,29 @@ class Cover:
     table: pd.DataFrame
 
     @classmethod
-    def of_study(cls, title: str, reference: str, budget: str, comparison: Comparison) -> "Cover":
+    def of_study(cls, name: str, title: str, reference: str, budget: str, comparison: Comparison) -> "Cover":
         """Return the first page on a study, whose first analysis shows the table of results.
 
         Args:
+            name: of the study; the analysis ``<name>_claims`` judges the paper's claims.
             title: of the paper.
             reference: authors, year, number.
             budget: its name and what it is for.
             comparison: the study's recordings, asked the paper's questions.
         """
+        claims = [finding for finding in comparison.findings if finding.analysis == f"{name}_claims"]
         shown = list(comparison.sections[0].shown.values()) if comparison.sections else []
         return cls(
             heading=(title, "The experiment run again, and its claims tested"),
             subtitle=f"{reference} · budget {budget} · {_size(comparison)}",
-            verdict=(_what_was_done(comparison), *_claims(comparison.findings)),
+            verdict=(_what_was_done(comparison), *_claims(claims)),
             table=shown[0] if shown else pd.DataFrame(),
         )
 
     @property
     def cells(self) -> tuple[list[tuple[str, str]], list[list[str]]]:
-        """The table's heads, each of two lines, and its rows."""
-        heads = [(first, rest.rstrip(")")) for first, _, rest in (str(c).partition(" (") for c in self.table)]
+        """The table's heads, each of two lines (parted at the colon), and its rows."""
+        heads = [(first, rest) for first, _, rest in (str(column).partition(": ") for column in self.table)]
         return heads, [[str(cell) for cell in row] for row in self.table.itertuples(index=False)]
 
 
@@ -65,9 +67,8 @@ def _what_was_done(comparison: Comparison) -> str:
     return f"{models} norms were trained side by side in {runs} runs under the lens{ended}."
 
 
-def _claims(findings: tuple[Finding, ...]) -> list[str]:
+def _claims(tested: list[Finding]) -> list[str]:
     """Say of each of the paper's claims what became of it, without its numbers."""
-    tested = [finding for finding in findings if finding.details.get("of_paper")]
     if not tested:
         return []
     counts = Counter(finding.status for finding in tested)

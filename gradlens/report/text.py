@@ -9,6 +9,7 @@ from gradlens.analysis.comparison import Comparison
 from gradlens.analysis.finding import SEVERITY, Finding, Status
 from gradlens.analysis.summary import summary
 from gradlens.report import story
+from gradlens.report.cover import Cover
 from gradlens.report.document import checks, summary_cells
 from gradlens.report.numbers import interval, number
 from gradlens.report.words import FLAGGED, STATUS
@@ -17,12 +18,12 @@ from gradlens.report.words import FLAGGED, STATUS
 _INDENT = " " * 23
 
 
-def summary_text(comparison: Comparison) -> str:
-    """Return the summary as a table: one line a recording, under two lines of heads."""
-    heads, rows = summary_cells(summary(comparison))
+def summary_text(comparison: Comparison, cover: Cover | None = None) -> str:
+    """Return the summary as a table: one line a recording, or the cover's own, under two lines of heads."""
+    heads, rows = cover.cells if cover else summary_cells(summary(comparison))
     cells = [list(column) for column in zip(*heads, strict=True)] + rows
     widths = [max(len(line[i]) for line in cells) for i in range(len(heads))]
-    left = [i for i, head in enumerate(heads) if head[0] in ("recording", "measured", "status")]
+    left = [i for i, head in enumerate(heads) if i == 0 or head[0] in ("measured", "status")]
     lines = [
         "  ".join(
             cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))

@@ -8,6 +8,7 @@ from gradlens.errors import GradlensError, UnknownNameError
 from gradlens.studies.budget import Budget, Setting
 from gradlens.tasks import TASKS
 from gradlens.training.grid import Run
+from gradlens.training.trainer import choose_device
 
 _WATCH = ("norms", "blocks", "params")
 
@@ -45,7 +46,7 @@ class Study:
         return self.budgets[name]
 
     def runs(self, budget: str, tasks: Sequence[str] = (), seeds: int | None = None, device: str = "auto") -> list[Run]:
-        """List the training runs, task by task, seed by seed, so that a grid cut short has whole seeds.
+        """List the training runs, seed by seed, so that a grid cut short has every task with some seeds.
 
         Args:
             budget: name in ``budgets``.
@@ -68,8 +69,8 @@ class Study:
             raise GradlensError(f"A study needs 1 seed or more; got {count}.")
         return [
             self._run(task, norm, seed, chosen.settings[task], device)
-            for task in tasks
             for seed in range(count)
+            for task in tasks
             for norm in self.norms
         ]
 
@@ -77,8 +78,10 @@ class Study:
         """Load every task and build every model, so that what is missing is said before hours of training.
 
         Raises:
-            GradlensError: data or a package is missing; the message names all of it.
+            GradlensError: data or a package is missing, the message names all of it; or there is no such device.
         """
+        for device in {run.config.device for run in runs}:
+            choose_device(device)
         missing = []
         for name in dict.fromkeys(run.task for run in runs):
             try:

@@ -49,6 +49,11 @@ def test_the_last_step_and_some_hundred_others_are_recorded(study):
         assert run.config.evaluate_every <= run.config.steps
 
 
+def test_a_grid_cut_short_has_whole_seeds():
+    seeds = [run.config.seed for run in STUDIES["xu2019"].runs("medium")]
+    assert seeds == sorted(seeds)
+
+
 def test_a_part_of_a_study_is_what_was_asked_for():
     study = STUDIES["xu2019"]
     runs = study.runs("small", tasks=("lm", "images"), seeds=3)

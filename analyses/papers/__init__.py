@@ -1,0 +1,15 @@
+"""Papers reproduced: the questions asked of the runs that ``gradlens reproduce PAPER`` makes, a package a paper.
+
+``gradlens`` finds them through the entry-point group ``gradlens.papers``; another package adds its own mapping in the
+same way. A new paper is one package here and its line in ``PAPERS``.
+"""
+
+from collections.abc import Mapping
+
+from analyses.papers import xu2019
+from gradlens.analysis import Analysis
+
+#: The paper's name in ``gradlens.studies.STUDIES`` to its questions, in reading order.
+PAPERS: Mapping[str, tuple[Analysis, ...]] = {"xu2019": xu2019.ANALYSES}
+
+__all__ = ["PAPERS"]

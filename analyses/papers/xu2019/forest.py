@@ -1,0 +1,129 @@
+"""The figure of ``xu2019_claims``: a panel a claim, a row a task."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from analyses import drawing
+from analyses.limits import limit
+from analyses.papers.xu2019.metrics import METRICS, ordered
+from analyses.papers.xu2019.panels import named
+from analyses.papers.xu2019.runs import NORMS
+from analyses.papers.xu2019.verdicts import WORDS
+from analyses.tables import pick
+
+#: Verdict to colour and marker: told apart in grey too.
+_LOOKS: dict[str, dict[str, Any]] = {
+    "supports": {"color": "#0072B2", "marker": "o"},
+    "contradicts": {"color": "#D55E00", "marker": "X"},
+    "undecided": {"color": "#6b717a", "marker": "o", "markerfacecolor": "white", "markeredgewidth": 1.1},
+}
+_NOT_COUNTED: dict[str, Any] = {"color": "#a9afb8", "marker": "d"}
+_ENTRIES = {**_LOOKS, "not counted": _NOT_COUNTED}
+#: From this many per cent on, an axis is logarithmic beyond a linear middle of this many.
+_FAR, _NEAR = 30.0, 2.0
+_APART, _SMALL, _COLUMNS = 0.21, 5.8, 2
+_GREY = "#6b717a"
+
+
+def plot(table: pd.DataFrame, figure: Figure) -> None:
+    """Draw the claims' differences with their intervals; positive speaks for the claim.
+
+    Args:
+        table: of ``xu2019_claims.compute``.
+        figure: an empty one.
+    """
+    if table.empty:
+        drawing.say(figure, "No two runs share a task and a seed and differ in the norm as a claim of the paper asks.")
+        return
+    tasks = ordered(table["task"], METRICS)
+    axes = figure.subplots(len(WORDS) // _COLUMNS, _COLUMNS, squeeze=False)
+    for code, ax in zip(WORDS, axes.flat, strict=True):
+        _draw(ax, pick(table, code=code), code, tasks)
+    for ax in axes[:, 1:].flat:
+        ax.set_yticklabels([])
+    entries = [drawing.entry(name, **{"linestyle": "", "markersize": 4.5, **look}) for name, look in _ENTRIES.items()]
+    if (table["counted"] == 1).all():
+        entries.pop()
+    margin = f"{100 * limit('GL501', 'margin'):g} % worse: still no difference"
+    drawing.legend(figure, [*entries, drawing.entry(margin, **drawing.DOTTED)], columns=5)
+
+
+def _draw(ax: Axes, rows: pd.DataFrame, code: str, tasks: list[str]) -> None:
+    ax.axvline(0, color=drawing.THEORY, linewidth=0.8, zorder=1.5)
+    if not WORDS[code].superior:
+        ax.axvline(-100 * limit("GL501", "margin"), **(drawing.DOTTED | {"zorder": 1.5}))
+    for place, task in enumerate(tasks):
+        own = pick(rows, task=task)
+        if own.empty:
+            _say(ax, place, "no pair of runs", _GREY)
+        for index, (_, row) in enumerate(own.iterrows()):
+            _compared(ax, place + (index - (len(own) - 1) / 2) * 2 * _APART, row)
+    ends = rows[["value", "low", "high"]].to_numpy(dtype="float64")
+    _scale(ax, float(np.nanmax(np.abs(ends))) if np.isfinite(ends).any() else 0.0)
+    ax.set_yticks(range(len(tasks)), [named(task) for task in tasks])
+    ax.set_ylim(len(tasks) - 0.45, -0.55)
+    ax.tick_params(axis="y", length=0)
+    ax.set_title(f"{code}  {WORDS[code].title}", fontsize=7.2)
+    ax.set_xlabel(_axis_label(rows), fontsize=6.8)
+
+
+def _compared(ax: Axes, place: float, row: pd.Series) -> None:
+    """Draw one comparison, or say in words which runs diverged."""
+    look = _LOOKS[row["verdict"]] if row["counted"] == 1 else _NOT_COUNTED
+    if row["diverged"] > 0:
+        counted = "" if row["counted"] == 1 else ", not counted"
+        _say(ax, place, f"{row['verdict']}{counted}: {_who_diverged(row)}", _GREY if counted else look["color"])
+        return
+    ax.plot([row["low"], row["high"]], [place, place], color=look["color"], linewidth=1.3, solid_capstyle="butt")
+    ax.plot([row["value"]], [place], **{"markersize": 4.2, "markeredgewidth": 0, **look}, linestyle="")
+
+
+def _who_diverged(row: pd.Series) -> str:
+    both = row["favoured_diverged"] + row["against_diverged"] - row["diverged"]
+    alone = {"both": both} | {NORMS[row[s]]: row[f"{s}_diverged"] - both for s in ("favoured", "against")}
+    return ", ".join(f"{name} diverged ({k:.0f} of {row['n']:.0f})" for name, k in alone.items() if k)
+
+
+def _say(ax: Axes, place: float, words: str, color: str) -> None:
+    background = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    ax.text(
+        0.02, place, words, transform=ax.get_yaxis_transform(), fontsize=_SMALL, color=color, va="center", ha="left",
+        bbox=background, zorder=5,
+    )  # fmt: skip
+
+
+def _scale(ax: Axes, most: float) -> None:
+    """Scale the horizontal axis evenly about 0; logarithmic beyond the middle where one value lies far out."""
+    reach = max(1.12 * most, 2.2 * 100 * limit("GL501", "margin"))
+    if most > _FAR:
+        ax.set_xscale("symlog", linthresh=_NEAR, linscale=0.7)
+        decades = [10.0**k for k in range(1, 7) if 10.0**k <= reach]
+        ticks = [_NEAR, *decades[:: 1 + len(decades) // 4]]
+        ax.set_xticks([-t for t in reversed(ticks)] + [0.0, *ticks])
+        ax.set_xticks([], minor=True)
+        reach *= 1.25
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(6, symmetric=True))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "−") if value else "0"))
+    ax.set_xlim(-reach, reach)
+
+
+def _scales(rows: pd.DataFrame) -> list[str]:
+    """Return the norms whose score the drawn numbers are shares of."""
+    return [str(norm) for norm in rows.loc[rows["value"].notna(), "scale"].unique()]
+
+
+def _axis_label(rows: pd.DataFrame) -> str:
+    """Name what is subtracted from what, and the unit."""
+    if rows.empty:
+        return "\n"
+    if len(set(rows["measure"])) > 1:
+        return "upper: LayerNorm's lower training loss; lower: its\nhigher held-out loss; % of LayerNorm's"
+    row, others = rows.iloc[0], [NORMS[s] for s in _scales(rows) if s != "layernorm"]
+    of = f" (or of {others[0]}'s)" if others else ""
+    return f"{NORMS[row['favoured']]} better than {NORMS[row['against']]} by\n% of LayerNorm's score{of}"

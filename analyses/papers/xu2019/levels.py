@@ -1,0 +1,100 @@
+"""What ``xu2019_scores`` says: GL500, whether each task is real work at the budget it was given."""
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from analyses.limits import limit
+from analyses.tables import first, percent, pick
+from gradlens.analysis import Finding, Status
+
+_NAME = "xu2019_scores"
+_REFERENCE = "Xu et al. 2019 (1911.07013)"
+
+CODES = {
+    "GL500": (
+        "The task is real work. A comparison of norms says something only where the networks have learned the task: "
+        "with LayerNorm, the paper's starting point, each task must reach a level that no trivial model reaches. "
+        "Below it the norms are compared early in training, which is another question than the paper's."
+    ),
+}
+
+
+class _Level(NamedTuple):
+    quantity: str
+    name: str
+    least: bool  # whether the level is to be exceeded, not to be kept below
+
+
+_LEVELS = {
+    "images": _Level("accuracy", "accuracy", True),
+    "sentences": _Level("accuracy", "accuracy", True),
+    "parsing": _Level("las", "LAS", True),
+    "lm": _Level("share of unigram entropy", "the bits per byte, over the entropy of single bytes,", False),
+}
+
+
+def judge(table: pd.DataFrame) -> list[Finding]:
+    """Return one finding a task.
+
+    Args:
+        table: of ``xu2019_scores.compute``.
+    """
+    tasks = list(pick(table, quantity="diverged")["panel"].unique())
+    if not tasks:
+        return [_none("No run of the paper's grid came to its end.")]
+    return [_reached(table, task) for task in tasks]
+
+
+def _none(claim: str, subject: str = "") -> Finding:
+    return Finding(code="GL500", status="not applicable", claim=claim, analysis=_NAME, subject=subject)
+
+
+def _reached(table: pd.DataFrame, task: str) -> Finding:
+    """GL500: the mean decides, for the level is a rule of thumb; its interval is told."""
+    if task not in _LEVELS:
+        return _none(f"{task}: no level is set; its norms are compared by their held-out loss.", task)
+    own, level = pick(table, panel=task, variant="layernorm"), _LEVELS[task]
+    ended = first(pick(own, quantity="diverged"))
+    if ended is None:
+        return _none(f"{task}: no run with LayerNorm, whose level is asked for.", task)
+    bound, row = limit("GL500", task), first(pick(own, quantity=level.quantity))
+    word = f"{'at least' if level.least else 'below'} {_amount(bound, level)}"
+    status: Status = "warn"
+    if row is None or pd.isna(row["value"]):
+        seeds = f"{ended['value']:.0f} of {ended['n']:.0f} runs diverged"
+        return _finding(task, level, status, f"LayerNorm has no {level.quantity} at the end ({seeds})", word, None)
+    reached = row["value"] >= bound if level.least else row["value"] < bound
+    some = f"; {ended['value']:.0f} of {ended['n']:.0f} runs diverged" if ended["value"] else ""
+    if reached and not some:
+        status = "pass"
+    claim = (
+        f"the task is {'' if reached else 'not yet '}real work: with LayerNorm {level.name} is "
+        f"{_amount(row['value'], level)} at the end of training (asked for: {word}){some}"
+    )
+    return _finding(task, level, status, claim, word, row)
+
+
+def _amount(value: float, level: _Level) -> str:
+    return f"{value:.1f} %" if level.least else percent(value)
+
+
+def _finding(task: str, level: _Level, status: Status, claim: str, word: str, row: pd.Series | None) -> Finding:
+    value, low, high = (None if row is None or pd.isna(row[k]) else float(row[k]) for k in ("value", "low", "high"))
+    return Finding(
+        code="GL500",
+        status=status,
+        claim=f"{task}: {claim}.",
+        analysis=_NAME,
+        subject=task,
+        value=value,
+        low=low,
+        high=high,
+        unit="%" if level.least else "",
+        expected=word,
+        expected_from="a level that a model which has learned the task exceeds, and a trivial one does not",
+        threshold=f"{task}: {word}, mean over seeds",
+        causes=("Too few steps for this task: a small budget.", "A network or data set smaller than the paper's."),
+        remedies=("Train longer: a larger budget (`--budget medium` or `--budget paper`).",),
+        reference=_REFERENCE,
+    )

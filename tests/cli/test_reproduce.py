@@ -1,0 +1,112 @@
+"""``gradlens reproduce``: a study as small as can be, from the first run to the report."""
+
+import dataclasses
+import json
+
+import pytest
+
+from gradlens import load
+from gradlens.cli.grid_display import TimeLeft, duration
+from gradlens.studies import STUDIES
+from gradlens.studies.budget import Budget, Setting
+from gradlens.training.grid import Event
+from gradlens.training.trainer import Progress
+from tests.cli.conftest import read_json
+
+TINY = Setting(
+    arrangement="pre-ln",
+    size={"width": 16, "heads": 2, "blocks": 2},
+    training={"steps": 6, "batch_size": 2, "length": 16, "evaluate_every": 3, "evaluation_batches": 1},
+    seconds=1,
+)
+NORMS = ("none", "layernorm", "adanorm")
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    study = dataclasses.replace(
+        STUDIES["xu2019"],
+        norms=NORMS,
+        tasks=("lm",),
+        budgets={"small": Budget(about="a test", seeds=2, settings={"lm": TINY})},
+    )
+    monkeypatch.setattr("gradlens.studies.xu2019.STUDY", study)
+    return study
+
+
+def reproduce(gradlens, *arguments):
+    return gradlens("reproduce", "xu2019", "--jobs", "1", "--device", "cpu", *arguments)
+
+
+def test_a_study_leaves_a_report_findings_tables_and_recordings_and_goes_on(gradlens, tiny, folder):
+    result = reproduce(gradlens, "--seeds", "1", "--out", "r")
+    assert (folder / "r/xu2019.pdf").read_bytes().startswith(b"%PDF-")
+    found = json.loads((folder / "r/findings.json").read_text())
+    assert found["heading"][0] == tiny.title
+    assert {finding["code"] for finding in found["findings"]} >= {"GL501", "GL503", "GL509"}
+    assert (folder / "r/tables/xu2019_scores.csv").exists()
+    assert "LayerNorm" in result.stdout
+    assert "3/3  lm, pre-ln/adanorm, seed 0" in result.stderr
+    before = (folder / "r/runs/lm/adanorm/seed-0/manifest.json").stat().st_mtime_ns
+    more = reproduce(gradlens, "--out", "r")
+    assert "3 of 6 runs were finished before." in more.stderr
+    assert (folder / "r/runs/lm/adanorm/seed-0/manifest.json").stat().st_mtime_ns == before
+    manifest = json.loads((folder / "r/manifest.json").read_text())
+    assert (manifest["kind"], manifest["status"]) == ("reproduce", "complete")
+    assert [load(folder / "r" / run).meta["seeds"] for run in manifest["runs"]] == [[0]] * 3 + [[1]] * 3
+    factor = load(folder / "r/runs/lm/adanorm/seed-0").activations
+    assert factor["site"].str.endswith(".factor").any()
+    # Its runs can be looked at as any others.
+    assert gradlens("report", "r", "--out", "all.pdf").exit_code == 0
+    assert gradlens("compare", "pre-ln", "--init-only", "--seeds", "2", "--out", "r").exit_code == 2
+
+
+def test_json_is_one_object_with_the_table_and_the_verdicts(gradlens, tiny):
+    found = read_json(reproduce(gradlens, "--seeds", "1", "--json", "-q"))
+    assert [row["norm"] for row in found["summary"]][:1] == ["w/o Norm"]
+    verdicts = {finding["code"]: finding["status"] for finding in found["findings"]}
+    assert verdicts["GL506"] == "inconclusive"  # one seed decides nothing
+    assert found["pdf"].endswith("xu2019-small/xu2019.pdf")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("xu2020",), "There is no study named 'xu2020'. Did you mean xu2019?"),
+        (("xu2019", "--budget", "medum"), "There is no budget named 'medum'. Did you mean medium?"),
+        (("xu2019", "--tasks", "lm,imags"), "There is no task of xu2019 named 'imags'. Did you mean images?"),
+        (("xu2019", "--tasks", "lm", "--device", "gpu"), "gpu"),
+    ],
+)
+def test_what_cannot_be_run_is_a_message_and_code_2(gradlens, arguments, message, folder):
+    result = gradlens("reproduce", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (folder / "runs").exists()
+
+
+def event(run, what, step=0, seconds=0.0):
+    progress = Progress(step, 100, 1.0, 1.0, 1.0) if what == "progress" else None
+    return Event(what=what, run=run, progress=progress, status="complete", seconds=seconds)
+
+
+def test_the_time_left_is_what_is_expected_corrected_by_what_was_seen():
+    runs = STUDIES["xu2019"].runs("small", tasks=("lm", "images"), seeds=1)
+    lm, images = runs[:7], runs[7:]
+    left = TimeLeft(runs, {"lm": 10.0, "images": 2.0})
+    assert left.seconds() == 7 * 10 + 7 * 2
+    left.note(event(lm[0], "started"))
+    left.note(event(lm[1], "started"))
+    assert left.seconds() == (7 * 10 + 7 * 2) / 2  # two at a time
+    left.note(event(lm[0], "finished", seconds=20.0))  # twice as slow as expected: so will images be
+    left.note(event(lm[2], "started"))
+    assert left.seconds() == (6 * 20 + 7 * 4) / 2
+    left.note(event(lm[1], "progress", step=50))
+    assert left.seconds() == (5.5 * 20 + 7 * 4) / 2
+    for run in (*lm[1:], *images):
+        left.note(event(run, "reused"))
+    assert left.seconds() == 0
+
+
+def test_times_read_as_a_clock_does():
+    assert [duration(seconds) for seconds in (0, 7.4, 75, 3725)] == ["", "0:07", "1:15", "1:02:05"]
