@@ -29,7 +29,7 @@ from gradlens.training.earlier import is_finished
 from gradlens.training.folder_of_runs import claimed
 from gradlens.training.trainer import Progress, choose_device, train
 
-#: Seconds between two looks at the workers, and between two words of one of them.
+#: Seconds between two looks at the workers, and between two words of one of them, when it also asks whether to go on.
 _LOOK, _WORD = 0.2, 0.5
 
 
@@ -138,7 +138,7 @@ def _tell_progress(tell: Callable[[Event], None], run: Run, progress: Progress) 
 
 
 def _side_by_side(runs: Sequence[Run], out: Path, jobs: int, tell: Callable[[Event], None]) -> None:
-    """Train in ``jobs`` processes; where one fails, or this one is interrupted, the others stop after their step."""
+    """Train in ``jobs`` processes; where one fails, or this one is interrupted or killed, the others stop in a moment."""
     context = multiprocessing.get_context("spawn")
     words, stop = context.Queue(), context.Event()
     threads = max(1, torch.get_num_threads() // jobs)
@@ -190,14 +190,16 @@ def _work(index: int, run: Run, out: Path) -> tuple[str, float]:
     """Train one run in a worker; return how it ended and the seconds it took."""
     _words.put((index, None))
     begun = said = time.monotonic()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def on_step(progress: Progress) -> None:
         nonlocal said
-        if _stop.is_set():
-            raise KeyboardInterrupt
         if time.monotonic() - said > _WORD:
             said = time.monotonic()
             _words.put((index, progress))
+            if _stop.is_set() or not parent.is_alive():
+                raise KeyboardInterrupt
 
     try:
         recording = _train(run, out, on_step)
