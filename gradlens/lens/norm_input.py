@@ -63,7 +63,7 @@ def measured(
     if running is not None:
         inv_sigma = torch.rsqrt(running[1].detach() + kind.eps(module, dtype)).to(norm.dtype).expand_as(norm)
     elif kind.scaled:
-        inv_sigma = statistics.inv_sigma(norm, width, kind.eps(module, dtype))
+        inv_sigma = statistics.inv_sigma(norm, width, kind.eps(module, dtype), unbiased=kind.unbiased)
     else:
         inv_sigma = torch.ones_like(norm)
     return total, norm, inv_sigma

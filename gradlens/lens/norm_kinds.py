@@ -35,6 +35,8 @@ class NormKind:
         scale_gradient: whether the derivative of σ flows.
         gain_offset: what is added to the parameter ``weight`` to give γ (1 for Gemma's norms).
         eps_value: eps, where the module has no attribute that tells.
+        unbiased: whether σ is the deviation over H − 1 plus eps, as hand-written norms have it (and the code of Xu et
+            al. 2019), instead of the root of variance plus eps.
     """
 
     name: str
@@ -46,6 +48,7 @@ class NormKind:
     scale_gradient: bool = True
     gain_offset: float = 0.0
     eps_value: float | None = None
+    unbiased: bool = False
 
     def eps(self, module: nn.Module, dtype: torch.dtype = torch.float32) -> float:
         """Return eps as the layer applies it (torch's RMSNorm takes the dtype's own where it is None)."""

@@ -5,14 +5,18 @@ and unit variance (or unit mean square) along an axis, it is that norm, whatever
 """
 
 import copy
+import itertools
 
 import torch
 from torch import Tensor, nn
 
 from gradlens.lens.norm_kinds import NormKind
+from gradlens.lens.statistics import inv_sigma
 
 #: Shapes and axis to try with a vector of H entries: features last (3-D and 2-D input), then channels first.
 _TRIALS = (((2, 5), (-1,)), ((3,), (-1,)))
+#: Whether μ is subtracted, and whether σ is the deviation over H − 1.
+_CONVENTIONS = ((True, False), (True, True), (False, False))
 
 
 def probe(module: nn.Module) -> NormKind | None:
@@ -68,16 +72,15 @@ def _kind(module: nn.Module, x: Tensor, axes: tuple[int, ...]) -> NormKind | Non
     if y is None:
         return None
     name = type(module).__name__.lower()
-    for centered in (True, False):
-        for offset in (0.0, 1.0):
-            kind = NormKind(name=name, axes=axes, centered=centered, mean_gradient=centered, gain_offset=offset)
-            gain = kind.gain(module, x.dim())
-            bias = getattr(module, "bias", None)
-            if offset and gain is None:
-                continue
-            shift = NormKind(name=name, axes=axes).gain(_Bias(bias), x.dim()) if isinstance(bias, Tensor) else None
-            if _matches(kind, module, x, y, gain, shift):
-                return kind
+    bias = getattr(module, "bias", None)
+    shift = NormKind(name=name, axes=axes).gain(_Bias(bias), x.dim()) if isinstance(bias, Tensor) else None
+    for (centered, unbiased), offset in itertools.product(_CONVENTIONS, (0.0, 1.0)):
+        kind = NormKind(
+            name=name, axes=axes, centered=centered, mean_gradient=centered, gain_offset=offset, unbiased=unbiased
+        )
+        gain = kind.gain(module, x.dim())
+        if not (offset and gain is None) and _matches(kind, module, x, y, gain, shift):
+            return kind
     return None
 
 
@@ -93,8 +96,8 @@ def _matches(
     kind: NormKind, module: nn.Module, x: Tensor, y: Tensor, gain: Tensor | None, shift: Tensor | None
 ) -> bool:
     centred = x - x.mean(kind.axes, keepdim=True) if kind.centered else x
-    square = centred.square().mean(kind.axes, keepdim=True)
-    expected = centred * torch.rsqrt(square + kind.eps(module, torch.float32))
+    norm, width = torch.linalg.vector_norm(centred, dim=kind.axes, keepdim=True), x.shape[kind.axes[0]]
+    expected = centred * inv_sigma(norm, width, kind.eps(module, torch.float32), unbiased=kind.unbiased)
     expected = expected if gain is None else expected * gain
     expected = expected if shift is None else expected + shift
     # Classes that normalize in float32 whatever comes in are recognised too.

@@ -96,8 +96,13 @@ def extremes(x: Tensor) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def inv_sigma(norm: Tensor, width: int, eps: float) -> Tensor:
-    """Return 1/σ from the input's norm: eps is added to the variance or mean square, inside the root."""
+def inv_sigma(norm: Tensor, width: int, eps: float, *, unbiased: bool = False) -> Tensor:
+    """Return 1/σ from the input's norm.
+
+    eps is added to the variance or mean square, inside the root; with ``unbiased`` to the deviation over H − 1.
+    """
+    if unbiased:
+        return (norm / (width - 1) ** 0.5 + eps).reciprocal()
     return torch.rsqrt(norm.square() / width + eps)
 
 

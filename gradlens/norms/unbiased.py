@@ -10,7 +10,7 @@ mean is 0 as in the paper's Theorem 1, and the bound on the variance holds with 
 or s leaves out their terms.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +21,22 @@ from gradlens.norms.adanorm import AdaNorm
 class LayerNormSimpleUnbiased(nn.Module):
     """LayerNorm-simple with the authors' deviation.
 
-    There is no ``normalizes`` here as in the other norms: what that says of σ would not be true of s + eps.
-
     Args:
         width: H, the length of the last dimension; at least 2.
         eps: added to the deviation, outside the root.
     """
 
-    mean_gradient: ClassVar[bool] = True
-    scale_gradient: ClassVar[bool] = True
+    #: How the class treats the gradient; what gradlens decomposes goes by it.
+    normalizes: ClassVar[dict[str, Any]] = {
+        "name": "layernorm-simple-unbiased",
+        "layout": "axes",
+        "axes": (-1,),
+        "centered": True,
+        "scaled": True,
+        "mean_gradient": True,
+        "scale_gradient": True,
+        "unbiased": True,
+    }
 
     def __init__(self, width: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -41,9 +48,9 @@ class LayerNormSimpleUnbiased(nn.Module):
         # In float32 at least, and through one view of x: see DetachNorm.
         wide = x.view_as(x).to(torch.promote_types(x.dtype, torch.float32))
         deviation, mean = torch.std_mean(wide, dim=-1, correction=1, keepdim=True)
-        if not self.mean_gradient:
+        if not self.normalizes["mean_gradient"]:
             mean = mean.detach()
-        if not self.scale_gradient:
+        if not self.normalizes["scale_gradient"]:
             deviation = deviation.detach()
         return ((wide - mean) / (deviation + self.eps)).to(x.dtype)
 
@@ -55,20 +62,32 @@ class LayerNormSimpleUnbiased(nn.Module):
 class DetachNormUnbiased(LayerNormSimpleUnbiased):
     """DetachNorm with the authors' deviation."""
 
-    mean_gradient: ClassVar[bool] = False
-    scale_gradient: ClassVar[bool] = False
+    normalizes: ClassVar[dict[str, Any]] = {
+        **LayerNormSimpleUnbiased.normalizes,
+        "name": "detachnorm-unbiased",
+        "mean_gradient": False,
+        "scale_gradient": False,
+    }
 
 
 class DetachMeanNormUnbiased(LayerNormSimpleUnbiased):
     """The same with the mean detached only."""
 
-    mean_gradient: ClassVar[bool] = False
+    normalizes: ClassVar[dict[str, Any]] = {
+        **LayerNormSimpleUnbiased.normalizes,
+        "name": "detachnorm-mean-unbiased",
+        "mean_gradient": False,
+    }
 
 
 class DetachVarianceNormUnbiased(LayerNormSimpleUnbiased):
     """The same with the deviation detached only."""
 
-    scale_gradient: ClassVar[bool] = False
+    normalizes: ClassVar[dict[str, Any]] = {
+        **LayerNormSimpleUnbiased.normalizes,
+        "name": "detachnorm-variance-unbiased",
+        "scale_gradient": False,
+    }
 
 
 class AdaNormUnbiased(AdaNorm):

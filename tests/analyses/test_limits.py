@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import analyses
 from analyses import ANALYSES
 from analyses.limits import held_against, limit
+from analyses.papers import PAPERS
 from gradlens.errors import GradlensError
 
 FILE = Path(analyses.__file__).with_name("limits.toml")
@@ -19,7 +20,8 @@ numbers = st.floats(-1e6, 1e6)
 
 
 def test_every_section_is_a_known_code_and_says_what_it_holds_for() -> None:
-    codes = {code for analysis in ANALYSES for code in analysis.codes}
+    questions = [*ANALYSES, *(question for paper in PAPERS.values() for question in paper)]
+    codes = {code for analysis in questions for code in analysis.codes}
     assert set(LIMITS) - {"training"} <= codes
     for section in LIMITS:
         assert re.search(rf"^\[{section}\] # \w+", FILE.read_text(encoding="utf-8"), re.MULTILINE)

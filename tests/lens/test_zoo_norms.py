@@ -17,6 +17,7 @@ FLOWS = {
     "detachnorm-variance": (True, False),
     "rmsnorm": (None, True),
 }
+FLOWS |= {f"{name}-unbiased": FLOWS[name] for name in FLOWS if f"{name}-unbiased" in NORMS}
 H, ROWS = 512, 2000
 
 
@@ -48,7 +49,7 @@ def test_theorem_1_holds_on_the_recorded_row(name, correlation):
     if name == "rmsnorm":
         return
     if scale_flows:
-        sigma2 = x.var(-1, correction=0)
+        sigma2 = x.var(-1, correction=int(name.endswith("-unbiased")))
         rho2 = ((g - g.mean(-1, keepdim=True)) * y).mean(-1).square() / g.var(-1, correction=0)
         expected = ((1 - rho2) * g.var(-1, correction=0) / sigma2).mean()
         assert row["var_actual"] == pytest.approx(float(expected), rel=1e-12)
@@ -74,6 +75,36 @@ def test_a_detached_derivative_removes_nothing(name):
 
 
 def test_every_norm_of_the_zoo_is_covered_here():
-    # With the authors' deviation σ is another: tests/norms/test_unbiased.py.
-    unbiased = {name for name in NORMS if name.endswith("-unbiased")}
-    assert set(FLOWS) == set(NORMS) - {"none"} - unbiased
+    assert set(FLOWS) == set(NORMS) - {"none"}
+
+
+@pytest.mark.parametrize("eps", [1e-5, 0.5])
+def test_the_unbiased_deviation_is_the_one_that_is_recorded(eps):
+    norm = NORMS["layernorm-simple-unbiased"](8, eps=eps).double()
+    x = torch.randn(50, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    with gradlens.attach(norm) as lens:
+        norm(x).pow(3).sum().backward()
+        lens.step()
+    expected = (1 / (x.std(-1) + eps)).mean()
+    assert lens.recording.norms["inv_sigma"].item() == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_a_strangers_norm_with_that_deviation_is_recognised_by_its_behaviour():
+    class HandWrittenNorm(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.bias = torch.nn.Parameter(torch.ones(16)), torch.nn.Parameter(torch.zeros(16))
+            self.eps = 1e-6
+
+        def forward(self, x):
+            return self.weight * (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + self.eps) + self.bias
+
+    model = torch.nn.Sequential(HandWrittenNorm()).double()
+    x = torch.randn(20, 16, dtype=torch.float64, requires_grad=True)
+    with gradlens.attach(model) as lens:
+        model(x).pow(3).sum().backward()
+        lens.step()
+    row = lens.recording.norms.iloc[0]
+    assert row["inv_sigma"] == pytest.approx(float((1 / (x.std(-1) + 1e-6)).mean()), rel=1e-12)
+    assert row["recentering"] + row["rescaling"] + row["kept"] == pytest.approx(1.0, abs=1e-9)
+    assert row["mean2_actual"] < 1e-20
