@@ -138,7 +138,7 @@ def _tell_progress(tell: Callable[[Event], None], run: Run, progress: Progress) 
 
 
 def _side_by_side(runs: Sequence[Run], out: Path, jobs: int, tell: Callable[[Event], None]) -> None:
-    """Train in ``jobs`` processes; where one fails, or this one is interrupted or killed, the others stop in a moment."""
+    """Train in ``jobs`` processes; where one fails, or this one is interrupted or killed, the others soon stop."""
     context = multiprocessing.get_context("spawn")
     words, stop = context.Queue(), context.Event()
     threads = max(1, torch.get_num_threads() // jobs)
