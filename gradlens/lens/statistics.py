@@ -7,6 +7,7 @@ an infinity anywhere are left out, and counted. Nothing here copies to the host.
 Theorem 1, in the symbols of ``recording.schema``.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -102,7 +103,7 @@ def inv_sigma(norm: Tensor, width: int, eps: float, *, unbiased: bool = False) -
     eps is added to the variance or mean square, inside the root; with ``unbiased`` to the deviation over H − 1.
     """
     if unbiased:
-        return (norm / (width - 1) ** 0.5 + eps).reciprocal()
+        return torch.reciprocal(norm / math.sqrt(width - 1) + eps)
     return torch.rsqrt(norm.square() / width + eps)
 
 

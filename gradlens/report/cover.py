@@ -1,6 +1,6 @@
 """What the first page says where it is not the story of a comparison: that of a paper's reproduction."""
 
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -37,12 +37,14 @@ class Cover:
             budget: its name and what it is for.
             comparison: the study's recordings, asked the paper's questions.
         """
-        claims = [finding for finding in comparison.findings if finding.analysis == f"{name}_claims"]
+        judged = next((s for s in comparison.sections if s.analysis.name == f"{name}_claims"), None)
+        codes = judged.analysis.codes if judged else {}
+        claims = _claims(list(judged.findings) if judged else [], {c: story.first_clause(t) for c, t in codes.items()})
         shown = list(comparison.sections[0].shown.values()) if comparison.sections else []
         return cls(
             heading=(title, "The experiment run again, and its claims tested"),
             subtitle=f"{reference} · budget {budget} · {_size(comparison)}",
-            verdict=(_what_was_done(comparison), *_claims(claims)),
+            verdict=(_what_was_done(comparison), *claims),
             table=shown[0] if shown else pd.DataFrame(),
         )
 
@@ -67,15 +69,16 @@ def _what_was_done(comparison: Comparison) -> str:
     return f"{models} norms were trained side by side in {runs} runs under the lens{ended}."
 
 
-def _claims(tested: list[Finding]) -> list[str]:
-    """Say of each of the paper's claims what became of it, without its numbers."""
-    if not tested:
-        return []
-    counts = Counter(finding.status for finding in tested)
+def _claims(tested: list[Finding], titles: Mapping[str, str]) -> list[str]:
+    """Say of each of the paper's claims what became of it, by its title: the numbers stand with the checks."""
     words: dict[Status, str] = {
-        "pass": "reproduced",
-        "fail": "not reproduced",
-        "inconclusive": "undecided with the seeds at hand",
+        "pass": "Reproduced",
+        "fail": "Not reproduced",
+        "inconclusive": "Undecided with the seeds at hand",
+        "not applicable": "Not tested",
     }
-    said = [f"{counts[status]} {word}" for status, word in words.items() if counts[status]]
-    return [f"Of {len(tested)} claims, {', '.join(said)}.", *(story.headline(finding) + "." for finding in tested)]
+    said = []
+    for status, word in words.items():
+        claims = [titles[finding.code] for finding in tested if finding.status == status]
+        said += [f"{word}: {'; '.join(claims)}."] if claims else []
+    return said

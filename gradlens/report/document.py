@@ -4,7 +4,7 @@ What is printed is therefore in the JSON by construction. Numbers stand twice: a
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import pandas as pd
 from gradlens.analysis.comparison import Comparison, Section, printable
 from gradlens.analysis.finding import SEVERITY, Finding, worst
 from gradlens.analysis.summary import MEANING, summary
+from gradlens.recording import Recording
 from gradlens.report import record, story
 from gradlens.report.cover import Cover
 from gradlens.report.numbers import count, interval, number
@@ -67,7 +68,11 @@ def document(comparison: Comparison, command: str | None = None, cover: Cover | 
         "statuses": {s: {"mark": STATUS[s][0], "word": STATUS[s][1], "meaning": STATUS_MEANING[s]} for s in STATUS},
         "findings": [_finding(f) for f in comparison.findings],
         "summary": _summary(numbers, cover),
-        "sections": [_section(s) for s in comparison.sections if not (s.analysis.optional and s.table.empty)],
+        "sections": [
+            _section(s, comparison.recordings)
+            for s in comparison.sections
+            if not (s.analysis.optional and s.table.empty)
+        ],
         "key": _key_figure(comparison),
         "methods": record.methods(comparison.recordings),
         "definitions": DEFINITIONS,
@@ -145,7 +150,7 @@ def _key_figure(comparison: Comparison) -> str | None:
     return found.analysis.name if found else None
 
 
-def _section(section: Section) -> dict[str, Any]:
+def _section(section: Section, recordings: Sequence[Recording]) -> dict[str, Any]:
     analysis, table = section.analysis, section.table
     head = _excerpt(table)
     return {
@@ -155,7 +160,7 @@ def _section(section: Section) -> dict[str, Any]:
         "reading": analysis.reading,
         "reference": analysis.reference,
         "labels": section.labels,
-        "lacking": section.lacking,
+        "lacking": _lacking(section, recordings),
         "status": worst(section.findings),
         "checks": checks(section),
         "drawn": section.drawn,
@@ -169,6 +174,14 @@ def _section(section: Section) -> dict[str, Any]:
             "left_out": [str(c) for c in table.columns if c not in head],
         },
     }
+
+
+def _lacking(section: Section, recordings: Sequence[Recording]) -> dict[str, tuple[str, ...]]:
+    """Return what recordings lack, those that lack the same named together."""
+    same: dict[tuple[str, ...], list[str]] = {}
+    for label, columns in section.lacking.items():
+        same.setdefault(columns, []).append(label)
+    return {"; ".join(record.whose(labels, recordings)): columns for columns, labels in same.items()}
 
 
 def _printed(table: pd.DataFrame) -> dict[str, Any]:

@@ -112,13 +112,13 @@ def whose(labels: Sequence[str], recordings: Sequence[Recording]) -> list[str]:
         recordings: all there are.
 
     Returns:
-        The labels where they are few, else the tasks, variants, seeds or pairs of them whose recordings they all are,
+        The labels where they are few, else the tasks, norms, seeds or pairs of them whose recordings they all are,
         else the first labels and how many more there are.
     """
     if len(labels) <= _MOST_NAMED:
         return list(labels)
     meant = set(labels)
-    for keys in (("task",), ("variant",), ("seed",), ("task", "variant"), ("task", "seed")):
+    for keys in (("task",), ("norm",), ("seed",), ("task", "norm"), ("task", "seed")):
         groups: dict[str, set[str]] = {}
         for recording in recordings:
             name = ", ".join(_shared(key, recording) for key in keys)
@@ -133,8 +133,8 @@ def _shared(key: str, recording: Recording) -> str:
     meta = recording.meta
     if key == "task":
         return str((meta.get("task") or {}).get("name") or "")
-    if key == "variant":
-        return str(meta.get("variant") or "")
+    if key == "norm":
+        return str((meta.get("model") or {}).get("norm") or meta.get("variant") or "")
     return "seed " + ", ".join(map(str, meta.get("seeds") or ()))
 
 

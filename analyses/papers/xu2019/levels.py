@@ -95,6 +95,6 @@ def _finding(task: str, level: _Level, status: Status, claim: str, word: str, ro
         expected_from="a level that a model which has learned the task exceeds, and a trivial one does not",
         threshold=f"{task}: {word}, mean over seeds",
         causes=("Too few steps for this task: a small budget.", "A network or data set smaller than the paper's."),
-        remedies=("Train longer: a larger budget (`--budget medium` or `--budget paper`).",),
+        remedies=("Train longer: a larger budget (--budget medium or --budget paper).",),
         reference=_REFERENCE,
     )

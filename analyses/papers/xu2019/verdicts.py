@@ -109,7 +109,7 @@ _CAUSES = (
     "The data sets are not the paper's.",
     "A task that is not yet real work (GL500), on which all norms are alike.",
 )
-_REMEDIES = ("Train more seeds (`--seeds`).", "Train longer and larger (`--budget medium` or `--budget paper`).")
+_REMEDIES = ("Train more seeds (--seeds).", "Train longer and larger (--budget medium or --budget paper).")
 
 
 def judge(table: pd.DataFrame) -> list[Finding]:

@@ -1,0 +1,115 @@
+"""The first page of a reproduction, and a report on more recordings than anybody reads one by one."""
+
+import fitz
+import pandas as pd
+
+from gradlens.analysis import Analysis, Finding, compare
+from gradlens.recording import Recording
+from gradlens.report import Cover
+from gradlens.report.document import document
+from gradlens.report.pdf import typeset
+from gradlens.report.record import whose
+from gradlens.report.text import summary_text
+from tests.report.conftest import MODEL, TASK, make_recording
+
+STATUSES = {"GL901": "pass", "GL902": "fail", "GL903": "inconclusive", "GL904": "pass"}
+TITLES = {code: f"Claim {code[-1]} holds" for code in STATUSES}
+
+
+def grid(tasks=("lm", "images", "parsing"), norms=("none", "layernorm", "adanorm"), seeds=(0, 1, 2)):
+    return [
+        make_recording(
+            f"{task}, {norm}, seed {seed}",
+            steps=3,
+            variant=norm,
+            status="diverged" if (task, norm, seed) == ("lm", "none", 1) else "complete",
+            seeds=[seed],
+            task=TASK | {"name": task},
+            model=MODEL | {"norm": norm},
+        )
+        for task in tasks
+        for norm in norms
+        for seed in seeds
+    ]
+
+
+def question(name, *, judge, show=None):
+    return Analysis(
+        name=name,
+        title=name.capitalize(),
+        question="Is it so?",
+        reading="Read it.",
+        needs={"norms": ("step",)},
+        compute=lambda recordings: pd.DataFrame({"x": [1.0, 2.0]}),
+        judge=judge,
+        show=show,
+        codes={code: f"{title}. More about it." for code, title in TITLES.items()} if judge is claims else {},
+    )
+
+
+def claims(_table):
+    return [
+        Finding(code=code, status=status, claim=f"It is {status} on 3 of 5 tasks.", analysis="paper_claims")
+        for code, status in STATUSES.items()
+    ]
+
+
+TABLE = pd.DataFrame({"norm": ["LayerNorm", "w/o Norm"], "lm: bits per byte (−)": ["2.10 ± 0.02", "diverged (step 7)"]})
+QUESTIONS = (
+    question("paper_scores", judge=lambda table: [], show=lambda table: {"Ours.": TABLE}),
+    question("paper_claims", judge=claims),
+)
+
+
+def covered(recordings):
+    comparison = compare(recordings, QUESTIONS)
+    return comparison, Cover.of_study("paper", "A Paper on Norms", "Somebody 2019", "small (a look)", comparison)
+
+
+def test_the_first_page_has_the_papers_name_what_became_of_each_claim_and_the_table_of_results():
+    comparison, cover = covered(grid())
+    page = fitz.open(stream=typeset(comparison, None, cover))[0].get_text()
+    for text in ("A Paper on Norms", "Somebody 2019", "27 runs", "1 of them diverged", "bits per byte", "2.10 ± 0.02"):
+        assert text in page
+    said = " ".join(cover.verdict)
+    assert "Reproduced: Claim 1 holds; Claim 4 holds." in said
+    assert "Not reproduced: Claim 2 holds." in said
+    assert "Undecided with the seeds at hand: Claim 3 holds." in said
+
+
+def test_the_terminal_shows_the_same_table():
+    comparison, cover = covered(grid())
+    text = summary_text(comparison, cover)
+    assert "diverged (step 7)" in text
+    assert "seed 2" not in text
+
+
+def test_recordings_that_say_the_same_share_a_row():
+    rows = document(covered(grid())[0])["recorded"]
+    assert sorted(row["label"] for row in rows) == sorted(["lm, none, seed 1", rows[0]["label"]])
+    few = document(covered(grid(tasks=("lm",)))[0])["recorded"]
+    assert len(few) == 9
+
+
+def test_recordings_are_named_by_what_they_share():
+    recordings = grid()
+    labels = {
+        key: [r.label for r in recordings if key in r.label] for key in ("lm", "adanorm", "seed 2", "images, none")
+    }
+    assert whose(labels["lm"], recordings) == ["lm (9)"]
+    assert whose(labels["adanorm"], recordings) == ["adanorm (9)"]
+    assert whose(labels["seed 2"], recordings) == ["seed 2 (9)"]
+    assert whose([*labels["lm"], *labels["images, none"]], recordings) == [
+        "lm, none (3)", "lm, layernorm (3)", "lm, adanorm (3)", "images, none (3)",
+    ]  # fmt: skip
+    assert whose(labels["images, none"], recordings) == labels["images, none"]  # few are named one by one
+    mixed = [r.label for r in recordings if "seed 0" in r.label or "parsing" in r.label][1:]
+    assert whose(mixed, recordings) == [*mixed[:3], f"{len(mixed) - 3} more"]
+
+
+def test_what_many_recordings_lack_is_said_once():
+    recordings = [
+        Recording.from_tables(dict(recording.meta)) if "none" in recording.label else recording for recording in grid()
+    ]
+    lacking = document(compare(recordings, QUESTIONS))["sections"][0]["lacking"]
+    assert lacking == {"none (9)": ["norms.step"]}
