@@ -4,14 +4,14 @@
 tuple of ``gradlens.analysis.Analysis`` in the same way. A new question is one file and its line here.
 """
 
-from analyses.diagnostics import audit, depth_profile, norm_decomposition, samples, training_curves
+from analyses.diagnostics import audit, depth_profile, held_out, norm_decomposition, training_curves
 from gradlens.analysis import Analysis
 
 ANALYSES: tuple[Analysis, ...] = (
     depth_profile.ANALYSIS,
     norm_decomposition.ANALYSIS,
     training_curves.ANALYSIS,
-    samples.ANALYSIS,
+    held_out.ANALYSIS,
     audit.ANALYSIS,
 )
 
