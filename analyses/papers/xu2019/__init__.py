@@ -3,7 +3,7 @@
 The study itself, which norm is trained how on which task, is ``gradlens.studies.xu2019``.
 """
 
-from analyses.papers.xu2019 import claims, curves, gradients, phi, scores
+from analyses.papers.xu2019 import claims, curves, gradients, phi, scores, shares
 from gradlens.analysis import Analysis
 
 ANALYSES: tuple[Analysis, ...] = (
@@ -12,6 +12,7 @@ ANALYSES: tuple[Analysis, ...] = (
     curves.ANALYSIS,
     gradients.BY_DEPTH,
     gradients.OVER_TRAINING,
+    shares.ANALYSIS,
     phi.ANALYSIS,
 )
 
