@@ -50,8 +50,8 @@ class Cover:
 
     @property
     def cells(self) -> tuple[list[tuple[str, str]], list[list[str]]]:
-        """The table's heads, each of two lines (parted at the colon), and its rows."""
-        heads = [(first, rest) for first, _, rest in (str(column).partition(": ") for column in self.table)]
+        """The table's heads, each of two lines (behind its first word), and its rows."""
+        heads = [(first, rest) for first, _, rest in (str(column).partition(" ") for column in self.table)]
         return heads, [[str(cell) for cell in row] for row in self.table.itertuples(index=False)]
 
 

@@ -54,7 +54,7 @@ def claims(_table):
     ]
 
 
-TABLE = pd.DataFrame({"norm": ["LayerNorm", "w/o Norm"], "lm: bits per byte (−)": ["2.10 ± 0.02", "diverged (step 7)"]})
+TABLE = pd.DataFrame({"norm": ["LayerNorm", "w/o Norm"], "lm BPB (−)": ["2.10 ± 0.02", "diverged (step 7)"]})
 QUESTIONS = (
     question("paper_scores", judge=lambda table: [], show=lambda table: {"Ours.": TABLE}),
     question("paper_claims", judge=claims),
@@ -69,7 +69,7 @@ def covered(recordings):
 def test_the_first_page_has_the_papers_name_what_became_of_each_claim_and_the_table_of_results():
     comparison, cover = covered(grid())
     page = fitz.open(stream=typeset(comparison, None, cover))[0].get_text()
-    for text in ("A Paper on Norms", "Somebody 2019", "27 runs", "1 of them diverged", "bits per byte", "2.10 ± 0.02"):
+    for text in ("A Paper on Norms", "Somebody 2019", "27 runs", "1 of them diverged", "BPB (−)", "2.10 ± 0.02"):
         assert text in page
     said = " ".join(cover.verdict)
     assert "Reproduced: Claim 1 holds; Claim 4 holds." in said

@@ -28,7 +28,7 @@ _XU = "Xu et al. 2019 (1911.07013), Theorem 1"
 
 CODES = {
     "GL513": (
-        "Three shares that add up, in every recorded row of the reproduction's runs. What the derivative of the mean "
+        "Three shares that add up. In every recorded row of every run: what the derivative of the mean "
         "removes, what that of σ removes, and what is left are parts of one energy, Σ‖g‖²; where they do not sum to "
         "one, the measurement is wrong and the paper's questions cannot be answered with it."
     ),
