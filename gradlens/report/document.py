@@ -27,6 +27,8 @@ EXCERPT = (8, 12)
 PAGE = (6.7, 8.0)
 #: Letters from which on a cell of a table that is printed whole may be broken.
 _LONG_CELL = 25
+#: Letters of a table's cells that a line has room for.
+_LINE = 100
 #: Letters of the heading that the top of a page has room for.
 _RUNNING = 90
 #: Columns of the summary as they are printed, with the unit below.
@@ -186,15 +188,26 @@ def _lacking(section: Section, recordings: Sequence[Recording]) -> dict[str, tup
 
 def _printed(table: pd.DataFrame) -> dict[str, Any]:
     """Return a table's cells as they are printed, and how its long columns share the room that the others leave."""
-    cells = [[number(v) for v in row] for row in table.itertuples(index=False)]
+    heads, cells = [str(c) for c in table.columns], [[number(v) for v in r] for r in table.itertuples(index=False)]
     longest = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    long = min(_LONG_CELL, max(longest, default=0))
     return {
-        "heads": [str(c) for c in table.columns],
+        "heads": heads,
         "numeric": [bool(pd.api.types.is_numeric_dtype(table[c])) for c in table.columns],
-        "room": [min(letters, 4 * _LONG_CELL) if letters >= long else 0 for letters in longest],
+        "room": _room(longest, [len(head) for head in heads]),
         "printed": cells,
     }
+
+
+def _room(letters: list[int], heads: list[int]) -> list[int]:
+    """Return the parts of the line that the long columns share, by the letters of their longest cell.
+
+    The others, marked 0, have their own width, unless that would leave too little: then all share.
+    """
+    long = min(_LONG_CELL, max(letters, default=0))
+    widths = [max(pair) for pair in zip(letters, heads, strict=False)]
+    own = sum(width for width, n in zip(widths, letters, strict=False) if n < long)
+    all_share = sum(widths) > _LINE and own > _LINE / 2
+    return [min(n, 4 * _LONG_CELL) if n >= long or all_share else 0 for n in letters]
 
 
 def _width(width: float, height: float) -> float:

@@ -142,6 +142,12 @@ def test_a_short_table_has_no_column_that_breaks_but_its_longest() -> None:
     assert document(made)["sections"][0]["tables"][0]["room"] == [5, 0]
 
 
+def test_columns_share_the_line_where_their_own_widths_would_leave_none_to_the_longest() -> None:
+    rows = pd.DataFrame({f"c{k}": ["x" * (20 + (k == 3))] for k in range(6)})
+    made = compare([make_recording()], [make_analysis(plot=None, show=lambda table: {"Wide.": rows})])
+    assert document(made)["sections"][0]["tables"][0]["room"] == [20, 20, 20, 21, 20, 20]
+
+
 def test_what_the_lens_missed_is_said() -> None:
     audit = {"problems": ["2 norms never ran."], "gradient": "reduced"}
     content = document(compare([make_recording(audit=audit)], []))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.intervals import Interval, t_interval
+from analyses.intervals import t_interval
 from analyses.limits import limit
 from analyses.papers.xu2019.cells import SIGMA_IS_CUT, Run, cells, grid, last_rows
 from analyses.tables import SUMMARY, pick, tidy
@@ -15,13 +15,13 @@ from gradlens.recording import Recording
 
 NAME = "xu2019_shares"
 _SHARES = ("recentering", "rescaling", "kept")
-#: Quantity to its head in the table and the digits it is printed with.
+#: Quantity to its head in the table, what it is multiplied by there, and its digits.
 _HEADS = {
-    "recentering": ("re-centering", 4),
-    "rescaling": ("re-scaling", 4),
-    "kept": ("kept", 4),
-    "rho2": ("ρ²", 4),
-    "inv_sigma": ("1/σ", 3),
+    "recentering": ("re-centering, %", 100.0, 2),
+    "rescaling": ("re-scaling, %", 100.0, 2),
+    "kept": ("kept, %", 100.0, 1),
+    "rho2": ("ρ², %", 100.0, 2),
+    "inv_sigma": ("1/σ", 1.0, 2),
 }
 _WHEN = ("start", "end")
 _XU = "Xu et al. 2019 (1911.07013), Theorem 1"
@@ -80,7 +80,8 @@ def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     drawn = table[table["panel"] != SUMMARY]
     for task, own in drawn.groupby("schedule", sort=False):
         rows = [
-            {"norm": label} | {head: _cell(cell, quantity, digits) for quantity, (head, digits) in _HEADS.items()}
+            {"norm": label}
+            | {head: _cell(cell, quantity, factor, digits) for quantity, (head, factor, digits) in _HEADS.items()}
             for label, cell in own.groupby("label", sort=False)
         ]
         caption = f"{task}: at the first recorded step → at the end of training, ± half the 95 % interval over seeds."
@@ -88,17 +89,16 @@ def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return shown
 
 
-def _cell(rows: pd.DataFrame, quantity: str, digits: int) -> str:
-    values = []
-    for when in _WHEN:
-        found = pick(rows, panel=when, quantity=quantity)
-        if found.empty:
-            return "–"
-        row = found.iloc[0]
-        values.append(Interval(row["value"], row["low"], row["high"], int(row["n"])))
-    start, end = values
-    spread = "" if np.isnan(end.low) else f" ± {(end.high - end.low) / 2:.{digits}f}"
-    return f"{start.value:.{digits}f} → {end.value:.{digits}f}{spread}"
+def _cell(rows: pd.DataFrame, quantity: str, factor: float, digits: int) -> str:
+    found = [pick(rows, panel=when, quantity=quantity) for when in _WHEN]
+    if any(part.empty for part in found):
+        return "–"
+    start, end = (part.iloc[0] for part in found)
+    half = factor * (end["high"] - end["low"]) / 2
+    spread = "" if np.isnan(half) else f" ± {half:.{digits}f}"
+    # Rounding leaves a share of nothing a little below 0, which must not be printed as −0.
+    values = [f"{round(factor * float(part['value']), digits) + 0.0:.{digits}f}" for part in (start, end)]
+    return " → ".join(values) + spread
 
 
 def judge(table: pd.DataFrame) -> list[Finding]:

@@ -17,14 +17,15 @@ def test_a_cell_holds_start_and_end_with_its_interval_over_seeds():
     (rows,) = show(table).values()
     (row,) = rows.to_dict("records")
     assert row["norm"] == "LayerNorm-simple"
-    assert row["ρ²"] == "0.1000 → 0.3000 ± 0.0000"
-    assert row["re-centering"] == "0.1000 → 0.1000 ± 0.0000"
-    assert row["kept"].startswith("0.6000 → 0.6000 ± 0.24")  # t(2, 97.5 %) · 0.1/√3
+    assert row["ρ², %"] == "10.00 → 30.00 ± 0.00"
+    assert row["re-centering, %"] == "10.00 → 10.00 ± 0.00"
+    assert row["kept, %"] == "60.0 → 60.0 ± 24.8"  # t(2, 97.5 %) · 0.1/√3
 
 
 def test_a_derivative_that_is_cut_has_no_correlation_to_show():
-    (rows,) = show(compute([planted("detachnorm-variance", rescaling=0.0, kept=0.9)])).values()
-    assert rows["ρ²"].tolist() == ["–"]
+    (rows,) = show(compute([planted("detachnorm-variance", rescaling=-1e-9, kept=0.9)])).values()
+    assert rows["re-scaling, %"].tolist() == ["0.00 → 0.00"]
+    assert rows["ρ², %"].tolist() == ["–"]
 
 
 def test_shares_that_do_not_sum_to_one_fail_and_are_named():
