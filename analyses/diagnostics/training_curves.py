@@ -55,7 +55,7 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
         valid = steps["valid_loss"].dropna()
         fixed = {**who, "panel": "loss", "quantity": "held out", "unit": unit}
         yield from ({**fixed, "x": step, "value": value} for step, value in valid.items())
-    ended = {"value": len(broken), "n": len(steps)} | ({"x": broken[0]} if broken else {})
+    ended = {"value": len(broken), "n": len(steps), "x": broken[0] if broken else run.meta.get("diverged_at")}
     fixed = {**who, "panel": "summary"}
     yield {**fixed, "quantity": "status", "group": str(run.meta.get("status", "")), **ended}
     yield from _losses(sound["loss"].dropna(), task, who)

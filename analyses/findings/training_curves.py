@@ -72,7 +72,8 @@ def _ended(rows: pd.DataFrame, label: str) -> Finding:
     steps, broken = f"{how['n']:.0f} recorded steps", how["value"] > 0
     status: Status
     if broken or how["group"] == "diverged":
-        where = f"its loss is not finite from step {how['x']:.0f} on" if broken else "its loss stayed far above chance"
+        at = "" if pd.isna(how["x"]) else f" at step {how['x']:.0f}"
+        where = f"its loss is not finite{at} and after" if broken else f"not finite{at}, or far above chance for long"
         status, claim = "fail", f"{label}: the run diverged: {where}."
     elif how["group"] in ("running", "interrupted"):
         status, claim = (
@@ -92,15 +93,20 @@ def _ended(rows: pd.DataFrame, label: str) -> Finding:
         expected=0.0,
         expected_from="a run that trains",
         threshold="no step without a finite loss",
-        steps=(int(how["x"]),) if broken else (),
+        steps=() if pd.isna(how["x"]) else (int(how["x"]),),
         causes=(
             "A learning rate too high for the first steps.",
             "Overflow in float16.",
             "A fault in loss or data.",
         ),
-        remedies=("Warm up, lower the learning rate, or clip.", "Take the norm before the branch (Pre-LN)."),
+        remedies=("Warm up, lower the learning rate, or clip.", *_pre_ln(rows["variant"].iloc[0])),
         reference=_XIONG,
     )
+
+
+def _pre_ln(variant: str) -> tuple[str, ...]:
+    """Return the advice to place the norms otherwise; none for what is Pre-LN, or has no residual blocks."""
+    return () if variant.partition("/")[0] in ("pre-ln", "plain") else ("Take the norm before the branch (Pre-LN).",)
 
 
 def _learned(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
@@ -139,7 +145,7 @@ def _learned(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
             "says how to leave.",
             "Too few steps, or a learning rate too low.",
         ),
-        remedies=("Warm up, lower the learning rate, or use Pre-LN.", "Train longer before judging."),
+        remedies=("Warm up, or lower the learning rate.", *_pre_ln(rows["variant"].iloc[0]), "Train longer."),
         reference=_XIONG,
     )
 
@@ -172,7 +178,7 @@ def _gain(row: pd.Series) -> Finding:
             "A learning rate so low that nobody needs a warm-up, or so high that it does not help.",
             "One seed: the interval is over steps and knows nothing of other seeds.",
         ),
-        remedies=("Keep the warm-up, or use Pre-LN.", "Repeat with other seeds and learning rates."),
+        remedies=("Keep the warm-up.", *_pre_ln(variant), "Repeat with other seeds and learning rates."),
         reference=_XIONG,
     )
 
@@ -221,7 +227,7 @@ def _balance(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
             "Post-LN: its norms pass less and less back to the early blocks once the branches have grown.",
             "Blocks whose branches have saturated, so that nothing flows back through them.",
         ),
-        remedies=("Warm up, lower the learning rate, or use Pre-LN.",),
+        remedies=("Warm up, or lower the learning rate.", *_pre_ln(rows["variant"].iloc[0])),
         reference=_XIONG.replace("Fig. 2", "Fig. 3"),
     )
 

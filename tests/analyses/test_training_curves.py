@@ -43,6 +43,21 @@ def test_a_run_stopped_above_chance_fails_without_a_broken_step() -> None:
     assert found["GL301"].steps == ()
 
 
+def test_a_run_that_diverged_between_recorded_steps_fails_at_the_step_the_trainer_says() -> None:
+    finding = judged(training(FALLING[:30], status="diverged", diverged_at=37))["GL301"]
+    assert finding.status == "fail"
+    assert finding.steps == (37,)
+    assert "step 37" in finding.claim
+
+
+@pytest.mark.parametrize(
+    ("variant", "advised"), [("post-ln", True), ("my-net", True), ("pre-ln", False), ("plain", False)]
+)
+def test_pre_ln_is_advised_where_it_would_be_news(variant: str, advised: bool) -> None:
+    finding = judged(training([50.0] * 30, status="diverged", variant=variant))["GL301"]
+    assert any("Pre-LN" in remedy for remedy in finding.remedies) == advised
+
+
 def test_a_loss_that_was_not_passed_is_no_divergence() -> None:
     loss = [value if step % 5 == 0 else np.nan for step, value in enumerate(FALLING)]
     assert judged(training(loss))["GL301"].status == "pass"
