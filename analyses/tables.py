@@ -16,6 +16,8 @@ COLUMNS = (
     "x", "value", "low", "high", "unit", "n",
 )  # fmt: skip
 SUMMARY = "summary"
+#: Stands in a printed table where there is no number.
+ABSENT = "–"
 _TEXT = ("panel", "quantity", "label", "variant", "schedule", "stack", "group", "unit")
 
 

@@ -11,10 +11,9 @@ from analyses.papers.xu2019.levels import CODES, judge
 from analyses.papers.xu2019.metrics import METRICS, Metric, metrics, ordered, scored
 from analyses.papers.xu2019.runs import NORMS
 from analyses.papers.xu2019.scores_figure import plot
-from analyses.tables import pick, tidy
+from analyses.tables import ABSENT, pick, tidy
 from gradlens.analysis import Analysis
 from gradlens.recording import Recording
-from gradlens.report.numbers import ABSENT
 
 #: Columns of a printed table beside the norm's name, letters that its line holds, and those between two columns.
 _ACROSS, _LINE, _GAP = 7, 118, 2.4

@@ -9,7 +9,7 @@ import pandas as pd
 from analyses.intervals import t_interval
 from analyses.limits import limit
 from analyses.papers.xu2019.cells import SIGMA_IS_CUT, Run, cells, grid, last_rows
-from analyses.tables import SUMMARY, pick, tidy
+from analyses.tables import ABSENT, SUMMARY, pick, tidy
 from gradlens.analysis import Analysis, Finding
 from gradlens.recording import Recording
 
@@ -92,7 +92,7 @@ def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _cell(rows: pd.DataFrame, quantity: str, factor: float, digits: int) -> str:
     found = [pick(rows, panel=when, quantity=quantity) for when in _WHEN]
     if any(part.empty for part in found):
-        return "–"
+        return ABSENT
     start, end = (part.iloc[0] for part in found)
     half = factor * (end["high"] - end["low"]) / 2
     spread = "" if np.isnan(half) else f" ± {half:.{digits}f}"
