@@ -1,0 +1,63 @@
+"""What the theory needs to know of a Transformer and the batch it is measured on."""
+
+from dataclasses import dataclass
+
+from gradlens.errors import GradlensError
+from gradlens.theory.activations import ACTIVATIONS
+from gradlens.theory.arrangements import ARRANGEMENTS
+
+KINDS = ("decoder", "encoder", "encoder-decoder")
+
+
+class OutsideTheoryError(GradlensError):
+    """The model is of a kind that the theory says nothing about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A Transformer of the zoo and the batch it is measured on.
+
+    Attributes:
+        arrangement: name in ``ARRANGEMENTS``.
+        kind: ``decoder``, ``encoder`` or ``encoder-decoder``.
+        blocks: L, of each stack.
+        width: d.
+        ffn: f.
+        activation: name in ``ACTIVATIONS``.
+        outputs: V, of the head.
+        sequences: B.
+        length: tokens of a sequence whose label is predicted; of the target, in an encoder-decoder.
+        source_length: tokens of a source.
+        dropout: probability, after the embedding and each branch.
+        coincidence: probability that two tokens of a batch are the same, Σ of the squared frequencies; 1/V where they
+            are uniform.
+        label_coincidence: the same of labels; by default ``coincidence``.
+        smoothing: of the labels.
+    """
+
+    arrangement: str
+    kind: str
+    blocks: int
+    width: int
+    ffn: int
+    activation: str = "relu"
+    outputs: int
+    sequences: int
+    length: int
+    source_length: int = 1
+    dropout: float = 0.0
+    coincidence: float = 0.0
+    label_coincidence: float | None = None
+    smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("arrangement", self.arrangement, ARRANGEMENTS),
+            ("activation", self.activation, ACTIVATIONS),
+            ("kind", self.kind, KINDS),
+        ):
+            if value not in known:
+                raise OutsideTheoryError(
+                    f"The theory of whole Transformers covers {name} {', '.join(known)}; got {value!r}. "
+                    f"Measure it with gradlens.at_init instead."
+                )
