@@ -8,6 +8,7 @@ arrangement nor on the norm, so that variants built from one seed have the same 
 """
 
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -34,12 +35,18 @@ class Attention(nn.Module):
         width: D.
         heads: H, a divisor of D.
         causal: whether a token sees only itself and the tokens before it.
+
+    Attributes:
+        inner_norm: before the output projection, over D; None where an arrangement puts none there.
     """
+
+    placements: ClassVar[dict[str, str]] = {"inner_norm": "in_branch"}
 
     def __init__(self, width: int, heads: int, *, causal: bool) -> None:
         super().__init__()
         self.heads = heads
         self.causal = causal
+        self.inner_norm: nn.Module | None = None
         self.query = xavier_linear(width, width, bias=False)
         self.key = xavier_linear(width, width, bias=False)
         self.value = xavier_linear(width, width, bias=False)
@@ -58,7 +65,12 @@ class Attention(nn.Module):
             attn_mask=None if mask is None else mask[:, None, None],
             is_causal=self.causal,
         )
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return self.join(mixed)
+
+    def join(self, mixed: Tensor) -> Tensor:
+        """Put the heads' mixed values [B, H, T, D/H] together and project them, [B, T, D]."""
+        joined = mixed.transpose(1, 2).flatten(2)
+        out: Tensor = self.out(joined if self.inner_norm is None else self.inner_norm(joined))
         return out
 
     def split(self, x: Tensor) -> Tensor:
@@ -73,17 +85,24 @@ class FeedForward(nn.Module):
         width: D.
         ffn: F, the width between W1 and W2.
         activation: a name in `ACTIVATIONS`.
+
+    Attributes:
+        inner_norm: before W2, over F; None where an arrangement puts none there.
     """
+
+    placements: ClassVar[dict[str, str]] = {"inner_norm": "in_branch"}
 
     def __init__(self, width: int, ffn: int, activation: str) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[activation]
+        self.inner_norm: nn.Module | None = None
         self.w1 = xavier_linear(width, ffn, bias=True)
         self.w2 = xavier_linear(ffn, width, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [B, T, D] to [B, T, D], each token by itself."""
-        out: Tensor = self.w2(self.activation(self.w1(x)))
+        hidden = self.activation(self.w1(x))
+        out: Tensor = self.w2(hidden if self.inner_norm is None else self.inner_norm(hidden))
         return out
 
 

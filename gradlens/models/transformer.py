@@ -53,7 +53,8 @@ class Transformer(nn.Module):
     Initialization is by default that of Xiong et al.: Xavier normal, biases 0, gains 1. Embedded tokens have
     E‖x₀‖² = width, where their Lemma 2 starts; the output head, not tied to the embedding, is N(0, 1/width).
     With ``init="torch"`` all matrices and biases are torch's own U(±1/√n_in), of a third of the variance or less: with
-    Xavier's a deep network without norms diverges.
+    Xavier's a deep network without norms diverges. An arrangement may have factors of its own on either (DeepNorm,
+    Sub-LN), or one more pass of initialization (Admin).
 
     Args:
         variant: ``arrangement[/norm]``, such as ``post-ln`` or ``pre-ln/rmsnorm``.
@@ -74,7 +75,8 @@ class Transformer(nn.Module):
 
     Raises:
         UnknownNameError: no arrangement, norm, kind, activation or initialization has this name.
-        ModelError: the sizes do not fit together, or the variant is for networks without residual blocks.
+        ModelError: the sizes do not fit together, the variant is for networks without residual blocks, or it names a
+            norm for an arrangement that has none.
     """
 
     placements: ClassVar[dict[str, str]] = Stack.placements
@@ -127,6 +129,7 @@ class Transformer(nn.Module):
             for module in self.modules():
                 if isinstance(module, nn.Linear):
                     module.reset_parameters()
+        ARRANGEMENTS[arrangement].prepare(self)
 
     def forward(self, tokens: Tensor, target: Tensor | None = None) -> Tensor:
         """Return logits [B, T, outputs] for tokens [B, T].

@@ -48,7 +48,7 @@ STORED: dict[str, tuple[Column, ...]] = {
         Column("module_class", "string", "the module's class, with its package"),
         Column("kind", "string", "norm, block, or module (watched by a regular expression)"),
         Column("norm", "string", "kind of normalization; missing for others"),
-        Column("placement", "string", "pre_branch, post_branch, post_add, final, embed, qk, or unknown"),
+        Column("placement", "string", "pre_branch, in_branch, post_branch, post_add, final, embed, qk, or unknown"),
         Column("block", "int", "index of the enclosing block in its stack; missing outside of blocks"),
         Column("order", "int", "order of registration, from 0"),
         Column("width", "int", "features in one vector; missing where it depends on the batch"),

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradlens.models.arrangements import Block
+from gradlens.models.arrangements import Block, Branch
 from gradlens.models.sublayers import Attention
 from gradlens.models.transformer import Transformer
 
@@ -50,12 +50,13 @@ class IncrementalDecoder:
             before = self._read[i]
             if before is not None:
                 before = (before[0][parents], before[1][parents])
-            x = block.sublayer("attention", x, partial(self._attend_to_read, i, block.attention, before))
             keys, values = self._memory[i]
-            x = block.sublayer(
-                "cross", x, partial(_attend, block.cross_attention, (keys[sentence], values[sentence]), mask)
-            )
-            x = block.sublayer("ffn", x, block.ffn)
+            branches: dict[str, Branch] = {
+                "attention": partial(self._attend_to_read, i, block.attention, before),
+                "cross": partial(_attend, block.cross_attention, (keys[sentence], values[sentence]), mask),
+                "ffn": block.ffn,
+            }
+            x = block.arrange(x, branches)
         final_norm: nn.Module | None = self._model.decoder.final_norm
         logits: Tensor = self._model.head(x if final_norm is None else final_norm(x))
         return logits[:, 0]
@@ -78,5 +79,4 @@ def _attend(attention: Attention, kept: KeyValue, mask: Tensor | None, x: Tensor
     """Let x [N, 1, D] attend to what is kept, where the mask [N, T] holds."""
     attn_mask = None if mask is None else mask[:, None, None]
     mixed = F.scaled_dot_product_attention(attention.split(attention.query(x)), *kept, attn_mask=attn_mask)
-    out: Tensor = attention.out(mixed.transpose(1, 2).flatten(2))
-    return out
+    return attention.join(mixed)

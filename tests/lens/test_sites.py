@@ -8,7 +8,7 @@ from gradlens.lens.families import FAMILIES
 from gradlens.lens.sites import blocks, discover
 from gradlens.recording.schema import STORED
 
-WORDS = {"pre_branch", "post_branch", "post_add", "final", "embed", "qk"}
+WORDS = {"pre_branch", "in_branch", "post_branch", "post_add", "final", "embed", "qk"}
 
 
 class Block(nn.Module):

@@ -3,17 +3,24 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from gradlens.models import ARRANGEMENTS
 from gradlens.models.transformer import Transformer
+from gradlens.models.variants import PLAIN
 from gradlens.norms import NORMS
 
 PAD = 0
-VARIANTS = [f"{arrangement}/{norm}" for arrangement in ("pre-ln", "post-ln") for norm in NORMS]
+# A norm and an arrangement can each mix a sequence with its padding by themselves: no need for their product.
+VARIANTS = [*(f"pre-ln/{norm}" for norm in NORMS), *(name for name in ARRANGEMENTS if name != PLAIN)]
 
 
 def build(variant: str, kind: str, **size: object) -> Transformer:
     torch.manual_seed(0)
-    model = Transformer(variant, kind=kind, vocab=13, width=16, blocks=2, max_length=12, pad=PAD, **size)  # type: ignore[arg-type]
+    model = Transformer(variant, kind=kind, vocab=13, width=16, blocks=4, max_length=12, pad=PAD, **size)  # type: ignore[arg-type]
+    for name, parameter in model.named_parameters():
+        if name.endswith("_alpha"):
+            nn.init.constant_(parameter, 0.5)  # at its 0 nothing is attended to
     return model.double()
 
 

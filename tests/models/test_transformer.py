@@ -1,6 +1,7 @@
 """What holds for the Transformer in every variant and kind, and at initialization."""
 
 import itertools
+import math
 import pickle
 
 import numpy as np
@@ -13,19 +14,32 @@ from gradlens.errors import GradlensError, ModelError, UnknownNameError
 from gradlens.models import ARRANGEMENTS
 from gradlens.models.arrangements import Block
 from gradlens.models.transformer import Transformer
-from gradlens.models.variants import PLAIN
+from gradlens.models.variants import PLAIN, WITHOUT_NORM
 from gradlens.norms import NORMS
 from gradlens.theory import xiong2020 as theory
 
 KINDS = ("decoder", "encoder", "encoder-decoder")
-PLACEMENTS = {"pre_branch", "post_branch", "post_add", "final", "embed", "qk"}
+PLACEMENTS = {"pre_branch", "in_branch", "post_branch", "post_add", "final", "embed", "qk"}
 BLOCKED = [name for name in ARRANGEMENTS if name != PLAIN]
-VARIANTS = [f"{arrangement}/{norm}" for arrangement, norm in itertools.product(BLOCKED, NORMS)]
+VARIANTS = [
+    f"{arrangement}/{norm}"
+    for arrangement, norm in itertools.product(BLOCKED, NORMS)
+    if arrangement not in WITHOUT_NORM or norm == "none"
+]
 
 
 def build(variant: str = "pre-ln", **size: object) -> Transformer:
     torch.manual_seed(0)
     return Transformer(variant, **{"vocab": 13, "width": 16, "blocks": 2, "max_length": 12, **size})  # type: ignore[arg-type]
+
+
+def started(model: Transformer) -> Transformer:
+    """With ReZero's factors as they are after some steps: at 0 nothing of a branch gets out or in."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("_alpha"):
+                parameter.fill_(0.5)
+    return model
 
 
 def inputs(model: Transformer) -> tuple[Tensor, ...]:
@@ -37,7 +51,7 @@ def inputs(model: Transformer) -> tuple[Tensor, ...]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_gives_logits_and_a_gradient_to_every_parameter(variant: str, kind: str) -> None:
-    model = build(variant, kind=kind)
+    model = started(build(variant, kind=kind))
     batch = inputs(model)
     logits = model(*batch)
     assert logits.shape == (*batch[-1].shape, 13)
@@ -57,7 +71,7 @@ def test_every_norm_has_a_placement_and_every_placement_a_norm(variant: str, kin
     placed = {
         f"{path}.{name}".lstrip(".")
         for path, module in model.named_modules()
-        for name, placement in getattr(type(module), "placements", {}).items()
+        for name, placement in getattr(module, "placements", {}).items()
         if placement in PLACEMENTS and getattr(module, name, None) is not None
     }
     assert placed == norms
@@ -75,13 +89,38 @@ def test_blocks_are_named_by_stack_and_number(variant: str, kind: str) -> None:
 def test_variants_built_from_one_seed_have_the_same_weights(variant: str) -> None:
     weights, reference = build(variant).state_dict(), build("pre-ln").state_dict()
     shared = [name for name in reference if "norm" not in name]
-    assert all(torch.equal(weights[name], reference[name]) for name in shared)
-    assert {name for name in weights if "norm" not in name} == set(shared)
+    scaled = SCALED if variant.partition("/")[0] in FACTORS else ()
+    assert all(torch.equal(weights[name], reference[name]) for name in shared if not name.endswith(scaled))
+    own = {name for name in weights if "norm" not in name} - set(shared)
+    assert {name.rpartition("_")[2] for name in own} <= {"omega", "alpha"}
+
+
+#: Of DeepNorm and Sub-LN for 8 blocks: what V, O, W1 and W2 are multiplied by, in a single stack, encoder and decoder.
+FACTORS = {
+    "deepnorm": (64 ** (-1 / 4), 0.87 * (8**4 * 8) ** (-1 / 16), 96 ** (-1 / 4)),
+    "sub-ln": (math.log(16) ** 0.5, (math.log(24) * math.log(16) / 3) ** 0.5, math.log(24) ** 0.5),
+}
+SCALED = ("value.weight", "out.weight", "w1.weight", "w2.weight")
+
+
+@pytest.mark.parametrize("init", ["xavier", "torch"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("arrangement", FACTORS)
+def test_deepnorm_and_sub_ln_scale_the_same_weights_but_queries_keys_and_head(
+    arrangement: str, kind: str, init: str
+) -> None:
+    size = {"kind": kind, "init": init, "blocks": 8}
+    weights, reference = build(arrangement, **size).state_dict(), build("pre-ln", **size).state_dict()
+    single, encoder, decoder = FACTORS[arrangement]
+    for name in (name for name in reference if "norm" not in name):
+        factor = {"encoder": encoder, "decoder": decoder}.get(name.partition(".")[0], single)
+        factor = factor if name.endswith(SCALED) else 1
+        torch.testing.assert_close(weights[name], reference[name] * factor, rtol=1e-6, atol=0, msg=name)
 
 
 @pytest.mark.parametrize("variant", BLOCKED)
 def test_a_decoder_does_not_see_later_tokens(variant: str) -> None:
-    model = build(variant)
+    model = started(build(variant))
     (tokens,) = inputs(model)
     other = tokens.clone()
     other[:, 7] = (other[:, 7] + 1) % 13
@@ -92,7 +131,7 @@ def test_a_decoder_does_not_see_later_tokens(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", BLOCKED)
 def test_an_encoder_sees_every_token(variant: str) -> None:
-    model = build(variant, kind="encoder")
+    model = started(build(variant, kind="encoder"))
     (tokens,) = inputs(model)
     other = tokens.clone()
     other[:, 7] = (other[:, 7] + 1) % 13
@@ -101,7 +140,7 @@ def test_an_encoder_sees_every_token(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", BLOCKED)
 def test_an_encoder_decoder_sees_the_whole_source_but_no_later_target(variant: str) -> None:
-    model = build(variant, kind="encoder-decoder")
+    model = started(build(variant, kind="encoder-decoder"))
     source, target = inputs(model)
     before = model(source, target)
     other = source.clone()
@@ -125,16 +164,24 @@ def test_description_counts_the_parameters(kind: str) -> None:
     assert (described["arrangement"], described["norm"]) == ("pre-ln", "layernorm")
 
 
-def test_dropout_acts_in_training_only() -> None:
-    model = build(dropout=0.5)
+@pytest.mark.parametrize("variant", [*WITHOUT_NORM, *(f"{name}/none" for name in WITHOUT_NORM)])
+def test_an_arrangement_without_norms_is_described_as_having_none(variant: str) -> None:
+    model = build(variant)
+    assert (model.describe()["norm"], model.size.norm) == ("none", "none")
+
+
+@pytest.mark.parametrize("variant", BLOCKED)
+def test_dropout_acts_in_training_only(variant: str) -> None:
+    model = started(build(variant, dropout=0.5))
     batch = inputs(model)
     assert not torch.equal(model(*batch), model(*batch))
     model.eval()
     assert torch.equal(model(*batch), model(*batch))
 
 
-def test_a_model_pickles() -> None:
-    model = build("post-ln/adanorm")
+@pytest.mark.parametrize("variant", [*BLOCKED, "post-ln/adanorm"])
+def test_a_model_pickles(variant: str) -> None:
+    model = build(variant)
     twin = pickle.loads(pickle.dumps(model))
     assert torch.equal(model(*inputs(model)), twin(*inputs(model)))
 
@@ -150,6 +197,8 @@ def test_a_model_pickles() -> None:
         ({"init": "xavir"}, UnknownNameError, "Did you mean xavier"),
         ({"variant": "prelnn"}, UnknownNameError, "Did you mean pre-ln"),
         ({"variant": "plain/adanorm"}, ModelError, "got 'plain/adanorm'.* Take 'pre-ln/adanorm' here"),
+        ({"variant": "rezero/rmsnorm"}, ModelError, "'rezero' has no norm.* such as 'pre-ln/rmsnorm'"),
+        ({"variant": "norm-free/layernorm"}, ModelError, "'norm-free' has no norm.* such as 'pre-ln'"),
     ],
 )
 def test_sizes_that_cannot_be_built_are_errors_that_say_why(

@@ -8,15 +8,27 @@ import pytest
 
 from gradlens.errors import ModelError, UnknownNameError
 from gradlens.models import ARRANGEMENTS, MODELS, parse_variant
-from gradlens.models.variants import PLAIN, block_variant, plain_variant
+from gradlens.models.variants import PLAIN, WITHOUT_NORM, block_variant, plain_variant, variant_name
 from gradlens.norms import NORMS
 
 
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS)
 @pytest.mark.parametrize("norm", NORMS)
-def test_every_norm_is_named_after_the_slash_and_layernorm_is_meant_without_one(arrangement: str, norm: str) -> None:
+def test_every_norm_is_named_after_the_slash_and_one_is_meant_without(arrangement: str, norm: str) -> None:
     assert parse_variant(f"{arrangement}/{norm}") == (arrangement, norm)
-    assert parse_variant(arrangement) == (arrangement, "layernorm")
+    meant = "none" if arrangement in WITHOUT_NORM else "layernorm"
+    assert parse_variant(arrangement) == (arrangement, meant)
+    assert variant_name(arrangement, norm) == (arrangement if norm == meant else f"{arrangement}/{norm}")
+
+
+@pytest.mark.parametrize("arrangement", [name for name in ARRANGEMENTS if name != PLAIN])
+def test_only_arrangements_that_have_a_norm_in_a_block_take_one(arrangement: str) -> None:
+    if ARRANGEMENTS[arrangement].placements:
+        assert block_variant(f"{arrangement}/rmsnorm") == (arrangement, "rmsnorm")
+    else:
+        assert block_variant(arrangement) == (arrangement, "none")
+        with pytest.raises(ModelError, match=f"{arrangement!r} has no norm.*; got '{arrangement}/rmsnorm'"):
+            block_variant(f"{arrangement}/rmsnorm")
 
 
 @pytest.mark.parametrize(
