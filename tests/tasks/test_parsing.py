@@ -23,8 +23,13 @@ needs_ewt = pytest.mark.skipif(not EWT.is_dir(), reason="UD English EWT is not i
 
 
 @pytest.fixture(scope="module")
-def task(tmp_path_factory):
-    return Parsing(tiny_treebank.write(tmp_path_factory.mktemp("tiny")))
+def folder(tmp_path_factory):
+    return tiny_treebank.write(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def task(folder):
+    return Parsing(folder)
 
 
 def read_of(task):
@@ -87,10 +92,10 @@ def test_a_batch_is_as_many_states_as_batch_size_times_length_and_right_by_the_o
     assert {(*row, n) for row, n in zip(batch["states"].tolist(), batch["transitions"].tolist(), strict=True)} <= known
 
 
-def test_a_batch_depends_on_index_seed_and_split_alone(task):
+def test_a_batch_depends_on_index_seed_and_split_alone(task, folder):
     first = task.batch(3, seed=5, **SHAPE)
     torch.manual_seed(99)
-    again = Parsing(Path(task.describe()["origin"])).batch(3, seed=5, **SHAPE)
+    again = Parsing(folder).batch(3, seed=5, **SHAPE)
     assert all(torch.equal(first[name], again[name]) for name in first)
     for other in ({"index": 4}, {"seed": 6}, {"split": "valid"}):
         batch = task.batch(**{"index": 3, "seed": 5, **SHAPE, **other})
@@ -138,10 +143,19 @@ def test_without_data_the_command_that_links_it_is_said(tmp_path, monkeypatch):
         TASKS["parsing"]()
 
 
+def test_of_a_folder_its_name_is_told_and_no_path_of_this_machine(task, folder, monkeypatch):
+    assert task.describe()["origin"] == f"folder: {folder.name}"
+    monkeypatch.chdir(folder)
+    assert Parsing(Path()).describe()["origin"] == f"folder: {folder.name}"
+    assert str(folder.parent) not in json.dumps(task.describe())
+
+
 def test_the_linked_treebank_is_read_in_place_and_described(tmp_path, monkeypatch):
     tiny_treebank.link(tiny_treebank.write(tmp_path / "treebank"), tmp_path / "store", monkeypatch)
     about = TASKS["parsing"]().describe()
     assert {"version", "sha256", "origin", "licence", "unit"} <= about.keys()
+    assert about["origin"].endswith("(folder: treebank)")
+    assert str(tmp_path) not in json.dumps(about)
     assert not list((tmp_path / "store").rglob("*.conllu*"))
     file = tmp_path / "treebank" / "xx_tiny-ud-dev.conllu.gz"
     file.write_bytes(file.read_bytes()[:-100])

@@ -216,7 +216,8 @@ def test_a_linked_folder_stays_where_it_is(tmp_path, root):
     assert store.link("ud-ewt", folder) == folder == located("ud-ewt")
     assert [path.name for path in (root / "ud-ewt").iterdir()] == ["provenance.json"]
     assert list(json.loads((root / "ud-ewt" / "provenance.json").read_text())["sha256"]) == ["en-ud-train.conllu"]
-    assert "folder" in about("ud-ewt")["origin"]
+    assert about("ud-ewt")["origin"] == f"{SOURCES['ud-ewt'].what} (folder: treebank)"
+    assert str(tmp_path) not in str(about("ud-ewt"))
     (folder / "en-ud-train.conllu").write_text("# another tree\n")
     with pytest.raises(GradlensError, match=f"Run: gradlens data fetch ud-ewt --from {folder}"):
         located("ud-ewt")

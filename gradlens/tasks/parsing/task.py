@@ -142,5 +142,9 @@ class Parsing:
 
 
 def _about(folder: Path, treebank: Treebank) -> dict[str, str]:
-    facts = {"version": "as found in the folder", "origin": str(folder), "licence": "that of the folder"}
+    facts = {
+        "version": "as found in the folder",
+        "origin": f"folder: {folder.resolve().name}",
+        "licence": "that of the folder",
+    }
     return facts | {"sha256": treebank.sha256}

@@ -65,11 +65,12 @@ def about(name: str) -> dict[str, str]:
     digest = hashlib.sha256()
     for file, sha256 in sorted(facts["sha256"].items()):
         digest.update(f"{sha256}  {file}\n".encode())
-    origin = f"{facts['channel']}: {facts['package']}"
+    # What is recorded of a run is published: a folder's name may stand there, its path on this machine may not.
+    package = Path(facts["folder"]).name if facts["channel"] == "folder" else facts["package"]
     return {
         "version": facts["version"],
         "sha256": digest.hexdigest(),
-        "origin": f"{source.what} ({origin})",
+        "origin": f"{source.what} ({facts['channel']}: {package})",
         "licence": facts["licence"],
     }
 
