@@ -8,7 +8,7 @@ import pandas as pd
 from analyses.audits import counts, settings
 from analyses.findings.audit import CODES, judge
 from analyses.groups import name_of
-from analyses.tables import identity, pick
+from analyses.tables import ABSENT, identity, pick
 from gradlens.analysis import Analysis
 from gradlens.recording import Recording
 
@@ -85,7 +85,7 @@ def _norms(table: pd.DataFrame) -> pd.DataFrame:
     recorded = (wide["as functions"] > "0").any() if "as functions" in wide else False
     wide = wide[[q for q in part["question"].unique() if q != "as functions" or recorded]]
     rows = []
-    for cells, same in wide.fillna("–").groupby(list(wide.columns), sort=False) if len(wide) else ():
+    for cells, same in wide.fillna(ABSENT).groupby(list(wide.columns), sort=False) if len(wide) else ():
         rows.append({"recordings": name_of(list(same.index), table), **dict(zip(wide.columns, cells, strict=True))})
     found = pd.DataFrame(rows)
     whole = {column: float for column in found if found[column].str.isdigit().all()}  # printed flush right

@@ -1,70 +1,18 @@
 """The cells of the reproduction: the seeds of one task and norm, whose mean is drawn; what did not end stands alone."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analyses.intervals import log_t_interval, t_interval
-from analyses.papers.xu2019.runs import NORMS, runs
+from analyses.papers.xu2019.runs import NORMS, Run
 from analyses.steps import at_the_end
-from gradlens.recording import Recording
 
-#: Tasks in the order of the paper's table; others come after, by name.
-TASKS = ("translation", "lm", "sentences", "images", "parsing")
 #: Norms through whose mean, or whose σ, no gradient flows; ``none`` has neither.
 MEAN_IS_CUT = ("detachnorm", "detachnorm-mean")
 SIGMA_IS_CUT = ("detachnorm", "detachnorm-variance")
-
-
-class Run(NamedTuple):
-    """One recording of the grid; ``ending`` is empty where it came to its end, else ``diverged`` or another status."""
-
-    recording: Recording
-    task: str
-    norm: str
-    seed: int
-    ending: str
-    diverged_at: float
-
-    @property
-    def unit(self) -> str:
-        """Unit of the task's loss."""
-        return str((self.recording.meta.get("task") or {}).get("unit") or "loss")
-
-
-def grid(recordings: Sequence[Recording]) -> list[Run]:
-    """Return the runs of the paper's norms, by task, norm and seed; recordings of anything else are left out.
-
-    Args:
-        recordings: of any kind.
-    """
-    ours = [r for r in recordings if _norm(r) in NORMS and r.meta.get("seeds") and r.meta.get("training")]
-    found = [
-        Run(recording, row["task"], row["norm"], row["seed"], _ending(row["status"]), _step(row["diverged_at"]))
-        for recording, row in zip(ours, runs(ours).to_dict("records"), strict=True)
-    ]
-    tasks, norms = in_order([run.task for run in found]), list(NORMS)
-    return sorted(found, key=lambda run: (tasks.index(run.task), norms.index(run.norm), run.seed))
-
-
-def in_order(tasks: Sequence[str]) -> list[str]:
-    """Return the tasks without repetition: those of the paper first, in its order."""
-    there = set(tasks)
-    return [task for task in TASKS if task in there] + sorted(there - set(TASKS))
-
-
-def _norm(recording: Recording) -> str:
-    return str((recording.meta.get("model") or {}).get("norm", ""))
-
-
-def _ending(status: str) -> str:
-    return "" if status == "complete" else status
-
-
-def _step(diverged_at: Any) -> float:
-    return float("nan") if diverged_at is None or pd.isna(diverged_at) else float(diverged_at)
 
 
 def cells(found: Sequence[Run]) -> Iterator[tuple[dict[str, str], list[Run]]]:
@@ -74,7 +22,7 @@ def cells(found: Sequence[Run]) -> Iterator[tuple[dict[str, str], list[Run]]]:
     where one of them ends early: every such run is a cell of its own, by its label.
 
     Args:
-        found: of ``grid``.
+        found: of ``runs.grid``.
     """
     together: dict[tuple[str, str, str], list[Run]] = {}
     for run in found:

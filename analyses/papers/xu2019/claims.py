@@ -9,8 +9,10 @@ import pandas as pd
 
 from analyses.intervals import t_interval
 from analyses.limits import limit
+from analyses.papers.xu2019.final_scores import scored
 from analyses.papers.xu2019.forest import plot
-from analyses.papers.xu2019.metrics import METRICS, metrics, ordered, scored
+from analyses.papers.xu2019.metrics import METRICS, metrics
+from analyses.papers.xu2019.runs import in_order
 from analyses.papers.xu2019.verdicts import CODES, judge
 from gradlens.analysis import Analysis
 from gradlens.recording import Recording
@@ -64,7 +66,7 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
     """
     table = scored(recordings)
     table = table[table["ended"]]
-    tasks = {task: table[table["task"] == task] for task in ordered(table["task"], METRICS)}
+    tasks = {task: table[table["task"] == task] for task in in_order(table["task"], METRICS)}
     rows = [row for code in CLAIMS for task, runs in tasks.items() for row in _on_task(code, task, runs)]
     found = pd.DataFrame(rows, columns=list(COLUMNS))
     return found.astype({column: object if column in _TEXT else float for column in COLUMNS})

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from analyses import drawing
 from analyses.papers.xu2019 import panels
-from analyses.papers.xu2019.cells import Run, cells, grid, in_order, named, over_seeds
-from analyses.papers.xu2019.runs import NORMS
+from analyses.papers.xu2019.cells import cells, named, over_seeds
+from analyses.papers.xu2019.metrics import METRICS
+from analyses.papers.xu2019.runs import BROKE_OFF, NORMS, Run, grid, in_order
 from analyses.steps import smoothed
 from analyses.tables import SUMMARY, pick, tidy
 from gradlens.analysis import Analysis, Finding
@@ -57,10 +58,10 @@ def _endings(found: Sequence[Run]) -> Iterator[dict[str, Any]]:
     """Yield for each task and norm how many seeds there are, how many diverged and when the first did."""
     frame = pd.DataFrame([run[1:] for run in found], columns=list(Run._fields[1:]))
     for (task, norm), rows in frame.groupby(["task", "norm"], sort=False):
-        broke = rows[rows["ending"] == panels.BROKE_OFF]
+        broke = rows[rows["ending"] == BROKE_OFF]
         fixed = {**named(str(task), str(norm)), "panel": SUMMARY, "n": len(rows)}
         yield {**fixed, "quantity": "diverged", "value": len(broke), "x": broke["diverged_at"].min()}
-        early = (rows["ending"] != "") & (rows["ending"] != panels.BROKE_OFF)
+        early = (rows["ending"] != "") & (rows["ending"] != BROKE_OFF)
         yield {**fixed, "quantity": "not at their end", "value": early.sum()}
 
 
@@ -75,7 +76,7 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
     if drawn.empty:
         drawing.say(figure, "No recording of training holds a loss.")
         return
-    tasks = in_order(list(drawn["schedule"]))
+    tasks = in_order(drawn["schedule"], METRICS)
     figure.set_size_inches(figure.get_figwidth(), _ROW_HEIGHT * len(tasks) + _HEIGHT_OF_LEGEND + 0.15)
     axes = figure.subplots(len(tasks), len(_PANELS), squeeze=False)
     for row, task in zip(axes, tasks, strict=True):

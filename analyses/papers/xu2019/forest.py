@@ -10,9 +10,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analyses import drawing
 from analyses.limits import limit
-from analyses.papers.xu2019.metrics import METRICS, ordered
+from analyses.papers.xu2019.metrics import METRICS
 from analyses.papers.xu2019.panels import named
-from analyses.papers.xu2019.runs import NORMS
+from analyses.papers.xu2019.runs import NORMS, in_order
 from analyses.papers.xu2019.verdicts import WORDS
 from analyses.tables import pick
 
@@ -40,7 +40,7 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
     if table.empty:
         drawing.say(figure, "No two runs share a task and a seed and differ in the norm as a claim of the paper asks.")
         return
-    tasks = ordered(table["task"], METRICS)
+    tasks = in_order(table["task"], METRICS)
     axes = figure.subplots(len(WORDS) // _COLUMNS, _COLUMNS, squeeze=False)
     for code, ax in zip(WORDS, axes.flat, strict=True):
         _draw(ax, pick(table, code=code), code, tasks)

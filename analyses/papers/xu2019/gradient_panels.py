@@ -8,7 +8,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from analyses import drawing
 from analyses.papers.xu2019 import panels
-from analyses.papers.xu2019.cells import in_order
+from analyses.papers.xu2019.metrics import METRICS
+from analyses.papers.xu2019.runs import in_order
 from analyses.tables import SUMMARY, pick
 
 #: Quantity to the heading of its column.
@@ -59,7 +60,7 @@ def _plot(table: pd.DataFrame, figure: Figure, across: str, start: int) -> None:
     if drawn.empty:
         drawing.say(figure, "No recording of the paper's grid holds a norm with a gradient.")
         return
-    tasks = in_order(list(drawn["schedule"]))
+    tasks = in_order(drawn["schedule"], METRICS)
     figure.set_size_inches(figure.get_figwidth(), _ROW_HEIGHT * len(tasks) + _HEIGHT_OF_LEGEND)
     axes = figure.subplots(len(tasks), len(COLUMNS), squeeze=False)
     for row, task in zip(axes, tasks, strict=True):

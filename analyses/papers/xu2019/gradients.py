@@ -11,14 +11,13 @@ from analyses.papers.xu2019 import gradient_findings, gradient_panels
 from analyses.papers.xu2019.cells import (
     MEAN_IS_CUT,
     SIGMA_IS_CUT,
-    Run,
     cells,
-    grid,
     last_rows,
     named,
     over_seeds,
     places,
 )
+from analyses.papers.xu2019.runs import Run, grid
 from analyses.steps import at_the_end, smoothed
 from analyses.tables import SUMMARY, tidy
 from gradlens.analysis import Analysis

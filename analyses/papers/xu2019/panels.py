@@ -9,7 +9,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from analyses import drawing
-from analyses.papers.xu2019.runs import NORMS
+from analyses.papers.xu2019.runs import BROKE_OFF, NORMS
 from analyses.tables import pick
 
 #: What a task's row of panels is called.
@@ -32,7 +32,6 @@ LOOKS: dict[str, drawing.Look] = {
 }
 _CROSS: dict[str, Any] = {"marker": "x", "markersize": 5, "markeredgewidth": 1.3, "linestyle": ""}
 _MARKERS = 6
-BROKE_OFF = "diverged"
 
 
 def named(task: str) -> str:

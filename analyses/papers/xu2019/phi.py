@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 
 from analyses import drawing
 from analyses.papers.xu2019 import panels
-from analyses.papers.xu2019.cells import TASKS, Run, grid, in_order, last_rows, places
+from analyses.papers.xu2019.cells import last_rows, places
+from analyses.papers.xu2019.metrics import METRICS
 from analyses.papers.xu2019.phi_findings import CODES, NAME, REFERENCE, SCALE, SLOPE, judge
+from analyses.papers.xu2019.runs import Run, grid, in_order
 from analyses.tables import SUMMARY, pick, tidy
 from gradlens.analysis import Analysis
 from gradlens.recording import Recording
@@ -31,7 +33,7 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
         recordings: of the grid; those without AdaNorm are left out.
     """
     tables = [(run, table) for run in grid(recordings) if len(table := factors(run))]
-    return tidy(row for task in in_order([run.task for run, _ in tables]) for row in _rows(task, tables))
+    return tidy(row for task in in_order([run.task for run, _ in tables], METRICS) for row in _rows(task, tables))
 
 
 def factors(run: Run) -> pd.DataFrame:
@@ -108,8 +110,8 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
     if drawn.empty:
         drawing.say(figure, "No recording holds AdaNorm's factor φ.")
         return
-    tasks = in_order(list(drawn["schedule"]))
-    looks = {task: _look(task, k) for k, task in enumerate(tasks)}
+    tasks = in_order(drawn["schedule"], METRICS)
+    looks = {task: _look(k) for k, task in enumerate(tasks)}
     axes = figure.subplots(1, 3)
     for ax, panel in zip(axes, (_TIME, _DEPTH, _MOMENTS), strict=True):
         rows = pick(drawn, panel=panel)
@@ -127,8 +129,7 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
     drawing.legend(figure, [*keys, drawing.entry("theory: 1/k; C, kC", **drawing.DOTTED)])
 
 
-def _look(task: str, index: int) -> drawing.Look:
-    k = TASKS.index(task) if task in TASKS else len(TASKS) + index
+def _look(k: int) -> drawing.Look:
     return {"color": drawing.PALETTE[k % len(drawing.PALETTE)], "marker": drawing.MARKERS[k % len(drawing.MARKERS)]}
 
 

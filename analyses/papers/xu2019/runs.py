@@ -1,9 +1,11 @@
-"""The runs of the reproduction as a table: which task, which norm, which seed, and how each ended."""
+"""The runs of the reproduction: which task, which norm, which seed, and how each ended."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
+from analyses.papers.xu2019.metrics import METRICS
 from gradlens.recording import Recording
 
 #: Norms of the paper in the order of its table, by their names in ``gradlens.norms.NORMS``, and what it calls them.
@@ -16,33 +18,54 @@ NORMS = {
     "layernorm-simple": "LayerNorm-simple",
     "adanorm": "AdaNorm",
 }
-#: Columns of ``runs``.
-COLUMNS = ("label", "task", "norm", "seed", "blocks", "steps", "status", "diverged_at")
+#: How a run ended that the trainer stopped as diverged.
+BROKE_OFF = "diverged"
 
 
-def runs(recordings: Sequence[Recording]) -> pd.DataFrame:
-    """Return one row a recording, in the given order.
+class Run(NamedTuple):
+    """One recording of the grid; ``ending`` is empty where it came to its end, else ``BROKE_OFF`` or another status."""
+
+    recording: Recording
+    task: str
+    norm: str
+    seed: int
+    ending: str
+    diverged_at: float
+
+    @property
+    def unit(self) -> str:
+        """Unit of the task's loss."""
+        return str((self.recording.meta.get("task") or {}).get("unit") or "loss")
+
+
+def grid(recordings: Sequence[Recording]) -> list[Run]:
+    """Return the runs of the paper's norms, by task, norm and seed; recordings of anything else are left out.
 
     Args:
-        recordings: of training on a task.
-
-    Returns:
-        ``label``; ``task``; ``norm``, a name in ``NORMS``; ``seed``; ``blocks``, of the model or of its stack;
-        ``steps``, as planned; ``status``, complete or diverged; ``diverged_at``, the step, missing where it did not.
+        recordings: of any kind.
     """
-    rows = []
-    for recording in recordings:
-        meta, model = recording.meta, recording.meta.get("model") or {}
-        rows.append(
-            {
-                "label": recording.label,
-                "task": str((meta.get("task") or {}).get("name", "")),
-                "norm": str(model.get("norm", "")),
-                "seed": int(meta["seeds"][0]),
-                "blocks": int(model.get("blocks") or model.get("layers") or 0),
-                "steps": int(meta["training"]["steps"]),
-                "status": str(meta.get("status")),
-                "diverged_at": meta.get("diverged_at"),
-            }
-        )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    found = [run for recording in recordings if (run := _run(recording)) is not None]
+    tasks, norms = in_order([run.task for run in found], METRICS), list(NORMS)
+    return sorted(found, key=lambda run: (tasks.index(run.task), norms.index(run.norm), run.seed))
+
+
+def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return the names, each once: the known ones first and in their order."""
+    there = list(dict.fromkeys(names))
+    first = [name for name in known if name in there]
+    return first + [name for name in there if name not in first]
+
+
+def _run(recording: Recording) -> Run | None:
+    """Return the run, or None where the recording does not say what a run of the grid says."""
+    meta = recording.meta
+    task, model, training = (meta.get(key) or {} for key in ("task", "model", "training"))
+    if not (training.get("steps") and meta.get("seeds") and model.get("norm") in NORMS):
+        return None
+    status, at = str(meta.get("status")), meta.get("diverged_at")
+    ending = "" if status == "complete" else status
+    return Run(recording, str(task.get("name") or ""), str(model["norm"]), int(meta["seeds"][0]), ending, _step(at))
+
+
+def _step(diverged_at: Any) -> float:
+    return float("nan") if diverged_at is None or pd.isna(diverged_at) else float(diverged_at)

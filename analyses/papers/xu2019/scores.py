@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 
 from analyses.intervals import t_interval
+from analyses.papers.xu2019.final_scores import scored
 from analyses.papers.xu2019.levels import CODES, judge
-from analyses.papers.xu2019.metrics import METRICS, Metric, metrics, ordered, scored
-from analyses.papers.xu2019.runs import NORMS
+from analyses.papers.xu2019.metrics import METRICS, Metric, metrics
+from analyses.papers.xu2019.runs import NORMS, in_order
 from analyses.papers.xu2019.scores_figure import plot
 from analyses.tables import ABSENT, pick, tidy
 from gradlens.analysis import Analysis
@@ -37,12 +38,12 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
         ``diverged at`` (the first step at which one did), ``blocks``, ``steps`` or ``unfinished``.
     """
     table = scored(recordings)
-    tasks = ordered(table["task"], METRICS)
+    tasks = in_order(table["task"], METRICS)
     return tidy(row for task in tasks for row in _of_task(task, table[table["task"] == task]))
 
 
 def _of_task(task: str, runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    for norm in ordered(runs["norm"], NORMS):
+    for norm in in_order(runs["norm"], NORMS):
         who = {"panel": task, "variant": norm, "label": NORMS[norm]}
         own = runs[runs["norm"] == norm]
         ended = own[own["ended"]]

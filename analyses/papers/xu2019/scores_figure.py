@@ -6,9 +6,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analyses import drawing
-from analyses.papers.xu2019.metrics import metrics, ordered
+from analyses.papers.xu2019.metrics import metrics
 from analyses.papers.xu2019.panels import LOOKS, named
-from analyses.papers.xu2019.runs import NORMS
+from analyses.papers.xu2019.runs import NORMS, in_order
 from analyses.tables import pick
 
 #: Panels side by side, and the height of a row of them, in inches.
@@ -29,7 +29,7 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
     if ended.empty:
         drawing.say(figure, "No run of the paper's grid came to its end.")
         return
-    tasks, norms = list(ended["panel"].unique()), ordered(ended["variant"], NORMS)
+    tasks, norms = list(ended["panel"].unique()), in_order(ended["variant"], NORMS)
     down = -(-len(tasks) // _ACROSS)
     across = -(-len(tasks) // down)
     figure.set_size_inches(figure.get_figwidth(), _HEIGHT * down)

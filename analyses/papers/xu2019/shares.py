@@ -8,7 +8,8 @@ import pandas as pd
 
 from analyses.intervals import t_interval
 from analyses.limits import limit
-from analyses.papers.xu2019.cells import SIGMA_IS_CUT, Run, cells, grid, last_rows
+from analyses.papers.xu2019.cells import SIGMA_IS_CUT, cells, last_rows
+from analyses.papers.xu2019.runs import Run, grid
 from analyses.tables import ABSENT, SUMMARY, pick, tidy
 from gradlens.analysis import Analysis, Finding
 from gradlens.recording import Recording
@@ -111,7 +112,7 @@ def judge(table: pd.DataFrame) -> list[Finding]:
     if checks.empty:
         claim = "No run holds a norm whose gradient was seen."
         return [Finding(code="GL513", status="not applicable", claim=claim, analysis=NAME)]
-    most, worst = limit("GL513", "sum"), float(checks["value"].max())
+    most, worst = limit("GL200", "sum"), float(checks["value"].max())
     wrong = checks[checks["value"] > most]["label"].unique()
     verdict = f"do not sum to one in {len(wrong)} runs, {wrong[0]} among them" if len(wrong) else "sum to one"
     return [

@@ -6,7 +6,7 @@ import pytest
 from analyses.papers.xu2019.curves import ANALYSIS
 from gradlens.analysis.figures import draw
 from gradlens.recording import Recording
-from tests.analyses.xu2019.pictures import cut_texts
+from tests.analyses.pictures import faults
 from tests.analyses.xu2019.planted_gradients import STEPS, grid, run
 
 
@@ -76,4 +76,4 @@ def test_without_runs_one_finding_says_so(recordings: list[Recording]) -> None:
 
 
 def test_the_picture_cuts_no_text() -> None:
-    assert cut_texts(ANALYSIS, [*grid(), run("parsing", "none", diverged_at=50)]) == []
+    assert faults(draw(ANALYSIS, ANALYSIS.compute([*grid(), run("parsing", "none", diverged_at=50)]))) == []

@@ -16,7 +16,7 @@ from gradlens.recording import Recording
 from gradlens.tasks.stdlib_source import StdlibSource
 from gradlens.training.config import TrainingConfig
 from gradlens.training.trainer import train
-from tests.analyses.xu2019.pictures import cut_texts
+from tests.analyses.pictures import faults
 from tests.analyses.xu2019.planted_gradients import WIDTH, grid, run
 
 both = pytest.mark.parametrize("analysis", [BY_DEPTH, OVER_TRAINING], ids=lambda a: a.name)
@@ -169,4 +169,4 @@ def test_where_there_is_no_norm_one_finding_says_so(analysis: Analysis, recordin
 @both
 def test_the_picture_cuts_no_text(analysis: Analysis) -> None:
     five = [run(task, norm) for task in ("translation", "sentences", "parsing") for norm in ("layernorm", "detachnorm")]
-    assert cut_texts(analysis, [*grid(), *five]) == []
+    assert faults(draw(analysis, analysis.compute([*grid(), *five]))) == []

@@ -6,7 +6,7 @@ from analyses.papers.xu2019.phi import ANALYSIS
 from gradlens.analysis import Finding
 from gradlens.analysis.figures import draw
 from gradlens.recording import Recording
-from tests.analyses.xu2019.pictures import cut_texts
+from tests.analyses.pictures import faults
 from tests.analyses.xu2019.planted_gradients import grid, run
 
 
@@ -68,4 +68,4 @@ def test_without_adanorm_there_is_nothing_to_say(recordings: list[Recording]) ->
 
 
 def test_the_picture_cuts_no_text() -> None:
-    assert cut_texts(ANALYSIS, [*grid(), run("parsing", "adanorm", largest=12.0)]) == []
+    assert faults(draw(ANALYSIS, ANALYSIS.compute([*grid(), run("parsing", "adanorm", largest=12.0)]))) == []

@@ -7,15 +7,16 @@ import pandas as pd
 import pytest
 from scipy.special import stdtrit
 
-from analyses.papers.xu2019.metrics import METRICS, scored
+from analyses.papers.xu2019.final_scores import scored
+from analyses.papers.xu2019.metrics import METRICS
 from analyses.papers.xu2019.runs import NORMS
 from analyses.papers.xu2019.scores import ANALYSIS, published
 from analyses.tables import COLUMNS, pick
 from gradlens.analysis import Finding
 from gradlens.analysis.figures import draw
 from gradlens.recording import Recording
+from tests.analyses.pictures import faults, pixels
 from tests.analyses.xu2019.planted_scores import TASKS, grid, run
-from tests.analyses.xu2019.readable import picture
 
 #: Typed from the poster once more, by column.
 POSTER = {
@@ -186,7 +187,8 @@ def test_the_figure_cuts_no_text_and_is_drawn_from_the_table(recordings: list[Re
     table = ANALYSIS.compute(recordings)
     table.to_parquet(tmp_path / "table.parquet")
     again = pd.read_parquet(tmp_path / "table.parquet")
-    assert picture(draw(ANALYSIS, table)) == picture(draw(ANALYSIS, again))
+    assert faults(draw(ANALYSIS, table)) == []
+    assert pixels(draw(ANALYSIS, table)) == pixels(draw(ANALYSIS, again))
 
 
 def test_the_figure_names_what_diverged() -> None:
