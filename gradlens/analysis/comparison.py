@@ -15,6 +15,7 @@ from gradlens.analysis.contract import Analysis
 from gradlens.analysis.discover import discover
 from gradlens.analysis.figures import draw
 from gradlens.analysis.finding import Finding
+from gradlens.analysis.summary import summary
 from gradlens.errors import NothingFoundError
 from gradlens.recording import Recording
 
@@ -71,6 +72,11 @@ class Comparison:
     def tables(self) -> dict[str, pd.DataFrame]:
         """Name of the analysis to its table."""
         return {section.analysis.name: section.table for section in self.sections}
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """The numbers that tell the story, a row a recording, summed up on first use."""
+        return summary(self.recordings)
 
     @cached_property
     def figures(self) -> dict[str, Figure]:

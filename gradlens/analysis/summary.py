@@ -1,11 +1,11 @@
 """The few numbers that tell the story, one row a recording: for the terminal and a report's first page."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from gradlens.analysis.comparison import Comparison
 from gradlens.recording import Recording
 
 #: Column to what it says, in the words of the report.
@@ -24,16 +24,16 @@ MEANING = {
 }
 
 
-def summary(comparison: Comparison) -> pd.DataFrame:
+def summary(recordings: Iterable[Recording]) -> pd.DataFrame:
     """Sum up each recording in one row.
 
     Args:
-        comparison: whose recordings.
+        recordings: of any kind; those of a comparison are in ``Comparison.summary``.
 
     Returns:
         Columns as in ``MEANING``; a number that was not recorded is missing.
     """
-    return pd.DataFrame([_row(recording) for recording in comparison.recordings], columns=list(MEANING))
+    return pd.DataFrame([_row(recording) for recording in recordings], columns=list(MEANING))
 
 
 def _row(recording: Recording) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def command(
     with contextlib.redirect_stdout(sys.stderr):  # what a model of the user's prints is no result
         parsed = parse(operands, arguments, batch)
         import gradlens
-        from gradlens.report import report, write_findings, write_tables
+        from gradlens.report import write_folder
         from gradlens.training import sweep
 
         folder = out or sweep.default_out(parsed)
@@ -80,13 +80,11 @@ def command(
             recordings = sweep.run(cells, folder, chosen, lambda event: _tell(display, event))
             display.running("writing the report", 0, 1)
             comparison = gradlens.compare(recordings)
-            write_tables(comparison, folder / "tables")
-            write_findings(comparison, folder / "findings.json", command=state().command)
-            report(comparison, folder / "compare.pdf", command=state().command)
+            pdf = write_folder(comparison, folder, "compare.pdf", command=state().command)
             display.clear()
     terminal.note("")
-    show(comparison, as_json=as_json, out=str(folder), pdf=str(folder / "compare.pdf"))
-    terminal.note(f"\nReport: {folder / 'compare.pdf'}")
+    show(comparison, as_json=as_json, out=str(folder), pdf=str(pdf))
+    terminal.note(f"\nReport: {pdf}")
     leave(comparison, fail_on)
 
 

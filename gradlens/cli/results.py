@@ -46,11 +46,10 @@ def show(comparison: "Comparison", *, as_json: bool, cover: "Cover | None" = Non
         as_json: as one JSON object on stdout instead of text.
         facts: what else the object holds.
     """
-    from gradlens.analysis.summary import summary
     from gradlens.report import findings_text, summary_text
 
     if as_json:
-        rows = (cover.table if cover else summary(comparison)).to_dict("records")
+        rows = (cover.table if cover else comparison.summary).to_dict("records")
         terminal.result_json({**facts, "summary": rows, "findings": [f.to_dict() for f in comparison.findings]})
         return
     findings = findings_text(comparison, width=terminal.width(), verbose=state().verbose)

@@ -4,11 +4,11 @@ import sys
 from types import ModuleType
 
 from gradlens.report.cover import Cover
-from gradlens.report.findings import write_findings, write_tables
+from gradlens.report.folder import write_folder
 from gradlens.report.pdf import report
 from gradlens.report.text import findings_text, summary_text
 
-__all__ = ["Cover", "findings_text", "report", "summary_text", "write_findings", "write_tables"]
+__all__ = ["Cover", "findings_text", "report", "summary_text", "write_folder"]
 
 
 class _CallableModule(ModuleType):

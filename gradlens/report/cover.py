@@ -1,11 +1,12 @@
 """What the first page says where it is not the story of a comparison: that of a paper's reproduction."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from gradlens.analysis.comparison import Comparison
+from gradlens.analysis.comparison import Comparison, Section
 from gradlens.analysis.finding import Finding, Status
 from gradlens.report import story
 
@@ -44,7 +45,7 @@ class Cover:
         return cls(
             heading=(title, "The experiment run again, and its claims tested"),
             subtitle=f"{reference} · budget {budget} · {_size(comparison)}",
-            verdict=(_what_was_done(comparison), *claims),
+            verdict=(*_what_was_done(comparison), *claims, *_checks(comparison, judged)),
             table=shown[0] if shown else pd.DataFrame(),
         )
 
@@ -61,12 +62,34 @@ def _size(comparison: Comparison) -> str:
     return f"{len(tasks)} tasks · {len(seeds)} seeds"
 
 
-def _what_was_done(comparison: Comparison) -> str:
-    runs = len(comparison.recordings)
-    models = len({(r.meta.get("model") or {}).get("norm") for r in comparison.recordings})
-    diverged = sum(r.meta.get("status") == "diverged" for r in comparison.recordings)
-    ended = f"; {diverged} of them diverged" if diverged else "; none of them diverged"
-    return f"{models} norms were trained side by side in {runs} runs under the lens{ended}."
+def _what_was_done(comparison: Comparison) -> list[str]:
+    metas = [recording.meta for recording in comparison.recordings]
+    trained = [meta for meta in metas if meta.get("kind") != "init"]
+    said = []
+    if trained:
+        diverged = sum(meta.get("status") == "diverged" for meta in trained)
+        ended = f"; {diverged} of them diverged" if diverged else "; none of them diverged"
+        said.append(f"{_models(trained)} were trained side by side in {len(trained)} runs under the lens{ended}.")
+    if measured := [meta for meta in metas if meta.get("kind") == "init"]:
+        seeds = sum(len(meta.get("seeds") or ()) for meta in measured)
+        said.append(f"{_models(measured)} were measured at initialization: {len(measured)} networks, {seeds} seeds.")
+    return said
+
+
+def _models(metas: Sequence[Mapping[str, Any]]) -> str:
+    """Say how many norms there are or, of one norm, how many arrangements."""
+    models = [meta.get("model") or {} for meta in metas]
+    norms, arrangements = ({model.get(part) for model in models} for part in ("norm", "arrangement"))
+    several = len(norms - {"none"}) > 1
+    return f"{len(norms)} norms" if several else f"{len(arrangements)} arrangements"
+
+
+def _checks(comparison: Comparison, judged: Section | None) -> list[str]:
+    """Say how the checks that are no claims of the paper came out."""
+    found = [finding.status for section in comparison.sections if section is not judged for finding in section.findings]
+    statuses: tuple[Status, ...] = ("pass", "warn", "fail", "inconclusive")
+    counted = [f"{found.count(status)} {status}" for status in statuses if status in found]
+    return [f"Other checks: {', '.join(counted)}."] if counted else []
 
 
 def _claims(tested: list[Finding], titles: Mapping[str, str]) -> list[str]:

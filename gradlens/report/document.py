@@ -12,7 +12,7 @@ import pandas as pd
 
 from gradlens.analysis.comparison import Comparison, Section, printable
 from gradlens.analysis.finding import SEVERITY, Finding, worst
-from gradlens.analysis.summary import MEANING, summary
+from gradlens.analysis.summary import MEANING
 from gradlens.recording import Recording
 from gradlens.report import record, story
 from gradlens.report.cover import Cover
@@ -57,7 +57,6 @@ def document(comparison: Comparison, command: str | None = None, cover: Cover | 
     Returns:
         Plain values, ready for JSON; a number that is missing is None.
     """
-    numbers = summary(comparison)
     heading = cover.heading if cover else story.heading(comparison)
     content = {
         "version": DOCUMENT_VERSION,
@@ -65,11 +64,11 @@ def document(comparison: Comparison, command: str | None = None, cover: Cover | 
         "heading": heading,
         "running": heading[0] if len(heading[0]) <= _RUNNING else f"{heading[0][: _RUNNING - 1]}…",
         "subtitle": cover.subtitle if cover else story.subtitle(comparison),
-        "verdict": cover.verdict if cover else story.verdict(comparison, numbers),
+        "verdict": cover.verdict if cover else story.verdict(comparison),
         "status": worst(comparison.findings),
         "statuses": {s: {"mark": STATUS[s][0], "word": STATUS[s][1], "meaning": STATUS_MEANING[s]} for s in STATUS},
         "findings": [_finding(f) for f in comparison.findings],
-        "summary": _summary(numbers, cover),
+        "summary": _summary(comparison.summary, cover),
         "sections": [
             _section(s, comparison.recordings)
             for s in comparison.sections

@@ -9,9 +9,6 @@ from typing import Any
 import pandas as pd
 
 from gradlens.analysis.comparison import Comparison
-from gradlens.analysis.summary import summary
-from gradlens.report.cover import Cover
-from gradlens.report.document import document
 from gradlens.report.writing import write_whole
 
 
@@ -27,23 +24,6 @@ def to_csv(table: pd.DataFrame) -> bytes:
     return out.getvalue().encode()
 
 
-def write_findings(
-    comparison: Comparison, path: str | Path, *, command: str | None = None, cover: Cover | None = None
-) -> None:
-    """Write ``findings.json``: everything the PDF prints. The numbers behind figures are in ``write_tables``.
-
-    Args:
-        comparison: recordings and findings.
-        path: file to write, whole or not at all.
-        command: the command line that makes this report again.
-        cover: the first page, where it is not the comparison's own story.
-
-    Raises:
-        GradlensError: the file cannot be written.
-    """
-    write_whole(Path(path), to_json(document(comparison, command, cover)))
-
-
 def write_tables(comparison: Comparison, folder: str | Path) -> list[Path]:
     """Write the table of each analysis, and the summary, as ``<name>.csv``.
 
@@ -57,7 +37,7 @@ def write_tables(comparison: Comparison, folder: str | Path) -> list[Path]:
     Raises:
         GradlensError: a file cannot be written.
     """
-    tables = {"summary": summary(comparison), **comparison.tables}
+    tables = {"summary": comparison.summary, **comparison.tables}
     written = []
     for name, table in tables.items():
         if not table.empty:

@@ -63,7 +63,22 @@ def typeset(comparison: Comparison, command: str | None = None, cover: Cover | N
     Raises:
         GradlensError: the folder for temporary files is full or cannot be written.
     """
-    content = document(comparison, command, cover)
+    return pages(comparison, document(comparison, command, cover))
+
+
+def pages(comparison: Comparison, content: dict[str, Any]) -> bytes:
+    """Return the PDF of a document that is there already.
+
+    Args:
+        comparison: its figures and tables.
+        content: the ``document`` of it.
+
+    Returns:
+        The file.
+
+    Raises:
+        GradlensError: the folder for temporary files is full or cannot be written.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix="gradlens-report-") as name:
             folder = Path(name)

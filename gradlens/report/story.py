@@ -52,17 +52,16 @@ def shared(recordings: Iterable[Recording], key: str) -> Mapping[str, Any]:
     return {k: v for k, v in records[0].items() if all(k in other and other[k] == v for other in records)}
 
 
-def verdict(comparison: Comparison, numbers: pd.DataFrame) -> list[str]:
+def verdict(comparison: Comparison) -> list[str]:
     """Tell the story in sentences.
 
     Args:
         comparison: what was found.
-        numbers: its ``summary``.
 
     Returns:
         What was done, how training ended, the worst findings' claims, and how many checks say what.
     """
-    sentences = [_what_was_done(comparison), *_endings(numbers), *_losses(comparison, numbers)]
+    sentences = [_what_was_done(comparison), *_endings(comparison.summary), *_losses(comparison)]
     return [*sentences, *_worst_claims(comparison.findings), _tally(comparison.findings)]
 
 
@@ -127,9 +126,9 @@ def _endings(numbers: pd.DataFrame) -> list[str]:
     ]
 
 
-def _losses(comparison: Comparison, numbers: pd.DataFrame) -> list[str]:
+def _losses(comparison: Comparison) -> list[str]:
     """Name the best and the worst run, by held-out loss where every run has one."""
-    trained = numbers[numbers["loss"].notna()]
+    trained = comparison.summary[comparison.summary["loss"].notna()]
     if len(trained) < 2:
         return []
     held_out = trained["valid_loss"].notna().all()

@@ -7,7 +7,6 @@ import pandas as pd
 
 from gradlens.analysis.comparison import Comparison
 from gradlens.analysis.finding import SEVERITY, Finding, Status
-from gradlens.analysis.summary import summary
 from gradlens.report import story
 from gradlens.report.cover import Cover
 from gradlens.report.document import checks, summary_cells
@@ -20,7 +19,7 @@ _INDENT = " " * 23
 
 def summary_text(comparison: Comparison, cover: Cover | None = None) -> str:
     """Return the summary as a table: one line a recording, or the cover's own, under two lines of heads."""
-    heads, rows = cover.cells if cover else summary_cells(summary(comparison))
+    heads, rows = cover.cells if cover else summary_cells(comparison.summary)
     cells = [list(column) for column in zip(*heads, strict=True)] + rows
     widths = [max(len(line[i]) for line in cells) for i in range(len(heads))]
     left = [i for i, head in enumerate(heads) if i == 0 or head[0] in ("measured", "status")]
@@ -43,7 +42,7 @@ def findings_text(comparison: Comparison, *, width: int = 100, verbose: bool = F
         verbose: print every finding in full, with causes, the source of the expectation, and the reference.
     """
     if not comparison.findings:
-        return story.verdict(comparison, summary(comparison))[-1]
+        return story.verdict(comparison)[-1]
     found = sorted(comparison.findings, key=lambda f: -SEVERITY.index(f.status))
     in_full = [f for f in found if verbose or f.status in FLAGGED]
     lines = [line for finding in in_full for line in _finding_lines(finding, width, verbose)]

@@ -35,8 +35,13 @@ DEFINITIONS: dict[str, str] = {
     "inv_sigma": "mean over vectors of 1/σ, the factor by which a norm scales what it lets through.",
     "stream": "the residual stream: what runs past the branches from the embedding to the head.",
     "branch": "attention or feed-forward network, whose output is added to the stream.",
-    "arrangement": "where a block has its norms. Post-LN: after each addition to the stream. Pre-LN: at the "
-    "start of each branch, and once after the last block.",
+    "skip": "the stream past one branch. Mostly the identity; DeepNorm and Admin scale it.",
+    "arrangement": "where a block has its norms, and what scales skip or branch. Post-LN: a norm after each addition "
+    "to the stream. Pre-LN: at the start of each branch, and once after the last block. Peri-LN: at its start and at "
+    "its end. ReZero, norm-free: nowhere, and the branch is scaled instead. `gradlens list` tells the others.",
+    "placement": "of one norm. pre_branch: at the start of a branch. in_branch: before its last matrix. post_branch: "
+    "at its end, before the addition. post_add: after the addition, on the stream. final: after the last block. "
+    "embed: after the embedding. qk: on queries or keys.",
     "block": "one repetition of attention and feed-forward network, counted from 0 in its stack.",
     "step": "one optimizer step, counted from 0; in a recording at initialization, one seed.",
     "rms": "root mean square of the entries of a tensor.",

@@ -3,7 +3,6 @@ import math
 import pandas as pd
 import pytest
 
-from gradlens.analysis import compare
 from gradlens.analysis.summary import MEANING, summary
 from gradlens.recording import Recording
 
@@ -40,7 +39,7 @@ def planted(kind: str, steps: int) -> Recording:
 
 
 def test_the_numbers_of_the_last_stack_are_found_again() -> None:
-    row = summary(compare([planted("training", 40)], [])).iloc[0]
+    row = summary([planted("training", 40)]).iloc[0]
     assert row["gradient_ratio"] == pytest.approx(2.0)
     assert row["stream_rms"] == pytest.approx(3.0)
     assert row["kept"] == pytest.approx(0.8)
@@ -52,7 +51,7 @@ def test_the_numbers_of_the_last_stack_are_found_again() -> None:
 
 
 def test_an_initialization_has_seeds_and_no_loss_or_speed() -> None:
-    row = summary(compare([planted("init", 5)], [])).iloc[0]
+    row = summary([planted("init", 5)]).iloc[0]
     assert row["measured"] == "5 seeds"
     assert math.isnan(row["loss"])
     assert math.isnan(row["seconds"])
@@ -60,7 +59,7 @@ def test_an_initialization_has_seeds_and_no_loss_or_speed() -> None:
 
 
 def test_an_empty_recording_has_a_row_of_missing_values() -> None:
-    table = summary(compare([Recording.from_tables({"label": "empty", "kind": "attached"})], []))
+    table = summary([Recording.from_tables({"label": "empty", "kind": "attached"})])
     assert list(table.columns) == list(MEANING)
     numbers = table.drop(columns=["recording", "measured", "status"])
     assert numbers.isna().all().all()

@@ -9,7 +9,8 @@ import pytest
 
 from gradlens.analysis import Analysis, Comparison, Finding, compare
 from gradlens.report.document import checks, document, plain_values
-from gradlens.report.findings import to_csv, to_json, write_findings, write_tables
+from gradlens.report.findings import to_csv, to_json, write_tables
+from gradlens.report.folder import write_folder
 from tests.report.conftest import make_analysis, make_recording
 
 
@@ -22,7 +23,7 @@ def strings(value: Any) -> list[str]:
 
 
 def test_findings_json_is_strict_json_that_reads_back(comparison: Comparison, tmp_path: Path) -> None:
-    write_findings(comparison, tmp_path / "new" / "findings.json", command="gradlens compare a b")
+    write_folder(comparison, tmp_path / "new", "a.pdf", command="gradlens compare a b")
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")

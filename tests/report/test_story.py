@@ -3,15 +3,13 @@ from typing import Any
 import pytest
 
 from gradlens.analysis import Finding, compare
-from gradlens.analysis.summary import summary
 from gradlens.report import story
 from tests.report.conftest import make_analysis, make_recording
 
 
 def told(recordings: list[Any], findings: list[Finding] | None = None) -> str:
     analyses = [make_analysis()] if findings is None else [make_analysis(judge=lambda table: findings)]
-    made = compare(recordings, analyses)
-    return " ".join(story.verdict(made, summary(made)))
+    return " ".join(story.verdict(compare(recordings, analyses)))
 
 
 def finding(claim: str, status: Any = "fail", subject: str = "") -> Finding:
