@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradlens.lens.hooks import first_tensor
+from gradlens.outputs import first_tensor
 from gradlens.models.transformer import Transformer
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gradlens.cli import options, terminal
+from gradlens.cli.probes import Probing, document, text
 from gradlens.errors import GradlensError
 from gradlens.training.operands import RunFolder, parse
 from gradlens.training.settings import Settings
@@ -15,6 +16,7 @@ from gradlens.training.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gradlens.probes.optimizers import OptimizerKind
     from gradlens.recording import Recording
 
 #: Columns of the ``norms`` table that are shown, means over seeds and calls.
@@ -29,6 +31,15 @@ _SHOWN = ("recentering", "rescaling", "kept", "inv_sigma", "grad_output_norm", "
 @options.seed
 @options.device
 @options.users_model
+@click.option("--probes", is_flag=True, help="Probe the learning rate, the curvature and the blocks too.")
+@click.option(
+    "--optimizer",
+    type=click.Choice(["adam", "sgd", "momentum"]),
+    default="adam",
+    show_default=True,
+    help="With --probes: the optimizer that is planned.",
+)
+@click.option("--lr", type=float, help="With --probes: the learning rate that is planned.")
 @options.out("Run folder for the recording.  [default: not kept]")
 @options.as_json
 @options.verbosity
@@ -38,6 +49,9 @@ def command(
     batch: str | None,
     out: Path | None,
     as_json: bool,
+    probes: bool,
+    optimizer: "OptimizerKind",
+    lr: float | None,
     **settings: Any,
 ) -> None:
     """Audit MODEL at initialization: which norms it has, where, and what each does to the gradient.
@@ -46,13 +60,21 @@ def command(
     (module, batch, loss_fn); or a variant of the zoo; or a recording; or a model of Hugging Face
     transformers: hf:bert (any model type), hf:FOLDER or hf:config.json. A type has the library's default
     sizes; -m num_hidden_layers=4 -m hidden_size=128 and the like set them. Nothing is downloaded.
+
+    With --probes the model of the first seed is measured beyond its hooks: which learning rate it can take and
+    whether it needs a warm-up, its curvature, and what its blocks do. Copies of it are trained for a few steps.
     """
+    if not probes and (lr is not None or optimizer != "adam"):
+        raise GradlensError("--lr and --optimizer say what --probes is to look for. Add --probes, or leave them out.")
+    probing: Probing | None = None
     chosen = Settings(init_only=True, **settings)
     with contextlib.redirect_stdout(sys.stderr), terminal.Display() as display:
         operands = parse([model], arguments, batch)
         if len(operands) > 1:
             raise GradlensError(f"inspect takes one model; {model} holds {len(operands)} recordings. Name one of them.")
         if isinstance(operands[0], RunFolder):
+            if probes:
+                raise GradlensError(f"--probes needs a model to run; {model} is a recording. Name the model.")
             from gradlens.recording import load
 
             recording = load(operands[0].path)
@@ -61,14 +83,19 @@ def command(
             from gradlens.training.sweep import measure
 
             subject = operands[0].subject(TASKS[chosen.task](), chosen)
-            recording = measure(subject, chosen, out, lambda done, total: display.running(subject.label, done, total))
+            if probes:
+                progress = lambda done, total: display.running("probes", done, total)  # noqa: E731
+                probing = Probing(subject, chosen.seed, optimizer, lr, progress)
+            seeds = lambda done, total: display.running(subject.label, done, total)  # noqa: E731
+            recording = measure(subject, chosen, out, seeds, probe=probing)
         display.clear()
     sites, audit = norms_by_site(recording), dict(recording.meta.get("audit") or {})
     if as_json:
         facts = {name: recording.meta.get(name) for name in ("label", "model", "loss", "seeds")}
-        terminal.result_json({**facts, "sites": sites.to_dict("records"), "audit": audit})
+        read = {} if probing is None else document(probing)
+        terminal.result_json({**facts, "sites": sites.to_dict("records"), "audit": audit, **read})
     else:
-        terminal.result(_text(recording, sites, audit))
+        terminal.result(_text(recording, sites, audit) + ("" if probing is None else f"\n\n{text(probing)}"))
 
 
 def norms_by_site(recording: "Recording") -> "pd.DataFrame":

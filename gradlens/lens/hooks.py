@@ -1,8 +1,8 @@
-"""What hooks are made of: where autograd stands, the tensor in an output, a hook that can be pickled."""
+"""What hooks are made of: where autograd stands, a hook that can be pickled."""
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -41,27 +41,6 @@ def regions() -> tuple[int | None, int | None]:
                 without_graph = id(context)
         frame = frame.f_back  # type: ignore[assignment]
     return None, without_graph
-
-
-def tensors_of(value: Any) -> list[Tensor]:
-    """Return the floating tensors in a tensor, tuple, list, mapping or dataclass, however deep; else none."""
-    if isinstance(value, Tensor):
-        return [value] if value.is_floating_point() else []
-    if isinstance(value, Mapping):
-        value = tuple(value.values())
-    elif hasattr(value, "__dataclass_fields__"):
-        value = tuple([getattr(value, name) for name in value.__dataclass_fields__])
-    if isinstance(value, tuple | list):
-        return [tensor for part in value for tensor in tensors_of(part)]
-    return []
-
-
-def first_tensor(value: Any) -> Tensor | None:
-    """Return the first floating tensor in a tensor, tuple, list, mapping or dataclass; None where there is none."""
-    if isinstance(value, Tensor):
-        return value if value.is_floating_point() else None
-    found = tensors_of(value)
-    return found[0] if found else None
 
 
 class Hook:

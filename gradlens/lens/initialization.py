@@ -2,52 +2,29 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from gradlens.batches import run_model, to_device
+from gradlens.batches import run_model, strangers, to_device, token_facts
 from gradlens.errors import GradlensError, ModelError, NothingFoundError
-from gradlens.lens.hooks import first_tensor
 from gradlens.lens.lens import Lens
 from gradlens.lens.provenance import provenance
 from gradlens.lens.sinks import MemorySink, open_sink
+from gradlens.outputs import loss_of
 from gradlens.recording import Recording
 
-#: How the loss was made where the user gave none.
-OWN_LOSS = "the output's own .loss"
-PROJECTION = "the output's product with a fixed random direction"
-
-
-def loss_of(output: Any, batch: Any, loss_fn: Callable[[Any, Any], Tensor] | None) -> tuple[Tensor, str]:
-    """Return the loss of an output, and in words where it comes from.
-
-    Without ``loss_fn`` it is the output's own ``.loss``, else the product with a fixed random direction of unit
-    length (its gradient then has norm one at the output).
-
-    Raises:
-        ModelError: the output holds no floating tensor.
-    """
-    if loss_fn is not None:
-        return loss_fn(output, batch), getattr(loss_fn, "__qualname__", "loss_fn")
-    own = getattr(output, "loss", None)
-    if isinstance(own, Tensor):
-        return own, OWN_LOSS
-    y = first_tensor(output)
-    if y is None:
-        raise ModelError(
-            f"The model must return a tensor (or something that holds one, or .loss); got {type(output).__name__}. "
-            "Return (module, batch, loss_fn) from build."
-        )
-    direction = torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(y)
-    return (y * (direction / direction.norm())).sum(), PROJECTION
+LossFn: TypeAlias = Callable[[Any, Any], Tensor]
+#: From model, batch, loss and seed to rows of the table ``probes`` without their step.
+Probe: TypeAlias = Callable[[nn.Module, Any, LossFn | None, int], Iterable[Mapping[str, Any]]]
 
 
 def at_init(
     build: Callable[[], nn.Module],
     batches: Any,
-    loss_fn: Callable[[Any, Any], Tensor] | None = None,
+    loss_fn: LossFn | None = None,
     seeds: int | Iterable[int] = 10,
     *,
     out: str | Path | None = None,
@@ -57,6 +34,7 @@ def at_init(
     meta: Mapping[str, Any] | None = None,
     on_seed: Callable[[int, int], None] | None = None,
     without_norms: bool = False,
+    probe: Probe | None = None,
 ) -> Recording:
     """Record a model at initialization, over several seeds.
 
@@ -73,6 +51,8 @@ def at_init(
         meta: further metadata.
         on_seed: called with (seeds done, seeds) after each.
         without_norms: also measure a model that has no normalization; its blocks and parameters are recorded.
+        probe: called with (model, batch, loss_fn, seed) for each seed after its backward pass; the rows it returns
+            are those of the table ``probes``, without their step.
 
     Returns:
         A recording whose "steps" are the seeds.
@@ -85,7 +65,7 @@ def at_init(
     if not seeds:
         raise GradlensError("at_init needs at least one seed; got none.")
     gathered = open_sink(out, {"kind": "init", "seeds": seeds, **provenance()}, rank=0)
-    status = "interrupted"
+    status, tokens = "interrupted", []
     try:
         with torch.random.fork_rng():
             for index, seed in enumerate(seeds):
@@ -99,6 +79,7 @@ def at_init(
                     index,
                     seed,
                     without_norms,
+                    probe,
                 )
                 for table, frame in sink.frames().items():
                     if table != "sites" or index == 0:
@@ -108,8 +89,10 @@ def at_init(
                     gathered.annotate(
                         {**facts, "label": label or facts["model"]["family"], "audit": audit, **(meta or {})}
                     )
+                tokens.append(facts["tokens"])
                 if on_seed is not None:
                     on_seed(index + 1, len(seeds))
+        gathered.annotate({"tokens": _means(tokens)})
         status = "complete"
     finally:
         gathered.close(status)
@@ -125,12 +108,13 @@ def _pick(batches: Any, seed: int, index: int) -> Any:
 def _one_seed(
     build: Callable[[], nn.Module],
     batch: Any,
-    loss_fn: Callable[[Any, Any], Tensor] | None,
+    loss_fn: LossFn | None,
     device: torch.device,
     watch: tuple[str, ...],
     index: int,
     seed: int,
     without_norms: bool,
+    probe: Probe | None,
 ) -> tuple[MemorySink, dict[str, Any]]:
     """Build, run forward and backward once, and return what was recorded with facts about the model."""
     model = build()
@@ -146,31 +130,27 @@ def _one_seed(
                 "Register its own with gradlens.register_norm(cls, axes=-1)."
             )
         lens.start_at(index)
-        try:
+        with strangers(model, batch):
             output = run_model(model, batch)
             loss, origin = loss_of(output, batch, loss_fn)
             loss.backward()  # type: ignore[no-untyped-call]
-        except GradlensError:
-            raise
-        # The model is a stranger's: whatever it raises says something about it and its batch.
-        except Exception as error:
-            raise ModelError(
-                f"The model must take the batch and give a loss; {type(model).__name__} raised "
-                f"{type(error).__name__}: {error}. Its batch is {_shape(batch)}."
-            ) from error
         lens.step(loss=loss, seed=float(seed))
-    describe = getattr(model, "describe", None)
-    known = describe() if callable(describe) else {"family": type(model).__name__}
-    parameters = sum(p.numel() for p in model.parameters())
-    return sink, {"model": {**known, "parameters": parameters}, "loss": origin, "device": str(device)}
+    if probe is not None:
+        rows = [{"step": index, **row} for row in probe(model, batch, loss_fn, seed)]
+        if rows:
+            sink.append("probes", {str(name): column for name, column in pd.DataFrame(rows).items()})
+    tokens = token_facts(batch, getattr(model, "pad", None))
+    return sink, {"model": describe(model), "loss": origin, "device": str(device), "tokens": tokens}
 
 
-def _shape(batch: Any) -> str:
-    """Describe a batch for a message."""
-    if isinstance(batch, Tensor):
-        return f"a {str(batch.dtype).removeprefix('torch.')} tensor {list(batch.shape)}"
-    if isinstance(batch, Mapping):
-        return "a dict of " + ", ".join(f"{key}: {_shape(value)}" for key, value in batch.items())
-    if isinstance(batch, tuple):
-        return "a tuple of " + ", ".join(map(_shape, batch))
-    return f"a {type(batch).__name__}"
+def _means(tokens: list[list[dict[str, float]]]) -> list[dict[str, float]]:
+    """Return the means over seeds of each tensor's facts."""
+    together = list(zip(*tokens, strict=False))
+    return [{name: sum(one[name] for one in seeds) / len(seeds) for name in seeds[0]} for seeds in together]
+
+
+def describe(model: nn.Module) -> dict[str, Any]:
+    """Return what is known of a model: its own description or its class' name, and the number of its parameters."""
+    own = getattr(model, "describe", None)
+    known = own() if callable(own) else {"family": type(model).__name__}
+    return {**known, "parameters": sum(p.numel() for p in model.parameters())}

@@ -21,11 +21,12 @@ from torch.utils.hooks import RemovableHandle
 
 from gradlens.lens import norm_input, statistics
 from gradlens.lens.compiling import TRACED_CALLS, TracedLines, next_traced_call
-from gradlens.lens.hooks import Hook, first_tensor, hook_gradient, in_backward, regions, tensors_of
+from gradlens.lens.hooks import Hook, hook_gradient, in_backward, regions
 from gradlens.lens.rows import Row
 from gradlens.lens.sites import Site
 from gradlens.lens.statistics import Facts
 from gradlens.lens.switch import Switch
+from gradlens.outputs import first_tensor, tensors_of
 
 
 class Tap(ABC):

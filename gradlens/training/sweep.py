@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from gradlens.lens.initialization import at_init
+from gradlens.lens.initialization import Probe, at_init
 from gradlens.lens.provenance import provenance
 from gradlens.recording import Recording, load
 from gradlens.tasks import TASKS
 from gradlens.training.comparison_changes import changed
 from gradlens.training.earlier import is_finished
 from gradlens.training.folder_of_runs import claimed
+from gradlens.training.measurement import on_task
 from gradlens.training.operands import Operand, RunFolder, Variant
 from gradlens.training.settings import Settings
 from gradlens.training.subject import Subject
@@ -183,6 +184,7 @@ def measure(
     on_seed: Callable[[int, int], None] | None = None,
     *,
     without_norms: bool = False,
+    probe: Probe | None = None,
 ) -> Recording:
     """Record a model at initialization, with other weights and another batch for each seed.
 
@@ -192,6 +194,7 @@ def measure(
         out: run folder; None keeps the recording in memory.
         on_seed: called with (seeds done, seeds).
         without_norms: whether a model without normalizations is measured too.
+        probe: reads more of each seed's model, as in ``at_init``.
 
     Raises:
         ModelError: the model cannot take the batch.
@@ -199,10 +202,7 @@ def measure(
     """
     facts: dict[str, Any] = {"variant": subject.variant, "schedule": None, "operand": dict(subject.facts)}
     if subject.measured.loss_fn == subject.task.loss:
-        facts |= {
-            "task": subject.task.describe(),
-            "batch": {"size": settings.batch_size, "length": settings.length},
-        }
+        facts |= on_task(subject.task, settings.batch_size, settings.length)
     return at_init(
         *subject.measured,
         range(settings.seed, settings.seed + settings.seeds),
@@ -212,6 +212,7 @@ def measure(
         meta=facts,
         on_seed=on_seed,
         without_norms=without_norms,
+        probe=probe,
     )
 
 

@@ -104,3 +104,52 @@ def test_a_recording_can_be_inspected_but_not_several(gradlens, finished):
     result = gradlens("inspect", finished)
     assert result.exit_code == 2
     assert "Name one of them" in result.stderr
+
+
+def test_probes_say_which_learning_rate_the_model_can_take(gradlens):
+    result = gradlens("inspect", "pre-ln", *TINY, *SEEDS, "--probes", "--lr", "1e-3", "--json", "--out", "probed")
+    found = read_json(result)
+    limit = found["readings"][0]
+    assert (limit["probe"], limit["name"], limit["unit"]) == ("learning_rate", "limit of adam", "1/step")
+    assert 0 < limit["low"] <= limit["value"] <= limit["high"]
+    assert min(limit["forward"], limit["backward"]) > 0
+    rates = [r["value"] for r in found["readings"] if r["probe"] in ("learning_rate", "trial")]
+    assert found["answer"]["learning_rate"] == pytest.approx(min(rates) / 2)
+    assert "the planned 0.001 is below the limit" in found["answer"]["text"]
+    assert {r["site"] for r in found["readings"] if r["probe"] == "concentration"} == {"blocks.0", "blocks.1"}
+    rows = load("probed").probes
+    assert list(rows["step"]) == [0] * len(found["readings"])  # of the first seed alone
+    assert list(rows["value"]) == pytest.approx([r["value"] for r in found["readings"]])
+
+
+def test_the_text_holds_the_readings_their_cost_and_the_answer(gradlens):
+    text = gradlens("inspect", "post-ln", *TINY, *SEEDS, "--probes", "--optimizer", "sgd", "--lr", "1e3").stdout
+    assert "forward  backward" in text
+    assert "limit of sgd after 10 steps" in text
+    assert "A warm-up is needed, or a lower rate: the planned 1000 is above the limit" in text
+    assert "When they mislead" in text
+
+
+def test_a_users_model_without_blocks_and_with_one_batch_is_probed_too(gradlens, models):
+    result = gradlens("inspect", "models.py:with_loss", "--seeds", "1", "--probes", "--json")
+    assert {r["probe"] for r in read_json(result)["readings"]} >= {"learning_rate", "trial", "sharpness"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["pre-ln", "--lr", "0.1"], "Add --probes"),
+        (["pre-ln", *TINY, "--seeds", "1", "--probes", "--lr", "-1"], "positive and finite"),
+        (["pre-ln", *TINY, "--seeds", "1", "--probes", "--optimizer", "lion"], "'lion' is not one of"),
+    ],
+)
+def test_what_cannot_be_probed_is_said(gradlens, arguments, said):
+    result = gradlens("inspect", *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_a_recording_has_no_model_to_probe(gradlens, finished):
+    result = gradlens("inspect", finished / "runs" / "post-ln" / "init", "--probes")
+    assert result.exit_code == 2
+    assert "needs a model to run" in result.stderr

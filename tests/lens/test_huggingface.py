@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import gradlens
 from gradlens.batches import run_model
-from gradlens.lens.initialization import loss_of
+from gradlens.outputs import loss_of
 from gradlens.models.huggingface import Source
 from gradlens.models.huggingface_batch import make_batch
 from tests.lens.architectures import ARCHITECTURES, case_of, is_norm, randomized

@@ -1,0 +1,58 @@
+"""An output is what a model's ``forward`` returns: the tensors in it, and its loss."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradlens.errors import ModelError
+
+#: How the loss was made where the user gave none.
+OWN_LOSS = "the output's own .loss"
+PROJECTION = "the output's product with a fixed random direction"
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """Return the floating tensors in a tensor, tuple, list, mapping or dataclass, however deep; else none."""
+    if isinstance(value, Tensor):
+        return [value] if value.is_floating_point() else []
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    elif hasattr(value, "__dataclass_fields__"):
+        value = tuple([getattr(value, name) for name in value.__dataclass_fields__])
+    if isinstance(value, tuple | list):
+        return [tensor for part in value for tensor in tensors_of(part)]
+    return []
+
+
+def first_tensor(value: Any) -> Tensor | None:
+    """Return the first floating tensor in a tensor, tuple, list, mapping or dataclass; None where there is none."""
+    if isinstance(value, Tensor):
+        return value if value.is_floating_point() else None
+    found = tensors_of(value)
+    return found[0] if found else None
+
+
+def loss_of(output: Any, batch: Any, loss_fn: Callable[[Any, Any], Tensor] | None) -> tuple[Tensor, str]:
+    """Return the loss of an output, and in words where it comes from.
+
+    Without ``loss_fn`` it is the output's own ``.loss``, else the product with a fixed random direction of unit
+    length (its gradient then has norm one at the output).
+
+    Raises:
+        ModelError: the output holds no floating tensor.
+    """
+    if loss_fn is not None:
+        return loss_fn(output, batch), getattr(loss_fn, "__qualname__", "loss_fn")
+    own = getattr(output, "loss", None)
+    if isinstance(own, Tensor):
+        return own, OWN_LOSS
+    y = first_tensor(output)
+    if y is None:
+        raise ModelError(
+            f"The model must return a tensor (or something that holds one, or .loss); got {type(output).__name__}. "
+            "Return (module, batch, loss_fn) from build."
+        )
+    direction = torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(y)
+    return (y * (direction / direction.norm())).sum(), PROJECTION

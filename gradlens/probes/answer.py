@@ -1,0 +1,140 @@
+"""The answer to "which learning rate, and is a warm-up needed?", with the readings it rests on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import inf, isfinite
+from typing import Any
+
+from torch import Tensor, nn
+
+from gradlens.errors import GradlensError, ModelError
+from gradlens.probes.critical_step import critical_step
+from gradlens.probes.learning_rate import batch_list, learning_rate_limit
+from gradlens.probes.optimizers import OptimizerKind, Plan, trained_copy
+from gradlens.probes.reading import Reading
+from gradlens.probes.trial import trial
+
+#: A limit that grows by this factor within a few steps is one that a warm-up waits for.
+GROWS = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Which learning rate to take, and whether to warm up.
+
+    Attributes:
+        lr: half of the lowest of the two limits and of what a trial survived; infinite where there is no limit at
+            the start.
+        warmup: whether the evidence calls for a warm-up.
+        text: both in words, with the numbers.
+        readings: the limit at the start, what a trial survived, the critical step, the limit after a few steps.
+    """
+
+    lr: float
+    warmup: bool
+    text: str
+    readings: tuple[Reading, ...]
+
+
+def answer(
+    model: nn.Module,
+    batches: Any,
+    loss_fn: Callable[[Any, Any], Tensor] | None = None,
+    *,
+    optimizer: OptimizerKind = "adam",
+    lr: float | None = None,
+    steps: int = 10,
+    seed: int = 0,
+    on_reading: Callable[[int, int], None] | None = None,
+) -> Answer:
+    """Measure what learning rate the model can take now and a few steps later, and say what follows.
+
+    A warm-up is called for where the planned learning rate is above the limit at the start, or where the limit is 1.5
+    times as high after a few steps at a lower rate (Kalra and Barkeshli 2024, 2406.09405: a warm-up serves to lower the
+    curvature).
+
+    Args:
+        model: never changed; copies of it are trained.
+        batches: as in ``learning_rate_limit``.
+        loss_fn: (output, batch) to a scalar; without it see ``gradlens.outputs.loss_of``.
+        optimizer: ``"adam"``, ``"sgd"`` or ``"momentum"``.
+        lr: the learning rate that is planned.
+        steps: between the two limits.
+        seed: of dropout.
+        on_reading: called with (readings done, readings) before each.
+
+    Raises:
+        GradlensError: ``lr`` is not positive; and see the probes.
+        ModelError: see ``Loss``.
+    """
+    if lr is not None and not 0 < lr < inf:
+        raise GradlensError(f"A planned learning rate must be positive and finite; got {lr}.")
+    tell = on_reading or (lambda done, total: None)
+    several = batch_list(batches)
+    tell(0, 4)
+    now = learning_rate_limit(model, several, loss_fn, optimizer=optimizer, seed=seed)
+    tell(1, 4)
+    critical = _critical(model, several[0], loss_fn, optimizer, seed)
+    if not isfinite(now.value):
+        text = (
+            f"No direction curves upwards at initialization, so the curvature sets no limit to {optimizer}'s learning "
+            "rate; look at the loss: one that is linear in the weights has no curvature."
+        )
+        return Answer(lr=inf, warmup=False, text=text, readings=(now, critical))
+    tell(2, 4)
+    survived = trial(model, several, loss_fn, optimizer=optimizer, start=now.value, seed=seed)
+    tell(3, 4)
+    rate = min(now.value, survived.value) / 2
+    trained, losses = trained_copy(model, several, loss_fn, Plan(kind=optimizer), rate, steps, seed)
+    later = learning_rate_limit(trained, several, loss_fn, optimizer=optimizer, seed=seed)
+    later = replace(
+        later,
+        name=f"{later.name} after {steps} steps",
+        forward=later.forward + len(losses),
+        backward=later.backward + len(losses),
+    )
+    lowest, what = min(
+        (now.value, "where the edge of stability lies at initialization"),
+        (later.value, f"where the edge of stability lies after {steps} steps"),
+        (survived.value, "the most that trials survived"),
+    )
+    warmup, why = _warmup(now.value, later.value, lr, steps, rate)
+    text = (
+        f"Take a learning rate of at most {lowest / 2:.2g} for {optimizer}: half of {lowest:.2g}, {what}. "
+        f"{_divergence(survived, lr)} {why}"
+    )
+    return Answer(lr=lowest / 2, warmup=warmup, text=text, readings=(now, survived, critical, later))
+
+
+def _critical(
+    model: nn.Module, batch: Any, loss_fn: Callable[[Any, Any], Tensor] | None, optimizer: OptimizerKind, seed: int
+) -> Reading:
+    """Measure in float64, or where the model cannot be run in it, as it is and with a note."""
+    try:
+        return critical_step(model, batch, loss_fn, optimizer=optimizer, seed=seed)
+    except ModelError as error:
+        reading = critical_step(model, batch, loss_fn, optimizer=optimizer, seed=seed, double=False)
+        return replace(reading, notes=(*reading.notes, f"not in float64: {error}"))
+
+
+def _divergence(survived: Reading, lr: float | None) -> str:
+    if not isfinite(survived.high):
+        return f"Trials of it survived every learning rate up to {survived.value:.2g}."
+    text = f"Trials survived {survived.value:.2g} and not {survived.high:.2g}: there training diverges."
+    if lr is not None and lr >= survived.high:
+        text += f" The planned {lr:g} is above that."
+    return text
+
+
+def _warmup(now: float, later: float, lr: float | None, steps: int, rate: float) -> tuple[bool, str]:
+    moved = f"the limit is {now:.2g} at first and {later:.2g} after {steps} steps at {rate:.2g}"
+    if lr is not None and lr > now:
+        return True, f"A warm-up is needed, or a lower rate: the planned {lr:g} is above the limit ({moved})."
+    if later > GROWS * now:
+        return True, f"A warm-up pays: {moved}, so that higher rates are safe soon after the start."
+    planned = "" if lr is None else f"the planned {lr:g} is below the limit at the start, and "
+    falling = "It falls, against which a warm-up is no help. " if lr is not None and lr > later else ""
+    return False, (
+        f"Nothing here calls for a warm-up: {planned}{moved}. {falling}Training can stall below the limit all "
+        "the same, as Post-LN is known to; compare both with gradlens compare."
+    )
