@@ -22,8 +22,16 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.command("reproduce")
 @click.argument("paper", metavar="PAPER")
 @click.option("--budget", default="small", show_default=True, help="How long to train: small, medium, paper.")
-@click.option("--tasks", callback=_names, metavar="A,B", help="Some of the paper's tasks.  [default: all]")
-@click.option("--seeds", type=options.COUNT, help="Runs of each norm on each task.  [default: the budget's]")
+@click.option(
+    "--parts",
+    "--tasks",
+    callback=_names,
+    metavar="A,B",
+    help="Some parts of the experiment; those of xu2019 are its tasks.  [default: all]",
+)
+@click.option(
+    "--seeds", type=options.COUNT, help="Training runs that differ in the seed alone.  [default: the budget's]"
+)
 @click.option("--jobs", type=options.COUNT, help="Runs at a time.  [default: one a core; 1 on an accelerator]")
 @options.device
 @options.out("Folder of the reproduction.  [default: runs/PAPER-BUDGET]")
@@ -33,7 +41,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str | No
 def command(
     paper: str,
     budget: str,
-    tasks: tuple[str, ...],
+    parts: tuple[str, ...],
     seeds: int | None,
     jobs: int | None,
     device: str,
@@ -41,37 +49,36 @@ def command(
     fail_on: str | None,
     as_json: bool,
 ) -> None:
-    """Run the experiment of PAPER again, and say of each claim whether it was reproduced: xu2019.
+    """Run the experiment of PAPER again, and say of each claim whether it was reproduced: xu2019, xiong2020.
 
-    Every norm is trained on every task, with the same batches in the same order, under the lens. The folder gets
-    PAPER.pdf with the paper's tables beside ours, findings.json, tables/ and a recording for each run. The same
-    command again reuses what is finished and goes on with what is not; more seeds or tasks add to it.
+    Its models are measured at initialization or trained under the lens, each with the same batches in the same
+    order. The folder gets PAPER.pdf with the paper's tables beside ours, findings.json, tables/ and a recording for
+    each run. The same command again reuses what is finished and goes on with what is not; more seeds or parts add to
+    it.
     """
     if paper not in STUDIES:
         raise UnknownNameError("study", paper, STUDIES)
     with contextlib.redirect_stdout(sys.stderr):
         from gradlens.analysis import compare
         from gradlens.analysis.discover import of_paper
-        from gradlens.report import Cover, report, write_findings, write_tables
+        from gradlens.report import Cover, write_folder
         from gradlens.training.grid import run_grid
 
         study: Any = STUDIES[paper]
-        runs = study.runs(budget, tasks, seeds, device)
-        study.check(runs)
+        planned = study.jobs(budget, parts, seeds, device)
+        questions = of_paper(paper)
+        study.check(planned)
         folder = out or Path("runs") / f"{paper}-{budget}"
         state().when_interrupted = f"What was recorded is safe in {folder}; the same command again goes on from there."
-        settings = {"paper": paper, "budget": budget, "tasks": list(dict.fromkeys(run.task for run in runs))}
+        settings = {"paper": paper, "budget": budget, "tasks": list(dict.fromkeys(job.task for job in planned))}
         manifest = {"kind": "reproduce", "label": f"{paper}, {budget}", "settings": settings}
-        seconds = {name: setting.seconds for name, setting in study.budget(budget).settings.items()}
-        with GridDisplay(runs, seconds) as display:
-            recordings = run_grid(runs, folder, manifest, jobs=jobs, on_event=display.tell)
+        with GridDisplay(planned) as display:
+            recordings = run_grid(planned, folder, manifest, at_a_time=jobs, on_event=display.tell)
         terminal.note("Writing the report ...")
-        comparison = compare(recordings, of_paper(paper))
+        comparison = compare(recordings, questions)
         about = f"{budget} ({study.budget(budget).about})"
         cover = Cover.of_study(paper, study.title, study.reference, about, comparison)
-        write_tables(comparison, folder / "tables")
-        write_findings(comparison, folder / "findings.json", command=state().command, cover=cover)
-        report(comparison, folder / f"{paper}.pdf", command=state().command, cover=cover)
-    show(comparison, as_json=as_json, cover=cover, out=str(folder), pdf=str(folder / f"{paper}.pdf"))
-    terminal.note(f"\nReport: {folder / f'{paper}.pdf'}")
+        pdf = write_folder(comparison, folder, f"{paper}.pdf", command=state().command, cover=cover)
+    show(comparison, as_json=as_json, cover=cover, out=str(folder), pdf=str(pdf))
+    terminal.note(f"\nReport: {pdf}")
     leave(comparison, fail_on)

@@ -68,13 +68,13 @@ def columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), indent:
     )
 
 
-class Display:
-    """A line for everything that is finished and, on a terminal, a bar for what is running."""
+class Live:
+    """Lines on stderr and, on a terminal, bars below them for what is running: a context manager."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
         self._shown = self._console.is_terminal and not state().quiet
-        self._bar = Progress(
+        self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
@@ -82,31 +82,42 @@ class Display:
             console=self._console,
             transient=True,
         )
-        self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
         if self._shown:
-            self._bar.start()
+            self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._shown:
-            self._bar.stop()
+            self._bars.stop()
 
     def line(self, text: str) -> None:
-        """Print a line above the bar."""
-        self.clear()
+        """Print a line above the bars."""
         if self._shown:
             self._console.print(Text(text), soft_wrap=True)
         else:
             note(text)
 
+
+class Display(Live):
+    """A line for everything that is finished and, on a terminal, a bar for what is running."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._task: TaskID | None = None
+
+    def line(self, text: str) -> None:
+        """Print a line in place of the bar."""
+        self.clear()
+        super().line(text)
+
     def clear(self) -> None:
         """Take the bar away."""
         if self._task is not None:
-            self._bar.remove_task(self._task)
+            self._bars.remove_task(self._task)
             self._task = None
 
     def running(self, what: str, done: int, total: int, steps: "Steps | None" = None, later: float = 0.0) -> None:
@@ -122,9 +133,9 @@ class Display:
         if not self._shown:
             return
         if self._task is None:
-            self._task = self._bar.add_task(what, total=total, facts="")
+            self._task = self._bars.add_task(what, total=total, facts="")
         facts = ""
         if steps is not None:
             minutes, seconds = divmod(round(steps.seconds_left + later), 60)
             facts = f"loss {steps.loss:.2f}  {steps.steps_per_second:.1f} steps/s  {minutes}:{seconds:02} left"
-        self._bar.update(self._task, description=what, completed=done, total=total, facts=facts)
+        self._bars.update(self._task, description=what, completed=done, total=total, facts=facts)

@@ -1,4 +1,4 @@
-"""Papers' experiments as grids of training runs, under the names of ``STUDIES``; the questions to them are analyses.
+"""Papers' experiments as grids of jobs, under the names of ``STUDIES``; the questions to them are analyses.
 
 A new study is one file here and one line in ``STUDIES``. Torch is imported when an entry is used.
 """
@@ -11,6 +11,10 @@ STUDIES = Registry(
         "xu2019": (
             "gradlens.studies.xu2019:STUDY",
             "Xu et al. 2019, Understanding and Improving Layer Normalization: seven norms on five kinds of task",
+        ),
+        "xiong2020": (
+            "gradlens.studies.xiong2020:STUDY",
+            "Xiong et al. 2020, On Layer Normalization in the Transformer Architecture: Post-LN, Pre-LN, warm-up",
         ),
     },
 )

@@ -1,16 +1,33 @@
-"""What a study is: a paper's experiment as a grid of training runs, at several budgets."""
+"""What a study is: a paper's experiment as a grid of jobs, at several budgets."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from gradlens.errors import GradlensError, UnknownNameError
-from gradlens.studies.budget import Budget, Setting
+from gradlens.studies.cell import Cell
 from gradlens.tasks import TASKS
-from gradlens.training.grid import Run
+from gradlens.training.jobs import Job
 from gradlens.training.trainer import choose_device
 
-_WATCH = ("norms", "blocks", "params")
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """One size of a study.
+
+    Attributes:
+        about: what it is for and how long it takes.
+        cells: in the order in which they are begun.
+    """
+
+    about: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts its cells belong to."""
+        return tuple(dict.fromkeys(cell.part for cell in self.cells))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,19 +38,17 @@ class Study:
         name: its name in ``STUDIES``.
         title: of the paper.
         reference: authors, year, arXiv number.
-        norms: the norms under study, in the order of the paper's table.
-        tasks: those it runs by default; ``budgets`` may know more.
-        budgets: name to what is trained how long on each task.
-        watch: what the lens records besides norms, blocks and parameters, by norm.
+        parts: those it runs by default; a budget may know more.
+        budgets: name to what is trained how long.
+        part: what a part is in this study, for messages.
     """
 
     name: str
     title: str
     reference: str
-    norms: tuple[str, ...]
-    tasks: tuple[str, ...]
+    parts: tuple[str, ...]
     budgets: Mapping[str, Budget]
-    watch: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    part: str = "part"
 
     def budget(self, name: str) -> Budget:
         """Return a budget.
@@ -45,63 +60,46 @@ class Study:
             raise UnknownNameError("budget", name, self.budgets)
         return self.budgets[name]
 
-    def runs(self, budget: str, tasks: Sequence[str] = (), seeds: int | None = None, device: str = "auto") -> list[Run]:
-        """List the training runs, seed by seed, so that a grid cut short has every task with some seeds.
+    def jobs(self, budget: str, parts: Sequence[str] = (), seeds: int | None = None, device: str = "auto") -> list[Job]:
+        """List the jobs, seed by seed, so that a grid cut short has every cell with some seeds.
 
         Args:
             budget: name in ``budgets``.
-            tasks: some of the budget's; by default ``self.tasks``.
-            seeds: runs of each norm on each task; by default the budget's.
+            parts: some of the budget's; by default ``self.parts``.
+            seeds: training runs of each cell; by default the cell's.
             device: ``"auto"`` or a name that torch knows.
 
         Raises:
-            UnknownNameError: there is no such budget or task.
-            GradlensError: a task is given twice, or there is no seed.
+            UnknownNameError: there is no such budget or part.
+            GradlensError: a part is given twice, or there is no seed.
         """
-        chosen, count = self.budget(budget), self.budget(budget).seeds if seeds is None else seeds
-        tasks = tuple(tasks) or self.tasks
-        for task in tasks:
-            if task not in chosen.settings:
-                raise UnknownNameError(f"task of {self.name}", task, chosen.settings)
-        if len(set(tasks)) < len(tasks):
-            raise GradlensError(f"Tasks must differ; got {', '.join(tasks)}. Leave one out.")
-        if count < 1:
-            raise GradlensError(f"A study needs 1 seed or more; got {count}.")
-        return [
-            self._run(task, norm, seed, chosen.settings[task], device)
-            for seed in range(count)
-            for task in tasks
-            for norm in self.norms
-        ]
+        chosen, parts = self.budget(budget), tuple(parts) or self.parts
+        for part in parts:
+            if part not in chosen.parts:
+                raise UnknownNameError(f"{self.part} of {self.name}", part, chosen.parts)
+        if len(set(parts)) < len(parts):
+            raise GradlensError(f"{self.part.capitalize()}s must differ; got {', '.join(parts)}. Leave one out.")
+        if seeds is not None and seeds < 1:
+            raise GradlensError(f"A study needs 1 seed or more; got {seeds}.")
+        of_cells = [cell.jobs(seeds, device) for part in parts for cell in chosen.cells if cell.part == part]
+        return [job for jobs in zip_longest(*of_cells) for job in jobs if job is not None]
 
-    def check(self, runs: Sequence[Run]) -> None:
+    def check(self, jobs: Sequence[Job]) -> None:
         """Load every task and build every model, so that what is missing is said before hours of training.
 
         Raises:
             GradlensError: data or a package is missing, the message names all of it; or there is no such device.
         """
-        for device in {run.config.device for run in runs}:
+        for device in {job.runs_on for job in jobs}:
             choose_device(device)
         missing = []
-        for name in dict.fromkeys(run.task for run in runs):
+        for name in dict.fromkeys(job.task for job in jobs):
             try:
                 task: Any = TASKS[name]()
-                for run in {run.variant: run for run in runs if run.task == name}.values():
-                    task.model(run.variant, **run.size)
+                for job in {job.variant: job for job in reversed(jobs) if job.task == name}.values():
+                    task.model(job.variant, **job.size)
             except GradlensError as error:
                 missing.append(f"{name}: {error}")
         if missing:
             said = "\n".join(f"  {text}" for text in missing)
             raise GradlensError(f"The study {self.name} needs its data; for these tasks it is not ready:\n{said}")
-
-    def _run(self, task: str, norm: str, seed: int, setting: Setting, device: str) -> Run:
-        variant = setting.arrangement if norm == "layernorm" else f"{setting.arrangement}/{norm}"
-        return Run(
-            key=f"{task}/{norm}/seed-{seed}",
-            label=f"{task}, {variant}, seed {seed}",
-            task=task,
-            variant=variant,
-            size=setting.size,
-            config=setting.config(seed, device),
-            watch=(*_WATCH, *self.watch.get(norm, ())),
-        )

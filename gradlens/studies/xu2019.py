@@ -7,13 +7,70 @@ in the budgets ``small`` and ``medium`` widths, steps and learning rates, so tha
 hyper-parameters of all tasks but translation are ours too: they were not published with the paper's code.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from gradlens.studies.budget import Budget, Setting
-from gradlens.studies.study import Study
+from gradlens.studies.cell import WATCH, Cell, Trained
+from gradlens.studies.study import Budget, Study
+
+#: The norms under study, in the order of the paper's table.
+NORMS = (
+    "none",
+    "detachnorm",
+    "detachnorm-mean",
+    "detachnorm-variance",
+    "layernorm",
+    "layernorm-simple",
+    "adanorm",
+)
+#: What the lens records besides norms, blocks and parameters.
+_ALSO = {"adanorm": (r"(^|\.)factor$",)}
 
 #: The sizes of a Transformer that is trained on two cores.
 _NARROW = {"width": 64, "heads": 4, "init": "torch"}
+
+
+class Setting(NamedTuple):
+    """How one task is trained in one budget; the same for every norm.
+
+    Attributes:
+        arrangement: of the model.
+        size: keyword arguments of the model.
+        training: fields of ``TrainingConfig``, without seed and device.
+        seconds: of one run, as in ``Cell``.
+    """
+
+    arrangement: str
+    size: Mapping[str, Any]
+    training: Mapping[str, Any]
+    seconds: float
+
+
+def cells(settings: Mapping[str, Setting], seeds: int, norms: tuple[str, ...] = NORMS) -> tuple[Cell, ...]:
+    """Return one cell for each norm on each task.
+
+    Args:
+        settings: task to how it is trained.
+        seeds: runs of each.
+        norms: some of the study's.
+    """
+    return tuple(_cell(task, norm, setting, seeds) for task, setting in settings.items() for norm in norms)
+
+
+def _cell(task: str, norm: str, setting: Setting, seeds: int) -> Cell:
+    variant = setting.arrangement if norm == "layernorm" else f"{setting.arrangement}/{norm}"
+    return Trained(
+        key=f"{task}/{norm}",
+        label=f"{task}, {variant}",
+        part=task,
+        task=task,
+        variant=variant,
+        size=setting.size,
+        watch=(*WATCH, *_ALSO.get(norm, ())),
+        seconds=setting.seconds,
+        training=setting.training,
+        seeds=seeds,
+    )
 
 
 def _setting(
@@ -22,9 +79,7 @@ def _setting(
     """Return a setting that evaluates so many times, and records some 100 steps."""
     every = {"evaluate_every": max(1, steps // evaluations), "every": max(1, steps // 100)}
     fixed = {"decay": "linear", "checkpoint_every": max(1, steps // 4)}
-    return Setting(
-        arrangement=arrangement, size=size, seconds=seconds, training={"steps": steps, **every, **fixed, **training}
-    )
+    return Setting(arrangement, size, {"steps": steps, **every, **fixed, **training}, seconds)
 
 
 def _translation(size: dict[str, Any], seconds: float, **training: Any) -> Setting:
@@ -114,20 +169,15 @@ STUDY = Study(
     name="xu2019",
     title="Understanding and Improving Layer Normalization",
     reference="Xu, Sun, Zhang, Zhao, Lin 2019 (1911.07013)",
-    norms=(
-        "none",
-        "detachnorm",
-        "detachnorm-mean",
-        "detachnorm-variance",
-        "layernorm",
-        "layernorm-simple",
-        "adanorm",
-    ),
-    tasks=("translation", "lm", "sentences", "images", "parsing"),
+    part="task",
+    parts=("translation", "lm", "sentences", "images", "parsing"),
     budgets={
-        "small": Budget(about="a look at every part, some minutes on two cores", seeds=2, settings=_SMALL),
-        "medium": Budget(about="every claim with five seeds, one to two hours on two cores", seeds=5, settings=_MEDIUM),
-        "paper": Budget(about="the paper's sizes as far as known; days on one accelerator", seeds=5, settings=_PAPER),
+        "small": Budget(about="a look at every part, some minutes on two cores", cells=cells(_SMALL, seeds=2)),
+        "medium": Budget(
+            about="every claim with five seeds, one to two hours on two cores", cells=cells(_MEDIUM, seeds=5)
+        ),
+        "paper": Budget(
+            about="the paper's sizes as far as known; days on one accelerator", cells=cells(_PAPER, seeds=5)
+        ),
     },
-    watch={"adanorm": (r"(^|\.)factor$",)},
 )

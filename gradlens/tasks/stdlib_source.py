@@ -128,8 +128,8 @@ class StdlibSource:
         }
 
     def model(self, variant: str, **size: Any) -> nn.Module:
-        """Build a causal Transformer over bytes; ``size`` goes to ``Transformer`` as it is."""
-        return Transformer(variant, kind="decoder", vocab=VOCAB, **size)
+        """Build a Transformer over bytes; ``size`` goes to ``Transformer``, causal where it names no other kind."""
+        return Transformer(variant, **{"kind": "decoder", **size}, vocab=VOCAB)
 
     def batch(self, index: int, *, seed: int, batch_size: int, length: int, split: Split = "train") -> Tensor:
         """Return ``batch_size`` windows [B, T] from uniformly random places of the split.

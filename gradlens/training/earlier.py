@@ -11,7 +11,7 @@ from gradlens.recording.folder import read_manifest
 
 FINISHED = ("complete", "diverged")
 #: The metadata that decides a run's numbers; they must agree.
-_DECIDING = ("kind", "variant", "operand", "model", "task", "training")
+_DECIDING = ("kind", "variant", "operand", "model", "task", "training", "seeds", "batch", "probes")
 #: Settings that change how a run is made and not what it gives, up to rounding.
 _FREE = frozenset({"training.device", "training.checkpoint_every"})
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from gradlens.errors import GradlensError, RecordingError
-from gradlens.models import parse_variant
+from gradlens.models.variants import parse_variant, variant_name
 from gradlens.recording.folder import FOLDERS_OF_RUNS, read_manifest
 from gradlens.training.settings import Settings
 from gradlens.training.subject import Measured, Subject
@@ -20,16 +20,13 @@ if TYPE_CHECKING:
     from gradlens.training.huggingface_model import HuggingFaceModel
     from gradlens.training.user_model import UserModel
 
-#: The norm a variant's name may leave out.
-_PLAIN = "layernorm"
-
 
 @dataclass(frozen=True)
 class Variant:
     """A model of the zoo, ``arrangement[/norm]``.
 
     Attributes:
-        label: its shortest name: ``pre-ln`` for ``pre-ln/layernorm``.
+        label: its shortest name: ``pre-ln`` for ``pre-ln/layernorm``, ``rezero`` for ``rezero/none``.
     """
 
     label: str
@@ -143,4 +140,4 @@ def _parse(text: str, arguments: Sequence[str], batch: str | None) -> list[Opera
             f"{unknown} (An operand is a variant of the zoo, see `gradlens list`; a run folder, and there is "
             f"none at {text}; a model of yours, pkg.mod:build or file.py:build; or one of transformers, hf:...)"
         ) from unknown
-    return [Variant(arrangement if norm == _PLAIN else f"{arrangement}/{norm}")]
+    return [Variant(variant_name(arrangement, norm))]

@@ -8,9 +8,10 @@ import pytest
 from gradlens import load
 from gradlens.cli.grid_display import TimeLeft, duration
 from gradlens.studies import STUDIES
-from gradlens.studies.budget import Budget, Setting
+from gradlens.studies.cell import Measured, Trained
+from gradlens.studies.study import Budget
+from gradlens.studies.xu2019 import Setting, cells
 from gradlens.training.grid import Event
-from gradlens.training.trainer import Progress
 from tests.cli.conftest import read_json
 
 TINY = Setting(
@@ -26,9 +27,8 @@ NORMS = ("none", "layernorm", "adanorm")
 def tiny(monkeypatch):
     study = dataclasses.replace(
         STUDIES["xu2019"],
-        norms=NORMS,
-        tasks=("lm",),
-        budgets={"small": Budget(about="a test", seeds=2, settings={"lm": TINY})},
+        parts=("lm",),
+        budgets={"small": Budget(about="a test", cells=cells({"lm": TINY}, seeds=2, norms=NORMS))},
     )
     monkeypatch.setattr("gradlens.studies.xu2019.STUDY", study)
     return study
@@ -69,10 +69,60 @@ def test_json_is_one_object_with_the_table_and_the_verdicts(gradlens, tiny):
     assert found["pdf"].endswith("xu2019-small/xu2019.pdf")
 
 
+SIZE = {"width": 16, "heads": 2, "blocks": 2}
+PARTS = (
+    Measured(
+        key="initialization/decoder/pre-ln/2",
+        label="decoder, pre-ln, 2 blocks",
+        part="initialization",
+        task="lm",
+        variant="pre-ln",
+        size=SIZE,
+        seconds=1,
+        seeds=2,
+        batch_size=2,
+        length=16,
+        probes=("sharpness",),
+    ),
+    Trained(
+        key="limits/pre-ln/sgd/x0.5",
+        label="pre-ln, sgd, 0.5 x the predicted limit",
+        part="limits",
+        task="lm",
+        variant="pre-ln",
+        size=SIZE,
+        seconds=1,
+        training={**TINY.training, "optimizer": "sgd"},
+        seeds=1,
+        factor=0.5,
+    ),
+)
+
+
+def test_a_study_measures_and_trains_part_by_part(gradlens, monkeypatch, folder):
+    study = dataclasses.replace(
+        STUDIES["xiong2020"],
+        parts=("initialization", "limits"),
+        budgets={"small": Budget(about="a test", cells=PARTS)},
+    )
+    monkeypatch.setattr("gradlens.studies.xiong2020.STUDY", study)
+    command = ("reproduce", "xiong2020", "--jobs", "1", "--device", "cpu", "--out", "r", "--json")
+    first = gradlens(*command, "--parts", "initialization")
+    assert "1/1  decoder, pre-ln, 2 blocks" in first.stderr
+    everything = gradlens(*command, "--seeds", "2")
+    assert "1 of 3 runs were finished before." in everything.stderr
+    kinds = [
+        load(folder / "r" / run).meta["kind"] for run in json.loads((folder / "r/manifest.json").read_text())["runs"]
+    ]
+    assert kinds == ["init", "training", "training"]
+    assert read_json(everything)["pdf"].endswith("r/xiong2020.pdf")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("xu2020",), "There is no study named 'xu2020'. Did you mean xu2019?"),
+        (("xiong2020", "--parts", "warmup"), "There is no part of xiong2020 named 'warmup'. Did you mean warm-up?"),
+        (("xu2020",), "There is no study named 'xu2020'. Did you mean xu2019 or xiong2020?"),
         (("xu2019", "--budget", "medum"), "There is no budget named 'medum'. Did you mean medium?"),
         (("xu2019", "--tasks", "lm,imags"), "There is no task of xu2019 named 'imags'. Did you mean images?"),
         (("xu2019", "--tasks", "lm", "--device", "gpu"), "gpu"),
@@ -85,15 +135,16 @@ def test_what_cannot_be_run_is_a_message_and_code_2(gradlens, arguments, message
     assert not (folder / "runs").exists()
 
 
-def event(run, what, step=0, seconds=0.0):
-    progress = Progress(step, 100, 1.0, 1.0, 1.0) if what == "progress" else None
-    return Event(what=what, run=run, progress=progress, status="complete", seconds=seconds)
+def event(job, what, done=0, seconds=0.0):
+    return Event(what=what, job=job, done=done, status="complete", seconds=seconds)
 
 
 def test_the_time_left_is_what_is_expected_corrected_by_what_was_seen():
-    runs = STUDIES["xu2019"].runs("small", tasks=("lm", "images"), seeds=1)
-    lm, images = runs[:7], runs[7:]
-    left = TimeLeft(runs, {"lm": 10.0, "images": 2.0})
+    seconds = {"lm": 10.0, "images": 2.0}
+    planned = STUDIES["xu2019"].jobs("small", ("lm", "images"), seeds=1)
+    jobs = [dataclasses.replace(job, seconds=seconds[job.task]) for job in planned]
+    lm, images = jobs[:7], jobs[7:]
+    left = TimeLeft(jobs)
     assert left.seconds() == 7 * 10 + 7 * 2
     left.note(event(lm[0], "started"))
     left.note(event(lm[1], "started"))
@@ -101,10 +152,10 @@ def test_the_time_left_is_what_is_expected_corrected_by_what_was_seen():
     left.note(event(lm[0], "finished", seconds=20.0))  # twice as slow as expected: so will images be
     left.note(event(lm[2], "started"))
     assert left.seconds() == (6 * 20 + 7 * 4) / 2
-    left.note(event(lm[1], "progress", step=50))
+    left.note(event(lm[1], "progress", done=lm[1].total // 2))
     assert left.seconds() == (5.5 * 20 + 7 * 4) / 2
-    for run in (*lm[1:], *images):
-        left.note(event(run, "reused"))
+    for job in (*lm[1:], *images):
+        left.note(event(job, "reused"))
     assert left.seconds() == 0
 
 

@@ -23,7 +23,8 @@ def user(tmp_path, monkeypatch):
 
 
 def test_a_variant_goes_by_its_shortest_name():
-    assert parse(["pre-ln/layernorm", "post-ln/rmsnorm"]) == [Variant("pre-ln"), Variant("post-ln/rmsnorm")]
+    shortest = [Variant("pre-ln"), Variant("post-ln/rmsnorm"), Variant("rezero"), Variant("norm-free")]
+    assert parse(["pre-ln/layernorm", "post-ln/rmsnorm", "rezero", "norm-free/none"]) == shortest
 
 
 def test_the_same_operand_twice_is_a_slip():

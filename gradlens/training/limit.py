@@ -1,0 +1,75 @@
+"""A training run whose learning rate is a multiple of the largest stable one that was predicted for it."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from gradlens.batches import to_device
+from gradlens.recording import Recording
+from gradlens.recording.folder import read_manifest
+from gradlens.training.config import TrainingConfig
+from gradlens.training.jobs import OnProgress, Run, load_task
+from gradlens.training.seeding import fan_out, isolated_rng
+from gradlens.training.trainer import choose_device
+
+if TYPE_CHECKING:
+    from gradlens.probes.optimizers import OptimizerKind
+
+#: Batches that the limit is predicted from: the first of the training.
+_BATCHES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitRun(Run):
+    """A training run at ``factor`` times the learning rate that was predicted to be the largest stable one.
+
+    The prediction is made at the run's own initialization, on the batches it begins with. It is kept in the run's
+    metadata as ``limit``, and a run that goes on or is reused has it from there: it is not predicted twice, which
+    another number of threads would do with another last digit. ``config.lr`` is not used.
+
+    Attributes:
+        factor: of the predicted limit.
+    """
+
+    factor: float
+
+    def record(self, folder: Path, on_progress: OnProgress) -> Recording:
+        """Predict the limit, or read it, and train."""
+        begun = read_manifest(folder).get("limit") if (folder / "manifest.json").exists() else None
+        predicted = begun or self._predict()
+        limit = {**predicted, "factor": self.factor, "optimizer": _optimizer(self.config)}
+        config = dataclasses.replace(self.config, lr=self.factor * limit["predicted"])
+        return self.train(folder, on_progress, config, {"limit": limit})
+
+    def _predict(self) -> dict[str, Any]:
+        """Return the predicted limit and what was read for it."""
+        from gradlens.probes.learning_rate import learning_rate_limit
+
+        task, config, seeds = load_task(self.task), self.config, fan_out(self.config.seed)
+        device = choose_device(config.device)
+        with isolated_rng(device):
+            torch.manual_seed(seeds.model)  # as the trainer does
+            model = task.model(self.variant, **self.size).to(device).train()
+            reading = learning_rate_limit(
+                model,
+                [to_device(self._batch(index, seeds.data), device) for index in range(_BATCHES)],
+                task.loss,
+                optimizer=_optimizer(config),
+                betas=config.betas,
+                momentum=config.momentum,
+                seed=config.seed,
+            )
+        return {"predicted": reading.value, "readings": [reading.row()]}
+
+    def _batch(self, index: int, seed: int) -> Any:
+        config = self.config
+        return load_task(self.task).batch(index, seed=seed, batch_size=config.batch_size, length=config.length)
+
+
+def _optimizer(config: TrainingConfig) -> "OptimizerKind":
+    """Return the optimizer's name in the field: SGD with momentum is one of its own."""
+    name = "momentum" if config.optimizer == "sgd" and config.momentum else config.optimizer
+    return cast("OptimizerKind", name)  # of another one the probe says that its limit is not known

@@ -1,0 +1,81 @@
+"""Runs at multiples of the learning rate that was predicted to be the largest stable one for them."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+import torch
+
+from gradlens.errors import RecordingError
+from gradlens.probes.learning_rate import learning_rate_limit
+from gradlens.recording.folder import read_manifest
+from gradlens.tasks import TASKS
+from gradlens.training.config import TrainingConfig
+from gradlens.training.grid import run_grid
+from gradlens.training.limit import LimitRun
+from gradlens.training.seeding import fan_out
+from tests.training.test_grid import MANIFEST
+
+SIZE = {"width": 16, "blocks": 2, "heads": 2}
+CONFIG = TrainingConfig(steps=4, batch_size=2, length=16, evaluate_every=0, device="cpu", seed=3)
+OPTIMIZERS = {
+    "sgd": dataclasses.replace(CONFIG, optimizer="sgd"),
+    "momentum": dataclasses.replace(CONFIG, optimizer="sgd", momentum=0.9),
+    "adam": CONFIG,
+}
+
+
+def planned(factor=0.5, config=OPTIMIZERS["sgd"], key="a"):
+    return LimitRun(key=key, label=f"x{factor}", task="lm", variant="pre-ln", size=SIZE, config=config, factor=factor)
+
+
+def grid(jobs, out):
+    return run_grid(jobs, out, MANIFEST, at_a_time=1)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_learning_rate_is_a_multiple_of_the_limit_of_the_model_it_begins_with(tmp_path, optimizer):
+    config = OPTIMIZERS[optimizer]
+    (run,) = grid([planned(2, config)], tmp_path / "g")
+    limit = run.meta["limit"]
+    assert (limit["factor"], limit["optimizer"]) == (2, optimizer)
+    assert list(run.steps["lr"]) == [2 * limit["predicted"]] * 4
+    # The same model and batches as the trainer's: its first loss is theirs.
+    task, seeds = TASKS["lm"](), fan_out(3)
+    torch.manual_seed(seeds.model)
+    model = task.model("pre-ln", **SIZE)
+    batches = [task.batch(i, seed=seeds.data, batch_size=2, length=16) for i in range(4)]
+    assert run.steps["loss"][0] == pytest.approx(task.loss(model(batches[0]), batches[0]).item(), rel=1e-6)
+    reading = learning_rate_limit(model, batches, task.loss, optimizer=optimizer, momentum=0.9, seed=3)
+    assert limit["predicted"] == pytest.approx(reading.value, rel=1e-3)
+    assert limit["readings"][0]["name"] == reading.name
+
+
+def test_a_finished_run_is_reused_without_another_prediction(tmp_path, monkeypatch):
+    (run,) = grid([planned()], tmp_path / "g")
+    monkeypatch.setattr("gradlens.probes.learning_rate.learning_rate_limit", None)
+    (again,) = grid([planned()], tmp_path / "g")
+    pd.testing.assert_frame_equal(run.steps, again.steps)
+
+
+def test_one_that_was_cut_off_goes_on_at_the_same_learning_rate(tmp_path, monkeypatch):
+    config = dataclasses.replace(CONFIG, checkpoint_every=2)
+
+    def interrupt(event):
+        if event.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_grid([planned(config=config)], tmp_path / "g", MANIFEST, at_a_time=1, on_event=interrupt)
+    begun = read_manifest(tmp_path / "g/runs/a")["limit"]
+    monkeypatch.setattr("gradlens.probes.learning_rate.learning_rate_limit", None)
+    (run,) = grid([planned(config=config)], tmp_path / "g")
+    assert run.meta["limit"] == begun
+    assert run.steps["lr"].nunique() == 1
+    assert run.meta["status"] == "complete"
+
+
+def test_another_multiple_of_it_is_another_run(tmp_path):
+    grid([planned(0.5)], tmp_path / "g")
+    with pytest.raises(RecordingError, match=r"training\.lr is"):
+        grid([planned(0.25)], tmp_path / "g")
