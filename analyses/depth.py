@@ -12,6 +12,11 @@ from gradlens.recording import Recording
 
 #: Names of groups that are no single parameter.
 WHOLE, REST = "whole block", "rest"
+#: The FFN's second matrix, as the zoo names it: the one whose gradient the literature follows over depth.
+W2 = "ffn.w2"
+GRADIENT_UNIT = "loss/weight"
+#: Placements of norms that see nothing of the stream, and may come before one that does in a block's order.
+_INSIDE_BRANCHES = ("in_branch", "qk")
 
 
 def blocks(recording: Recording) -> pd.DataFrame:
@@ -109,9 +114,9 @@ def stream_by_depth(recording: Recording) -> pd.DataFrame:
 
 
 def _norms(recording: Recording) -> list[tuple[str, str]]:
-    """Return site and placement of every norm, in forward order."""
+    """Return site and placement of every norm that reads the stream or ends a branch, in forward order."""
     sites = recording.sites.sort_values("order")
-    norms = sites[sites["kind"] == "norm"]
+    norms = sites[(sites["kind"] == "norm") & ~sites["placement"].isin(_INSIDE_BRANCHES)]
     return [(str(site), str(placement)) for site, placement in zip(norms["site"], norms["placement"], strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Xiong et al. 2020 beside the measurement: Lemma 2 for the stream, the law for stream and gradient.
+"""Xiong et al. 2020 beside the measurement: Lemma 2's bounds of the stream, the law for stream and gradient.
 
 Symbols: q_l is the stream's second moment after block l; W2_l the second matrix of that block's FFN. The law
 is ‖dL/dW2_l‖ = c/√q_l with one constant c a stack (``gradlens.theory.xiong2020.gradient_ratio_by_block``).
@@ -11,20 +11,9 @@ import numpy as np
 import pandas as pd
 
 from analyses.intervals import Array, Interval, jackknife_interval, t_interval
+from analyses.whole_network import UNIT_NORMS
 from gradlens.theory import xiong2020
 
-#: Norms whose output has unit second moment, as the lemma supposes (AdaNorm: 1.03).
-_UNIT = frozenset(
-    {
-        "layernorm",
-        "layernorm-simple",
-        "detachnorm",
-        "detachnorm-mean",
-        "detachnorm-variance",
-        "adanorm",
-        "rmsnorm",
-    }
-)
 Row = dict[str, Any]
 
 
@@ -41,7 +30,7 @@ class DepthTheory:
     def __init__(self, model: Mapping[str, Any]) -> None:
         self.arrangement = str(model.get("arrangement", ""))
         treated = model.get("family") == "transformer" and self.arrangement in ("pre-ln", "post-ln")
-        self.applies = treated and model.get("activation") == "relu" and model.get("norm") in _UNIT
+        self.applies = treated and model.get("activation") == "relu" and model.get("norm") in UNIT_NORMS
         self.ratio = float(model.get("ffn") or 1) / float(model.get("width") or 1)
         self._has_memory = model.get("kind") == "encoder-decoder"
 
@@ -99,13 +88,15 @@ class DepthTheory:
 
         Returns:
             Block to c/√q_l, with c the geometric mean of c_l over blocks and seeds; and rows of the summary.
-            Both empty where the law does not cover the stack.
+            Both empty where the law does not cover the stack, or a block has no gradient.
         """
         blocks = [block for block in gradient.columns if block in q.columns]
         if not self.applies or self.attends_to_memory(stack) or len(blocks) < 2:
             return {}, []
         moment = q.loc[gradient.index, blocks].to_numpy()
         constant: Array = gradient[blocks].to_numpy() * np.sqrt(moment)
+        if not constant.all():
+            return {}, []
         profile = np.exp(np.log(moment).mean(axis=0))
         shape = xiong2020.gradient_ratio_by_block(profile)
         curve = np.exp(np.log(constant).mean()) / np.sqrt(profile[0]) * shape

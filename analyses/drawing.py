@@ -118,9 +118,9 @@ def value_axis(ax: Axes, values: Iterable[float], unit: str = "", log_from: floa
 
 def _plain(value: float, _position: float) -> str:
     """Write a tick in plain digits where they are few, else as a power of ten."""
-    if value == 0 or 1e-4 < value < 1e5:
+    if value == 0 or 1e-4 < abs(value) < 1e5:
         return f"{value:g}"
-    return rf"$10^{{{round(math.log10(value))}}}$"
+    return rf"${'-' if value < 0 else ''}10^{{{round(math.log10(abs(value)))}}}$"
 
 
 def counted_axis(ax: Axes, name: str, most: int = 6, start: int = 0) -> None:

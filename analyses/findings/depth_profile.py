@@ -1,16 +1,25 @@
-"""What ``depth_profile`` says: GL101 gradients over depth, GL102 the stream, GL103 the law of both."""
+"""What ``depth_profile`` says.
 
-from collections.abc import Callable, Iterator
+GL101 gradients over depth, GL102 the stream, GL103 the law of both, GL104 all of it against theory.
+"""
+
+from collections.abc import Iterator
 
 import pandas as pd
 
-from analyses.depth import WHOLE
+from analyses.advice import arrange_otherwise
+from analyses.depth import W2, WHOLE
+from analyses.depth_prediction_findings import CODE, prediction, span
 from analyses.limits import gradient_over_depth, held_against, limit
 from analyses.tables import first, number, percent, pick
 from gradlens.analysis import Finding, Status
 
 _NAME = "depth_profile"
 _XIONG = "Xiong et al. 2020 (2002.04745)"
+_EXPECTED_FROM = {
+    "prediction": "mean-field theory of the whole network (GL104)",
+    "law": "the law ‖dL/dW2‖ = c/√q with the stream as measured",
+}
 
 CODES = {
     "GL101": (
@@ -33,6 +42,7 @@ CODES = {
         "the size of what it normalizes. Value: coefficient of variation of the constant over blocks, "
         "corrected for the seeds' noise by the jackknife."
     ),
+    **CODE,
 }
 
 
@@ -56,6 +66,7 @@ def judge(table: pd.DataFrame) -> list[Finding]:
             *_gradient(rows, subject, name),
             _stream(rows, subject, name),
             *_law(rows, subject, name),
+            *prediction(rows, subject, name, _NAME),
         ]
     return findings
 
@@ -68,27 +79,28 @@ def _gradient(rows: pd.DataFrame, subject: str, name: str) -> Iterator[Finding]:
     """GL101: the factor a block decides; the ratio of last to first block is told."""
     factor = first(pick(rows, quantity="gradient factor a block"))
     if factor is None:
+        yield from _no_gradient(rows, subject, name)
         return
     ratios = pick(rows, quantity="gradient ratio last/first").set_index("group")
     ratio, group = ratios.loc[factor["group"]], str(factor["group"])
     status, threshold = gradient_over_depth(factor["low"], factor["high"])
-    law = first(pick(rows, quantity="law last/first"))
-    what = "the FFN output matrix" if group == "ffn.w2" else f"the {group}"
+    predicted, law = (first(pick(rows, quantity=f"{source} last/first")) for source in ("predicted", "law"))
+    expected, source = (law, "law") if predicted is None else (predicted, "prediction")
     whole = "" if group == WHOLE else f" (whole block: {number(ratios['value'][WHOLE])} times)"
     yield Finding(
         code="GL101",
         status=status,
         claim=(
-            f"{name}: in the last block the gradient of {what} is {number(ratio['value'])} times that in the "
-            f"first{_span(ratio)}, a factor of {factor['value']:.2f} a block{whole}."
+            f"{name}: in the last block the gradient of {_matrix(group)} is {number(ratio['value'])} times that in the "
+            f"first{span(ratio)}, a factor of {factor['value']:.2f} a block{whole}."
         ),
         analysis=_NAME,
         subject=subject,
         value=float(ratio["value"]),
         low=float(ratio["low"]),
         high=float(ratio["high"]),
-        expected=None if law is None else float(law["value"]),
-        expected_from="" if law is None else "the law ‖dL/dW2‖ = c/√q with the stream as measured",
+        expected=None if expected is None else float(expected["value"]),
+        expected_from="" if expected is None else _EXPECTED_FROM[source],
         threshold=threshold,
         causes=(
             "Pre-LN: the stream grows with depth and each norm divides the gradient by it (expected, harmless).",
@@ -97,12 +109,45 @@ def _gradient(rows: pd.DataFrame, subject: str, name: str) -> Iterator[Finding]:
             "Branches that are scaled or initialized unlike the zoo's.",
         ),
         remedies=(
-            "Warm the learning rate up, or use Pre-LN.",
-            "Scale the branches or the skip with depth (DeepNorm, Admin).",
+            "Warm the learning rate up.",
+            *arrange_otherwise(
+                str(rows["variant"].iloc[0]),
+                "Take the norm before the branch (Pre-LN).",
+                "Scale the branches or the skip with depth (DeepNorm, Admin).",
+            ),
         ),
         reference=f"{_XIONG}, Theorem 1, Fig. 3; Liu et al. 2020 (2004.08249)",
         details={f"last/first {key}": float(value) for key, value in ratios["value"].items()},
     )
+
+
+def _no_gradient(rows: pd.DataFrame, subject: str, name: str) -> Iterator[Finding]:
+    """GL101 where the first or last block has no gradient at all, so that there is no ratio."""
+    without = first(pick(rows, quantity="blocks without gradient"))
+    if without is None:
+        return
+    what, all_of_them = _matrix(str(without["group"])), without["value"] == without["n"]
+    claim = f"{name}: the gradient of {what} is 0 in {without['value']:.0f} of {without['n']:.0f} blocks."
+    if all_of_them:
+        why = "a last factor in each branch, or the head, is 0 at initialization, and learns first"
+        if str(rows["variant"].iloc[0]).partition("/")[0] == "rezero":
+            why = (
+                "ReZero's factor on each branch is 0 at initialization, and only these factors learn in the first step"
+            )
+        claim = f"{name}: the gradient of {what} is exactly 0 in every block, and has no change over depth: {why}."
+    yield Finding(
+        code="GL101",
+        status="not applicable" if all_of_them else "warn",
+        claim=claim,
+        analysis=_NAME,
+        subject=subject,
+        value=0.0 if all_of_them else None,
+        causes=() if all_of_them else ("Blocks that nothing flows back to: detached, dead or multiplied by 0.",),
+    )
+
+
+def _matrix(group: str) -> str:
+    return "the FFN output matrix" if group == W2 else f"the {group}"
 
 
 def _stream(rows: pd.DataFrame, subject: str, name: str) -> Finding:
@@ -111,7 +156,7 @@ def _stream(rows: pd.DataFrame, subject: str, name: str) -> Finding:
     measured, lemma = level if growth is None else growth, first(pick(rows, quantity="lemma 2"))
     if measured is None:
         return _not_applicable("GL102", subject, f"{name}: the stream was not recorded at two depths or more.")
-    value = f"{measured['value']:.2f}{_span(measured)}"
+    value = f"{measured['value']:.2f}{span(measured)}"
     what = f"has second moment {value} before each block's last norm" if growth is None else f"grows by {value} a block"
     if lemma is None:
         return Finding(
@@ -130,18 +175,18 @@ def _stream(rows: pd.DataFrame, subject: str, name: str) -> Finding:
     room = limit("GL102", "room")
     least, most = lemma["low"] * (1 - room), lemma["high"] * (1 + room)
     subject_of = "the stream" if growth is None else "the stream's second moment"
-    span = f"{lemma['low']:.2f}" if growth is None else f"{lemma['low']:.2f} to {lemma['high']:.2f}"
+    bounds = f"{lemma['low']:.2f}" if growth is None else f"{lemma['low']:.2f} to {lemma['high']:.2f}"
     return Finding(
         code="GL102",
         status=held_against(measured["low"], measured["high"], least=least, most=most),
-        claim=f"{name}: {subject_of} {what}; Lemma 2 gives {span}.",
+        claim=f"{name}: {subject_of} {what}; Lemma 2 gives {bounds}.",
         analysis=_NAME,
         subject=subject,
         value=float(measured["value"]),
         low=float(measured["low"]),
         high=float(measured["high"]),
         unit="second moment" if growth is None else "second moment a block",
-        expected=span,
+        expected=bounds,
         expected_from="Lemma 2, with the FFN's gain 2r/(1 + r)² at width ratio r; Xavier, ReLU, gains 1",
         threshold=f"{least:.3g} to {most:.3g} (the lemma's range, {percent(room, 0)} wider)",
         causes=(
@@ -167,7 +212,7 @@ def _law(rows: pd.DataFrame, subject: str, name: str) -> Iterator[Finding]:
         status=status,
         claim=(
             f"{name}: ‖dL/dW2‖·√q {verb.get(status, 'may or may not be constant over the blocks')}: beyond "
-            f"the seeds' noise it varies by {percent(flatness['value'])}{_span(flatness, percent)}."
+            f"the seeds' noise it varies by {percent(flatness['value'])}{span(flatness, percent)}."
         ),
         analysis=_NAME,
         subject=subject,
@@ -185,10 +230,3 @@ def _law(rows: pd.DataFrame, subject: str, name: str) -> Iterator[Finding]:
         remedies=("Measure more seeds; where it stays, the branches' backward gain differs from the forward one.",),
         reference=f"after {_XIONG}, Lemmas 2 and 3",
     )
-
-
-def _span(row: pd.Series, write: Callable[[float], str] = number) -> str:
-    """Write a 95 % interval, or that one seed gave none."""
-    if pd.isna(row["low"]):
-        return " (one seed, no interval)"
-    return f" (95 % CI {write(row['low'])} to {write(row['high'])})"

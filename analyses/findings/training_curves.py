@@ -7,24 +7,22 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from analyses.advice import arrange_otherwise
 from analyses.limits import gradient_over_depth, held_against, limit
 from analyses.tables import first, number, percent, pick
+from analyses.warm_up_finding import CODE, gain
 from gradlens.analysis import Finding, Status
 
 _NAME = "training_curves"
 _XIONG = "Xiong et al. 2020 (2002.04745), Fig. 2"
+_PRE_LN = "Take the norm before the branch (Pre-LN)."
 
 CODES = {
     "GL301": (
         "How a run ended. A loss that is NaN or infinite, or a run that the trainer stopped as diverged, "
         "fails; a run that was interrupted says nothing yet."
     ),
-    "GL302": (
-        "What the warm-up is worth. The loss without it less the loss with it, over the last steps of two "
-        "runs that saw the same batches, as a share of the latter. A variant that trains as well without it "
-        "is robust to the learning rate at the start; one that does not needs the warm-up. The interval "
-        "over the steps of one pair holds for that seed, learning rate and length of training."
-    ),
+    **CODE,
     "GL303": (
         "Gradient spikes. Steps whose whole gradient norm is many times the running median of the steps "
         "before. Single ones come from odd batches; many, or one that the loss does not recover from, from "
@@ -60,7 +58,7 @@ def judge(table: pd.DataFrame) -> list[Finding]:
     for label, rows in runs.groupby("label", sort=False):
         name = str(label)
         findings += [_ended(rows, name), *_learned(rows, name), *_balance(rows, name)]
-    findings += [_gain(row) for _, row in gains.iterrows()]
+    findings += [gain(row, _NAME) for _, row in gains.iterrows()]
     for label, rows in runs.groupby("label", sort=False):
         findings += _spiked(rows, str(label), pick(table, label=str(label), quantity="spike"))
     return findings
@@ -99,14 +97,12 @@ def _ended(rows: pd.DataFrame, label: str) -> Finding:
             "Overflow in float16.",
             "A fault in loss or data.",
         ),
-        remedies=("Warm up, lower the learning rate, or clip.", *_pre_ln(rows["variant"].iloc[0])),
+        remedies=(
+            "Warm up, lower the learning rate, or clip.",
+            *arrange_otherwise(str(rows["variant"].iloc[0]), _PRE_LN),
+        ),
         reference=_XIONG,
     )
-
-
-def _pre_ln(variant: str) -> tuple[str, ...]:
-    """Return the advice to place the norms otherwise; none for what is Pre-LN, or has no residual blocks."""
-    return () if variant.partition("/")[0] in ("pre-ln", "plain") else ("Take the norm before the branch (Pre-LN).",)
 
 
 def _learned(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
@@ -145,54 +141,13 @@ def _learned(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
             "says how to leave.",
             "Too few steps, or a learning rate too low.",
         ),
-        remedies=("Warm up, or lower the learning rate.", *_pre_ln(rows["variant"].iloc[0]), "Train longer."),
-        reference=_XIONG,
-    )
-
-
-def _gain(row: pd.Series) -> Finding:
-    """GL302: what the warm-up is worth to a variant."""
-    variant, most = str(row["variant"]), limit("GL302", "most")
-    if row["group"] == "diverged":
-        status: Status = "inconclusive"
-        claim = f"{variant}: a run with or without warm-up did not come to its end, so there is no gain (GL301)."
-    else:
-        status = held_against(row["low"], row["high"], most=most)
-        worth = {"pass": "trains as well without warm-up", "warn": "needs the warm-up"}.get(status, "may need warm-up")
-        over = f"over {row['n']:.0f} {row['group']}"
-        claim = f"{variant}: {worth}: without it the loss ends {_difference(row)}, {over}."
-    return Finding(
-        code="GL302",
-        status=status,
-        claim=claim,
-        analysis=_NAME,
-        subject=variant,
-        value=None if pd.isna(row["value"]) else float(row["value"]),
-        low=None if pd.isna(row["low"]) else float(row["low"]),
-        high=None if pd.isna(row["high"]) else float(row["high"]),
-        expected="about 0 for Pre-LN, above 0 for Post-LN",
-        expected_from="the paper's Fig. 2 (IWSLT14 De-En)",
-        threshold=f"at most {percent(most)}",
-        causes=(
-            "Post-LN: gradients near the output are large at initialization, and Adam's first steps are of full size.",
-            "A learning rate so low that nobody needs a warm-up, or so high that it does not help.",
-            "One seed: the interval is over steps and knows nothing of other seeds.",
+        remedies=(
+            "Warm up, or lower the learning rate.",
+            *arrange_otherwise(str(rows["variant"].iloc[0]), _PRE_LN),
+            "Train longer.",
         ),
-        remedies=("Keep the warm-up.", *_pre_ln(variant), "Repeat with other seeds and learning rates."),
         reference=_XIONG,
     )
-
-
-def _difference(row: pd.Series) -> str:
-    """Write a relative difference with its interval: higher, lower, or of no certain sign."""
-    ends = [float(row[column]) for column in ("value", "low", "high")]
-    if pd.isna(row["low"]) or row["low"] > 0 or row["high"] < 0:
-        value, low, high = ends if row["value"] >= 0 else (-ends[0], -ends[2], -ends[1])
-        side = "higher" if row["value"] >= 0 else "lower"
-        span = "" if pd.isna(row["low"]) else f" (95 % CI {percent(low)} to {percent(high)})"
-        return f"{percent(value)} {side}{span}"
-    mean, least, most = (percent(end).replace("-", "−") for end in ends)
-    return f"no different: {mean} (95 % CI {least} to {most})"
 
 
 def _balance(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
@@ -227,7 +182,7 @@ def _balance(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
             "Post-LN: its norms pass less and less back to the early blocks once the branches have grown.",
             "Blocks whose branches have saturated, so that nothing flows back through them.",
         ),
-        remedies=("Warm up, or lower the learning rate.", *_pre_ln(rows["variant"].iloc[0])),
+        remedies=("Warm up, or lower the learning rate.", *arrange_otherwise(str(rows["variant"].iloc[0]), _PRE_LN)),
         reference=_XIONG.replace("Fig. 2", "Fig. 3"),
     )
 

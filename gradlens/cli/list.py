@@ -3,7 +3,7 @@
 import click
 
 from gradlens.cli import options, terminal
-from gradlens.models import ARRANGEMENTS
+from gradlens.models.variants import ARRANGEMENTS, WITHOUT_NORM, default_norm, variant_name
 from gradlens.norms import NORMS
 from gradlens.registry import Registry
 from gradlens.studies import STUDIES
@@ -25,13 +25,12 @@ def command(as_json: bool) -> None:
         "studies": _lines(STUDIES),
     }
     if as_json:
-        variants = [f"{arrangement}/{norm}" for arrangement in ARRANGEMENTS for norm in NORMS]
-        terminal.result_json({"variants": variants, **groups})
+        terminal.result_json({"variants": _variants(), **groups})
         return
     example = f"{next(iter(ARRANGEMENTS))}/{list(NORMS)[1]}"
     heads = {
         "arrangements": f"Variants: ARRANGEMENT or ARRANGEMENT/NORM, such as {example}",
-        "norms": "Norms (layernorm where none is named)",
+        "norms": f"Norms (layernorm where none is named; {' and '.join(WITHOUT_NORM)} have none)",
         "studies": "Papers to reproduce: gradlens reproduce PAPER",
     }
     parts = [
@@ -39,6 +38,15 @@ def command(as_json: bool) -> None:
         for group, lines in groups.items()
     ]
     terminal.result("\n\n".join(parts))
+
+
+def _variants() -> list[str]:
+    """Return the shortest name of every variant there is."""
+    return [
+        variant_name(arrangement, norm)
+        for arrangement in ARRANGEMENTS
+        for norm in ([default_norm(arrangement)] if arrangement in WITHOUT_NORM else NORMS)
+    ]
 
 
 def _lines(registry: Registry) -> dict[str, str]:

@@ -27,6 +27,19 @@ def test_the_stream_of_pre_ln_is_the_same_from_block_outputs_and_from_norm_input
         assert stream["second_moment"].tolist() == pytest.approx(moments)
 
 
+@pytest.mark.parametrize("inside", ["in_branch", "qk"])
+def test_a_norm_inside_a_branch_is_not_taken_for_one_that_reads_the_stream(inside: str) -> None:
+    places = sites("blocks", 3, "pre_branch")
+    norms = places[places["kind"] == "norm"]
+    first = [{"site": f"blocks.{b}.attention.norm", "kind": "norm", "block": b, "placement": inside} for b in range(3)]
+    both = pd.concat([pd.DataFrame(first), norms]).sort_values(["block"], kind="stable", ignore_index=True)
+    readers = [f"blocks.{block}.attention_norm" for block in range(3)] + ["final_norm"]
+    rms = dict.fromkeys(both["site"], 100.0) | {site: 1.0 + depth for depth, site in enumerate(readers)}
+    inputs = pd.DataFrame({"step": 0, "site": [*rms], "tensor": "input", "rms": [*rms.values()]})
+    recording = Recording.from_tables({"kind": "init"}, sites=both.assign(order=range(len(both))), activations=inputs)
+    assert stream_by_depth(recording)["second_moment"].tolist() == [1.0, 4.0, 9.0, 16.0]
+
+
 def test_stacks_are_kept_apart_and_blocks_counted_in_each() -> None:
     found = blocks(at_init("pre-ln", stacks=("encoder.blocks", "decoder.blocks"), blocks=3))
     assert found.groupby("stack")["block"].apply(list).to_dict() == {

@@ -9,6 +9,7 @@ import pytest
 from analyses.depth_theory import DepthTheory, variation
 from analyses.diagnostics.depth_profile import ANALYSIS
 from gradlens.analysis import Finding
+from gradlens.models import ARRANGEMENTS
 from gradlens.recording import Recording
 from gradlens.theory import xiong2020
 from tests.analyses.planted import at_init, model
@@ -24,7 +25,7 @@ def law(block: int) -> float:
 
 def test_a_stack_that_follows_the_law_passes_all_three() -> None:
     found = judged(at_init("pre-ln", gradient=law))
-    assert {code: finding.status for code, finding in found.items()} == dict.fromkeys(found, "pass")
+    assert {found[code].status for code in ("GL101", "GL102", "GL103")} == {"pass"}
     assert found["GL101"].value == pytest.approx(np.sqrt(2 / 5), rel=0.03)
     assert found["GL101"].expected == pytest.approx(np.sqrt(2 / 5), rel=0.03)
     assert found["GL102"].value == pytest.approx(1.0, rel=0.05)
@@ -47,6 +48,31 @@ def test_noise_around_a_limit_never_decides_beyond_it(factor: float) -> None:
     assert found["GL101"].low is not None
     assert found["GL101"].low < factor**3 < (found["GL101"].high or 0)
     assert found["GL101"].status == ("inconclusive" if factor < 2 else "warn")
+
+
+def test_a_gradient_of_zero_in_every_block_has_no_change_over_depth() -> None:
+    finding = judged(at_init("pre-ln", gradient=lambda block: 0.0, variant="rezero"))["GL101"]
+    assert finding.status == "not applicable"
+    assert "ReZero's factor on each branch is 0" in finding.claim
+
+
+def test_a_block_that_nothing_flows_back_to_is_found() -> None:
+    finding = judged(at_init("pre-ln", gradient=lambda block: float(block > 1)))["GL101"]
+    assert finding.status == "warn"
+    assert "0 in 1 of 4 blocks" in finding.claim
+
+
+@pytest.mark.parametrize("variant", ["post-ln", "post-ln/rmsnorm", "b2t", "my-net"])
+def test_another_arrangement_is_advised_where_it_is_news(variant: str) -> None:
+    remedies = judged(at_init("pre-ln", gradient=lambda block: 3.0**block, variant=variant))["GL101"].remedies
+    assert any("Pre-LN" in remedy for remedy in remedies)
+    assert any("DeepNorm, Admin" in remedy for remedy in remedies)
+
+
+@pytest.mark.parametrize("variant", sorted({*ARRANGEMENTS} - {"post-ln", "b2t"}))
+def test_it_is_not_advised_where_the_skip_is_the_identity_or_scaled(variant: str) -> None:
+    remedies = judged(at_init("pre-ln", gradient=lambda block: 3.0**block, variant=variant))["GL101"].remedies
+    assert remedies == ("Warm the learning rate up.",)
 
 
 def test_one_seed_is_inconclusive() -> None:

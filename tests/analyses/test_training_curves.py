@@ -51,7 +51,15 @@ def test_a_run_that_diverged_between_recorded_steps_fails_at_the_step_the_traine
 
 
 @pytest.mark.parametrize(
-    ("variant", "advised"), [("post-ln", True), ("my-net", True), ("pre-ln", False), ("plain", False)]
+    ("variant", "advised"),
+    [
+        ("post-ln", True),
+        ("my-net", True),
+        ("pre-ln", False),
+        ("plain", False),
+        ("norm-free", False),
+        ("deepnorm/rmsnorm", False),
+    ],
 )
 def test_pre_ln_is_advised_where_it_would_be_news(variant: str, advised: bool) -> None:
     finding = judged(training([50.0] * 30, status="diverged", variant=variant))["GL301"]

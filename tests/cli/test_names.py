@@ -1,9 +1,14 @@
 """The commands that tell what there is: list and explain."""
 
+import contextlib
+from itertools import product
+
 import pytest
 
 from gradlens.analysis.discover import discover
+from gradlens.errors import ModelError
 from gradlens.models import ARRANGEMENTS, parse_variant
+from gradlens.models.variants import PLAIN, block_variant, plain_variant
 from gradlens.norms import NORMS
 from gradlens.tasks import TASKS
 from tests.cli.conftest import read_json
@@ -17,8 +22,18 @@ def test_list_names_everything_registered(gradlens):
 
 def test_listed_variants_are_all_accepted(gradlens):
     variants = read_json(gradlens("list", "--json"))["variants"]
-    assert len(variants) == len(ARRANGEMENTS) * len(NORMS)
-    assert all(parse_variant(variant) for variant in variants)
+    assert all(plain_variant(name) if name.startswith(PLAIN) else block_variant(name) for name in variants)
+
+
+def test_every_variant_that_is_accepted_is_listed_once_by_its_shortest_name(gradlens):
+    accepted = set()
+    for arrangement, norm in product(ARRANGEMENTS, NORMS):
+        with contextlib.suppress(ModelError):
+            (plain_variant if arrangement == PLAIN else block_variant)(f"{arrangement}/{norm}")
+            accepted.add((arrangement, norm))
+    variants = read_json(gradlens("list", "--json"))["variants"]
+    assert sorted(map(parse_variant, variants)) == sorted(accepted)
+    assert {"pre-ln", "pre-ln/none", "rezero"} <= set(variants)
 
 
 @pytest.mark.parametrize("code", [code for analysis in discover() for code in analysis.codes])
