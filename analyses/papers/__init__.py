@@ -6,10 +6,10 @@ same way. A new paper is one package here and its line in ``PAPERS``.
 
 from collections.abc import Mapping
 
-from analyses.papers import xu2019
+from analyses.papers import xiong2020, xu2019
 from gradlens.analysis import Analysis
 
 #: The paper's name in ``gradlens.studies.STUDIES`` to its questions, in reading order.
-PAPERS: Mapping[str, tuple[Analysis, ...]] = {"xu2019": xu2019.ANALYSES}
+PAPERS: Mapping[str, tuple[Analysis, ...]] = {"xu2019": xu2019.ANALYSES, "xiong2020": xiong2020.ANALYSES}
 
 __all__ = ["PAPERS"]

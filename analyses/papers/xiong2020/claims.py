@@ -1,0 +1,155 @@
+"""The paper's claims about the warm-up, each held against pairs of runs that differ in it alone."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from analyses.intervals import Array, t_interval
+from analyses.limits import limit
+from analyses.papers.xiong2020.claims_figure import plot
+from analyses.papers.xiong2020.runs import warm_up_runs
+from analyses.papers.xiong2020.verdicts import CODES, NAME, judge
+from analyses.papers.xiong2020.words import PAPER
+from gradlens.analysis import Analysis
+from gradlens.recording import Recording
+
+Verdict = Literal["supports", "contradicts", "undecided"]
+
+#: A row is one comparison, at one optimizer and learning rate. ``value``, ``low``, ``high``: how much lower the
+#: favoured setting's held-out loss is, mean over pairs of seeds in per cent of the loss with the whole warm-up;
+#: ``bar``: what it must exceed; ``n``: pairs; ``diverged``, ``favoured_diverged``, ``against_diverged``: pairs of
+#: which either, the one, the other diverged.
+COLUMNS = (
+    "code", "optimizer", "lr", "favoured", "against", "verdict", "bar", "value", "low", "high", "n", "diverged",
+    "favoured_diverged", "against_diverged",
+)  # fmt: skip
+_TEXT = ("code", "optimizer", "favoured", "against", "verdict")
+
+
+class Compared(NamedTuple):
+    """What a claim compares.
+
+    Attributes:
+        favoured: arrangement and warm-up of the setting that the claim takes for better, or for no worse.
+        against: of the other.
+        optimizers: with which it is tested; all where empty.
+        better: whether it is to be better by the margin, not only no worse than it.
+    """
+
+    favoured: tuple[str, str]
+    against: tuple[str, str]
+    optimizers: tuple[str, ...]
+    better: bool
+
+
+CLAIMS: dict[str, Compared] = {
+    "GL600": Compared(("post-ln", "full"), ("post-ln", "none"), ("adam",), True),
+    "GL601": Compared(("post-ln", "full"), ("post-ln", "none"), ("sgd",), True),
+    "GL602": Compared(("post-ln", "full"), ("post-ln", "short"), (), True),
+    "GL603": Compared(("pre-ln", "none"), ("pre-ln", "full"), (), False),
+    "GL604": Compared(("pre-ln", "none"), ("post-ln", "full"), (), False),
+}
+
+
+def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
+    """Return every comparison of every claim at each optimizer and learning rate that has a pair of runs for it.
+
+    Args:
+        recordings: of any kind; translation runs that came to an end count (a divergence is one). Those of one seed
+            saw the same batches, and started from the same matrices.
+    """
+    runs = warm_up_runs(recordings)
+    runs = runs[runs["ended"].astype(bool)]
+    rows = [
+        row
+        for code, compared in CLAIMS.items()
+        for (optimizer, lr), own in runs.groupby(["optimizer", "lr"])
+        if not compared.optimizers or optimizer in compared.optimizers
+        for row in _compare(code, compared, own)
+    ]
+    found = pd.DataFrame(rows, columns=list(COLUMNS))
+    return found.astype({column: object if column in _TEXT else float for column in COLUMNS})
+
+
+def _compare(code: str, compared: Compared, runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield the one row of a comparison, nothing where no seed has both."""
+    favoured, against = (_setting(runs, *of) for of in (compared.favoured, compared.against))
+    pairs = favoured.merge(against, left_index=True, right_index=True, suffixes=("_f", "_a"))
+    broke_f, broke_a = (pairs[f"diverged_{side}"].to_numpy(dtype=bool) for side in "fa")
+    lower = (pairs["valid_loss_a"] - pairs["valid_loss_f"]).to_numpy(dtype=np.float64)
+    whole = favoured if compared.favoured[1] == "full" else against
+    scale = next((m for m in (whole["valid_loss"].mean(), runs["valid_loss"].mean()) if np.isfinite(m)), np.nan)
+    # A run that diverged is worse than any that did not; two that did are equal.
+    infinite = np.where(broke_f & broke_a, 0.0, np.where(broke_f, -np.inf, np.inf))
+    broke = broke_f | broke_a
+    shares = np.where(broke, infinite, 100.0 * lower / scale)
+    known = ~np.isnan(shares)
+    if not known.any():
+        return
+    bar = 100.0 * limit(code, "margin") * (1 if compared.better else -1)
+    interval = t_interval(shares[known & ~broke]).row() if not broke[known].any() else {}
+    yield {
+        "code": code,
+        "optimizer": runs["optimizer"].iloc[0],
+        "lr": runs["lr"].iloc[0],
+        "favoured": ", ".join(compared.favoured),
+        "against": ", ".join(compared.against),
+        "verdict": verdict(shares[known], bar, broke=bool(broke[known].any())),
+        "bar": bar,
+        **interval,
+        "n": known.sum(),
+        "diverged": broke[known].sum(),
+        "favoured_diverged": broke_f[known].sum(),
+        "against_diverged": broke_a[known].sum(),
+    }
+
+
+def _setting(runs: pd.DataFrame, variant: str, warm_up: str) -> pd.DataFrame:
+    own = runs[(runs["variant"] == variant) & (runs["warm_up"] == warm_up)]
+    return own.drop_duplicates("seed", keep="last").set_index("seed")[["valid_loss", "diverged"]]
+
+
+def verdict(differences: Array, bar: float, *, broke: bool = False) -> Verdict:
+    """Say what paired differences say of a claim.
+
+    The 95 % t-interval over seeds decides. Where a run diverged there is none, and all seeds must agree.
+
+    Args:
+        differences: in per cent, positive for the favoured setting; infinite where one of a pair diverged.
+        bar: what they must exceed.
+        broke: whether any run diverged.
+
+    Returns:
+        The verdict; ``undecided`` for one seed, and where both runs of every pair diverged.
+    """
+    if len(differences) < 2 or (broke and not differences.any()):
+        return "undecided"
+    ends = t_interval(differences)
+    low, high = (differences.min(), differences.max()) if broke else (ends.low, ends.high)
+    return "supports" if low > bar else "contradicts" if high < bar else "undecided"
+
+
+ANALYSIS = Analysis(
+    name=NAME,
+    title="The paper's claims about the warm-up, tested",
+    question="Do the paper's claims about the warm-up hold in these runs?",
+    reading=(
+        "A panel is a claim, a row an optimizer and learning rate: how much lower the held-out loss ends in the "
+        "setting that the claim favours, mean over seeds with its 95 % interval, in per cent of the loss with the "
+        "whole warm-up. Both runs of a pair saw the same batches from the same start. Right of the dotted line the "
+        "claim is supported: a setting that is to be better must be so by a margin, one that is to be no worse may "
+        "be worse by one. A pair in which a run diverged has no difference; words say so, and the seeds are "
+        "counted."
+    ),
+    needs={"steps": ("step", "loss")},
+    compute=compute,
+    plot=plot,
+    judge=judge,
+    kinds=("training",),
+    size=(6.7, 4.0),
+    codes=CODES,
+    reference=PAPER,
+    optional=True,
+)

@@ -1,0 +1,202 @@
+"""Definition 1 measured: how many tokens' norms in the stream are farther than a share from their mean, by block."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.special import chdtr, chdtrc
+
+from analyses import drawing
+from analyses.intervals import t_interval
+from analyses.limits import held_against, limit
+from analyses.papers.xiong2020 import panels
+from analyses.papers.xiong2020.measured import PAPER, depth, initial, model, of, of_paper
+from analyses.papers.xiong2020.words import BEGINS, ends, span
+from analyses.papers.xiong2020.words import PAPER as PAPER_BY_NAME
+from analyses.tables import SUMMARY, percent, pick, tidy
+from gradlens.analysis import Analysis, Finding
+from gradlens.recording import Recording
+
+_NAME = "xiong2020_concentration"
+_PROBE = "concentration"
+_REFERENCE = f"{PAPER_BY_NAME}, Definition 1 and the remarks on it"
+#: Readings of the probe to the share ε, narrowest first, with their dashes.
+_SHARES = {"share beyond 0.1": 0.1, "share beyond 0.25": 0.25, "share beyond 0.5": 0.5}
+_DASHES = dict(zip(_SHARES, ("-", (0, (4, 1.5)), (0, (1, 1.2))), strict=True))
+_MAIN = "share beyond 0.1"
+_GAUSSIAN = "independent entries"
+_SITE = r"^(?:(?P<stack>encoder|decoder)\.)?blocks\.(?P<block>\d+)$"
+
+CODES = {
+    "GL611": (
+        "The norms concentrate. Theorem 1 supposes that ‖x‖² of the last block's stream is near its mean for most "
+        "tokens: (ε, δ)-bounded where a share δ of them at most is farther off than ε times the mean. The paper "
+        "measures (0.1, 0.125) on its networks. The narrower the stream, the fewer entries a norm has to average over: "
+        "for independent entries the width alone decides."
+    ),
+}
+
+
+def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
+    """Return the shares of tokens beyond each ε by block, and the last decoder block's that is judged.
+
+    Args:
+        recordings: of any kind; the shallowest networks of each arrangement that hold the probe's readings count.
+    """
+    found = of_paper(initial(recordings, probe=_PROBE))
+    shallowest = min((depth(recording) for recording in found), default=0)
+    return tidy(row for recording in found if depth(recording) == shallowest for row in _rows(recording))
+
+
+def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
+    probes = recording.probes
+    probes = probes[(probes["probe"] == _PROBE) & probes["name"].isin(_SHARES)]
+    places = probes["site"].astype(str).str.extract(_SITE).fillna({"stack": ""})
+    probes = probes.assign(stack=places["stack"], block=places["block"].astype("float64") + 1).dropna(subset="block")
+    width = float(model(recording)["width"])
+    for (stack, name), own in probes.groupby(["stack", "name"]):
+        wide = own.pivot_table(index="step", columns="block", values="value")
+        fixed = {**of(recording), "panel": stack or "stack", "stack": stack, "group": name, "unit": "share of tokens"}
+        for block in wide.columns:
+            yield {**fixed, "quantity": panels.MEASURED, "x": block, **t_interval(wide[block]).row()}
+        if name == _MAIN and stack != "encoder":
+            last = t_interval(wide.iloc[:, -1])
+            yield {**fixed, "panel": SUMMARY, "quantity": "last block", "x": wide.columns[-1], **last.row()}
+            reference = gaussian_share(width, _SHARES[_MAIN])
+            yield {**fixed, "panel": SUMMARY, "quantity": _GAUSSIAN, "x": width, "value": reference}
+
+
+def gaussian_share(width: float, beyond: float) -> float:
+    """Return the share of vectors of independent normal entries whose ‖x‖² is farther than a share from its mean.
+
+    Args:
+        width: entries of a vector.
+        beyond: ε.
+    """
+    return float(chdtr(width, width * (1 - beyond)) + chdtrc(width, width * (1 + beyond)))
+
+
+def plot(table: pd.DataFrame, figure: Figure) -> None:
+    """Draw a panel a stack: a line an arrangement and ε.
+
+    Args:
+        table: of ``compute``.
+        figure: an empty one.
+    """
+    drawn = table[table["panel"] != SUMMARY]
+    if drawn.empty:
+        drawing.say(figure, "No recording holds readings of the probe 'concentration'.")
+        return
+    stacks = sorted(drawn["panel"].unique(), key=["stack", "encoder", "decoder"].index)
+    top = max(1.1 * max(panels.finite(drawn["value"], drawn["high"])), 0.3)
+    delta = limit("GL611", "delta")
+    reference = pick(table, panel=SUMMARY, quantity=_GAUSSIAN)["value"]
+    for ax, stack in zip(figure.subplots(1, len(stacks), squeeze=False, sharey=True)[0], stacks, strict=True):
+        own = pick(drawn, panel=stack)
+        for name in _SHARES:
+            for arrangement in panels.in_order(own["variant"]):
+                look = panels.LOOKS[arrangement] | {"linestyle": _DASHES[name]}
+                drawing.measured(ax, pick(own, group=name, variant=arrangement), look)
+        ax.axhline(delta, **_DELTA)
+        if len(reference):
+            ax.axhline(float(reference.iloc[0]), **drawing.DOTTED)
+        drawing.counted_axis(ax, "block", start=1)
+        ax.set_title(f"Stream of the {stack}" if stack in ("encoder", "decoder") else "Stream")
+        ax.set_ylim(-0.02, top)
+    figure.axes[0].set_ylabel("share of tokens")
+    keys = [
+        drawing.entry(PAPER[name], **panels.LOOKS[name] | {"linestyle": "-"})
+        for name in panels.in_order(drawn["variant"])
+    ]
+    there = set(drawn["group"])
+    keys += [
+        drawing.entry(f"farther than {share:g} of the mean", color=drawing.THEORY, linestyle=_DASHES[name])
+        for name, share in _SHARES.items()
+        if name in there
+    ]
+    keys.append(drawing.entry(f"the paper's δ = {delta:g} at 0.1", **_DELTA))
+    if len(reference):
+        keys.append(drawing.entry("independent entries, at 0.1", **drawing.DOTTED))
+    drawing.legend(figure, keys)
+
+
+_DELTA: dict[str, Any] = {"color": drawing.THEORY, "linewidth": 0.9, "linestyle": (0, (5, 2)), "zorder": 1.5}
+
+
+def judge(table: pd.DataFrame) -> list[Finding]:
+    """Return a finding an arrangement.
+
+    Args:
+        table: of ``compute``.
+    """
+    found = []
+    for _, row in pick(table, panel=SUMMARY, quantity="last block").iterrows():
+        shares = pick(table, panel=row["stack"] or "stack", variant=row["variant"])["value"]
+        found.append(_judged(row, table) if (shares > 0).any() else _alike(row))
+    return found
+
+
+def _alike(row: pd.Series) -> Finding:
+    """Behind a norm all vectors are equally long, which says nothing of the stream before it."""
+    return Finding(
+        code="GL611",
+        status="not applicable",
+        claim=f"{row['label']}: read behind the norm that ends each block, where every vector is equally long.",
+        analysis=_NAME,
+        subject=str(row["label"]),
+    )
+
+
+def _judged(row: pd.Series, table: pd.DataFrame) -> Finding:
+    delta = limit("GL611", "delta")
+    reference = pick(table, panel=SUMMARY, quantity=_GAUSSIAN, variant=row["variant"]).iloc[0]
+    narrow = reference["x"] < limit("GL611", "width")
+    status = held_against(row["low"], row["high"], most=delta, outside="warn" if narrow else "fail")
+    return Finding(
+        code="GL611",
+        status=status,
+        claim=(
+            f"{BEGINS[status]}: the norms in the {row['label']} stream are (0.1, {delta:g})-bounded: after block "
+            f"{row['x']:.0f} of the {row['stack'] or 'stack'}, {percent(row['value'])} of the "
+            f"tokens{span(row, percent)} are farther than 0.1 from the mean; with independent "
+            f"entries of width {reference['x']:.0f} it would be {percent(reference['value'])}."
+        ),
+        analysis=_NAME,
+        subject=str(row["label"]),
+        **ends(row),
+        unit="share of tokens",
+        expected=delta,
+        expected_from="the paper's measurement, at width 512",
+        threshold=f"at most {delta:g} of the tokens farther off than 0.1 of the mean",
+        causes=(
+            "A stream narrower than the paper's 512: independent entries exceed its share below that width.",
+            "Tokens that occur often have norms of their own.",
+        ),
+        remedies=("Measure at the paper's width (--budget paper).",),
+        reference=_REFERENCE,
+        details={"width": float(reference["x"]), "independent entries": float(reference["value"])},
+    )
+
+
+ANALYSIS = Analysis(
+    name=_NAME,
+    title="Do the norms concentrate?",
+    question="Are the norms of the stream's vectors as near to their mean as Theorem 1 supposes?",
+    reading=(
+        "Share of the tokens whose squared norm, where a block has added its branches, is farther from the mean than "
+        "0.1, 0.25 and 0.5 times the mean; by block, mean over seeds in its 95 % interval, of the shallowest "
+        "encoder-decoder. Broken, the share that the paper measures for 0.1 at width 512; dotted, what independent "
+        "normal entries would give at this width, the tails of χ². Both are for the full lines. Where every share is 0 "
+        "the readings were taken behind a norm. The proof's own bound, exp(−d ε²/8), is far looser."
+    ),
+    needs={},
+    compute=compute,
+    plot=plot,
+    judge=judge,
+    kinds=("init",),
+    size=(6.7, 2.7),
+    codes=CODES,
+    reference=_REFERENCE,
+    optional=True,
+)

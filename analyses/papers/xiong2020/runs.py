@@ -1,0 +1,89 @@
+"""The training runs of the study: translation with and without warm-up, and learning rates around their limit."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analyses.papers.xiong2020.measured import PAPER, arrangement
+from gradlens.recording import Recording
+
+#: Warm-ups by their length: none, some of it, all of it, as long as the learning rate takes to begin to fall.
+WARM_UPS = ("none", "short", "full")
+#: Optimizers, and how they are printed; in the order of the figures.
+OPTIMIZERS = {"adam": "Adam", "sgd": "SGD", "momentum": "SGD with momentum"}
+#: The last tenth of the recorded steps makes the training loss at the end.
+_END = 0.1
+COLUMNS = (
+    "recording", "variant", "optimizer", "lr", "warm_up", "warm_up_steps", "seed", "steps", "status", "ended",
+    "diverged", "diverged_at", "loss", "valid_loss", "bleu", "unit",
+)  # fmt: skip
+
+
+def warm_up_runs(recordings: Sequence[Recording]) -> pd.DataFrame:
+    """Return the runs on translation, a row each.
+
+    Args:
+        recordings: of any kind.
+
+    Returns:
+        ``recording``; ``variant``; ``optimizer``; ``lr``, the highest; ``warm_up``, one of ``WARM_UPS``;
+        ``warm_up_steps``; ``seed``; ``steps`` as planned; ``status``; ``ended``: whether it came to an end, a
+        divergence among them; ``diverged`` and ``diverged_at``; ``loss`` of training, mean over the last tenth of the
+        recorded steps; ``valid_loss`` and ``bleu`` at the end. A run that diverged has neither of the three.
+    """
+    found = [r for r in recordings if _is_training(r) and "limit" not in r.meta and arrangement(r) in PAPER]
+    found = [r for r in found if str((r.meta.get("task") or {}).get("name", "")).startswith("translation")]
+    return pd.DataFrame([_warm_up_run(recording) for recording in found], columns=list(COLUMNS))
+
+
+def optimizer_name(name: str) -> str:
+    """Return how an optimizer is printed."""
+    return OPTIMIZERS.get(name, name)
+
+
+def _is_training(recording: Recording) -> bool:
+    return recording.meta.get("kind") == "training" and bool(recording.meta.get("training"))
+
+
+def _warm_up_run(recording: Recording) -> dict[str, Any]:
+    meta, training = recording.meta, recording.meta["training"]
+    status = str(meta.get("status"))
+    steps = recording.steps.sort_values("step")
+    ends = {} if status == "diverged" else {name: _last(steps, name) for name in ("valid_loss", "bleu")}
+    return {
+        "recording": recording,
+        "variant": arrangement(recording),
+        "optimizer": str(training["optimizer"]),
+        "lr": float(training["lr"]),
+        "warm_up": _warm_up(training),
+        "warm_up_steps": int(training["warmup"]),
+        "seed": int(meta["seeds"][0]),
+        "steps": int(training["steps"]),
+        "status": status,
+        "ended": status in ("complete", "diverged"),
+        "diverged": status == "diverged",
+        "diverged_at": np.nan if meta.get("diverged_at") is None else float(meta["diverged_at"]),
+        "loss": np.nan if status == "diverged" else end_of_training(steps),
+        "unit": str((meta.get("task") or {}).get("unit") or "loss"),
+        **ends,
+    }
+
+
+def _warm_up(training: Mapping[str, Any]) -> str:
+    steps, decays_from = int(training["warmup"]), training.get("decay_from")
+    if not steps:
+        return "none"
+    return "full" if decays_from is None or steps >= int(decays_from) else "short"
+
+
+def end_of_training(steps: pd.DataFrame) -> float:
+    """Return the training loss at the end: the mean over the last tenth of the recorded steps."""
+    loss = steps.sort_values("step")["loss"].dropna()
+    return float(loss.tail(max(1, int(np.ceil(_END * len(loss))))).mean())
+
+
+def _last(steps: pd.DataFrame, column: str) -> float:
+    values = steps[column].dropna() if column in steps else pd.Series(dtype="float64")
+    return float(values.iloc[-1]) if len(values) else np.nan

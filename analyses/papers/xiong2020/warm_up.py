@@ -1,0 +1,209 @@
+"""Fig. 2 of the paper: translation with and without warm-up, and the scores beside the paper's."""
+
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from typing import Any
+
+import pandas as pd
+
+from analyses.intervals import t_interval
+from analyses.papers.xiong2020.measured import PAPER
+from analyses.papers.xiong2020.runs import OPTIMIZERS, WARM_UPS, optimizer_name, warm_up_runs
+from analyses.papers.xiong2020.warm_up_figure import plot
+from analyses.papers.xiong2020.words import PAPER as REFERENCE
+from analyses.papers.xu2019.cells import over_seeds
+from analyses.steps import smoothed
+from analyses.tables import ABSENT, SUMMARY, pick, tidy
+from gradlens.analysis import Analysis, Finding
+from gradlens.recording import Recording
+
+_NAME = "xiong2020_warm_up"
+_KEYS = ["variant", "optimizer", "lr", "warm_up"]
+
+CODES = {
+    "GL616": (
+        "Runs that diverged. Of the translations with and without warm-up, each setting of which a seed was stopped as "
+        "diverged is named, with the step. A run that diverged is a result: its curve is drawn up to its end, and in "
+        "the claims it is worse than any that did not."
+    ),
+}
+
+
+def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
+    """Return the training loss over steps and the scores at the end of every setting.
+
+    Args:
+        recordings: of any kind; training runs on translation count.
+
+    Returns:
+        ``variant``; ``group``, the optimizer; ``schedule``, the learning rate; ``stack``, the warm-up. Panel
+        ``curves``: the loss, mean over the seeds that came to their end, and by itself (with a ``label``) of every run
+        that diverged. Panel ``summary``: ``valid_loss``, ``bleu``, ``warm-up steps``, ``steps``, ``diverged`` (value
+        of n, ``x`` the first step) and ``unfinished``.
+    """
+    runs = warm_up_runs(recordings)
+    # Settings come in the order of the paper's figure: by arrangement, optimizer, learning rate, warm-up.
+    places = {"variant": list(PAPER), "optimizer": [*OPTIMIZERS, *runs["optimizer"]], "warm_up": list(WARM_UPS)}
+    ordered = runs.sort_values(_KEYS, key=lambda c: c.map(places[str(c.name)].index) if c.name in places else c)
+    return tidy(row for key, own in ordered.groupby(_KEYS, sort=False) for row in _setting(key, own))
+
+
+def _setting(key: Any, runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    variant, optimizer, lr, warm_up = key
+    who = {"variant": variant, "group": optimizer, "schedule": f"{lr:g}", "stack": warm_up}
+    ended = runs[runs["ended"]]
+    if len(ended) < len(runs):
+        yield {**who, "panel": SUMMARY, "quantity": "unfinished", "value": len(runs) - len(ended), "n": len(runs)}
+    if ended.empty:
+        return
+    broke = ended[ended["diverged"]]
+    curves = {**who, "panel": "curves", "quantity": "loss", "unit": runs["unit"].iloc[0]}
+    yield from over_seeds([_loss(r) for r in ended.loc[~ended["diverged"], "recording"]], curves)
+    for recording in broke["recording"]:
+        yield from over_seeds([_loss(recording)], {**curves, "label": recording.label})
+    fixed = {**who, "panel": SUMMARY}
+    # The seeds that are left when others diverged were picked by how they went: an interval would say too much.
+    changes = {"low": None, "high": None} if len(broke) else {}
+    for quantity in ("valid_loss", "bleu"):
+        yield {**fixed, "quantity": quantity, **t_interval(ended[quantity]).row(), **changes}
+    first = broke["diverged_at"].min()
+    yield {**fixed, "quantity": "diverged", "value": len(broke), "x": first, "n": len(ended), "unit": "runs"}
+    yield {**fixed, "quantity": "warm-up steps", "value": runs["warm_up_steps"].iloc[0]}
+    yield {**fixed, "quantity": "steps", "value": runs["steps"].iloc[0]}
+
+
+def _loss(recording: Recording) -> pd.Series:
+    """Return the training loss by step, smoothed; for a run that diverged as far as it is finite."""
+    return smoothed(recording.steps.set_index("step")["loss"].dropna())
+
+
+def published() -> pd.DataFrame:
+    """Return the paper's BLEU, a row a setting: variant, optimizer, lr (lower or higher of two), warm_up, bleu."""
+    with files("analyses").joinpath("papers", "xiong2020", "published.csv").open("r", encoding="utf-8") as file:
+        return pd.read_csv(file, dtype=str, keep_default_na=False)
+
+
+def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return a row a setting: our scores, and the paper's.
+
+    Args:
+        table: of ``compute``.
+    """
+    ended = pick(table, panel=SUMMARY, quantity="diverged")
+    if ended.empty:
+        return {}
+    rows = []
+    for key, own in table[table["panel"] == SUMMARY].groupby(["variant", "group", "schedule", "stack"], sort=False):
+        if pick(own, quantity="diverged").empty:
+            continue
+        variant, optimizer, lr, warm_up = map(str, key)
+        steps = pick(own, quantity="warm-up steps")["value"].iloc[0]
+        rows.append(
+            {
+                "arrangement": PAPER[variant],
+                "optimizer": optimizer_name(optimizer),
+                "learning rate": lr,
+                "warm-up": f"{warm_up} ({steps:.0f})" if steps else warm_up,
+                "held-out loss": _score(own, "valid_loss", 3),
+                "BLEU": _score(own, "bleu", 1),
+                "paper's BLEU": _papers(table, key),
+            }
+        )
+    unfinished = int(pick(table, quantity="unfinished")["value"].sum())
+    left_out = f" {unfinished} unfinished run{'s are' if unfinished > 1 else ' is'} left out." if unfinished else ""
+    seeds, length = ended["n"].max(), pick(table, quantity="steps")["value"].max()
+    caption = (
+        f"Translation after {length:.0f} steps: held-out loss in nats per piece and BLEU at the end, mean over "
+        f"{seeds:.0f} seed{'s' if seeds > 1 else ''} and half the width of its 95 % interval (where there is more "
+        "than one). The number behind a warm-up is its steps. The paper's BLEU is that of its own data (IWSLT14 "
+        "De-En), network and length of training, at the lower or the higher of its two learning rates, as ours; – "
+        f"where no number of it was at hand.{left_out}"
+    )
+    return {caption: pd.DataFrame(rows)}
+
+
+def _score(own: pd.DataFrame, quantity: str, digits: int) -> str:
+    row, ended = pick(own, quantity=quantity).iloc[0], pick(own, quantity="diverged").iloc[0]
+    broke, of, at = int(ended["value"]), int(ended["n"]), ended["x"]
+    if broke == of:
+        return "diverged" if pd.isna(at) else f"diverged (step {at:.0f})"
+    if pd.isna(row["value"]):
+        return ABSENT
+    text = f"{row['value']:.{digits}f}"
+    if broke:
+        return f"{text} ({broke} of {of} diverged)"
+    return text if pd.isna(row["low"]) else f"{text} ± {(row['high'] - row['low']) / 2:.{digits}f}"
+
+
+def _papers(table: pd.DataFrame, key: Any) -> str:
+    """Return the paper's BLEU at the same place: the lower or the higher of two learning rates."""
+    variant, optimizer, lr, warm_up = map(str, key)
+    rates = sorted(float(rate) for rate in pick(table, group=optimizer)["schedule"].unique())
+    place = "higher" if len(rates) > 1 and float(lr) == rates[-1] else "lower"
+    found = pick(published(), variant=variant, optimizer=optimizer, lr=place, warm_up=warm_up)["bleu"]
+    return ABSENT if found.empty else str(found.iloc[0])
+
+
+def judge(table: pd.DataFrame) -> list[Finding]:
+    """GL616: a finding a setting of which a seed diverged, or one that says that none did.
+
+    Args:
+        table: of ``compute``.
+    """
+    ended = pick(table, panel=SUMMARY, quantity="diverged")
+    if ended.empty:
+        return []
+    broke = ended[ended["value"] > 0]
+    if broke.empty:
+        return [_finding("pass", f"None of the {ended['n'].sum():.0f} translation runs diverged.", 0.0)]
+    return [
+        _finding(
+            "warn",
+            f"{PAPER[row['variant']]}, {optimizer_name(row['group'])}, learning rate {row['schedule']}, "
+            f"warm-up {row['stack']}: {row['value']:.0f} of {row['n']:.0f} seeds diverged"
+            + (f" (the first at step {row['x']:.0f})." if pd.notna(row["x"]) else "."),
+            float(row["value"]),
+        )
+        for _, row in broke.iterrows()
+    ]
+
+
+def _finding(status: Any, claim: str, value: float) -> Finding:
+    return Finding(
+        code="GL616",
+        status=status,
+        claim=claim,
+        analysis=_NAME,
+        value=value,
+        unit="runs",
+        expected="a score",
+        expected_from="the paper, Fig. 2; a low one for Post-LN without warm-up",
+        threshold="no run that the trainer stopped as diverged",
+        causes=() if status == "pass" else ("A first learning rate too high for this arrangement.",),
+        remedies=() if status == "pass" else ("Warm the learning rate up, lower it, or use Pre-LN.",),
+        reference=REFERENCE,
+    )
+
+
+ANALYSIS = Analysis(
+    name=_NAME,
+    title="Translation with and without warm-up",
+    question="How do Post-LN and Pre-LN learn to translate with the whole warm-up, some of it, and none?",
+    reading=(
+        "A row an arrangement, a column an optimizer and learning rate: the training loss (running mean over 5 % of "
+        "the recorded steps), mean over seeds in a band, their range. The learning rate falls alike in all runs of a "
+        "column, from the end of the whole warm-up on; only the way up differs. Thin, a run that diverged, with a "
+        "cross at its end. The data, the network and the length of training are not the paper's, and so neither is the "
+        "level of BLEU: what can be compared is which runs learn."
+    ),
+    needs={"steps": ("step", "loss")},
+    compute=compute,
+    plot=plot,
+    show=show,
+    judge=judge,
+    kinds=("training",),
+    size=(6.7, 3.4),
+    codes=CODES,
+    reference=f"{REFERENCE}, section 3.1 and Fig. 2",
+    optional=True,
+)

@@ -1,0 +1,85 @@
+"""The figure of ``xiong2020_warm_up``: a row an arrangement, a column an optimizer and learning rate."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analyses import drawing
+from analyses.papers.xiong2020 import panels
+from analyses.papers.xiong2020.measured import PAPER
+from analyses.papers.xiong2020.runs import OPTIMIZERS, WARM_UPS, optimizer_name
+from analyses.tables import pick
+
+_LOOKS: dict[str, drawing.Look] = {
+    "none": {"color": "#D55E00", "marker": "", "linestyle": (0, (4, 1.5))},
+    "short": {"color": "#E69F00", "marker": "", "linestyle": (0, (5, 1.2, 1, 1.2))},
+    "full": {"color": "#0072B2", "marker": "", "linestyle": "-"},
+}
+_NAMES = {"none": "no warm-up", "short": "short warm-up", "full": "whole warm-up"}
+_CROSS: dict[str, Any] = {"marker": "x", "markersize": 5, "markeredgewidth": 1.3, "linestyle": ""}
+#: A vertical axis reaches this much above the loss at the start: what blows up beyond is cut.
+_ABOVE = 1.15
+
+
+def plot(table: pd.DataFrame, figure: Figure) -> None:
+    """Draw the training loss over steps.
+
+    Args:
+        table: of ``warm_up.compute``.
+        figure: an empty one; its height is set to its rows.
+    """
+    drawn = pick(table, panel="curves")
+    if drawn.empty:
+        drawing.say(figure, "No training run on translation holds a loss.")
+        return
+    rows = panels.in_order(drawn["variant"])
+    columns = list(dict.fromkeys(zip(drawn["group"], drawn["schedule"], strict=True)))
+    columns.sort(key=lambda column: ([*OPTIMIZERS, column[0]].index(column[0]), float(column[1])))
+    figure.set_size_inches(figure.get_figwidth(), 1.45 * len(rows) + 0.55)
+    axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey=True)
+    for line, variant in zip(axes, rows, strict=True):
+        for ax, (optimizer, lr) in zip(line, columns, strict=True):
+            _draw(ax, pick(drawn, variant=variant, group=optimizer, schedule=lr))
+            drawing.counted_axis(ax, "step" if variant == rows[-1] else "", most=3)
+            if variant == rows[0]:
+                ax.set_title(f"{optimizer_name(optimizer)}, {lr}", fontsize=7.5)
+        line[0].set_ylabel(f"{PAPER[variant]}\nloss", fontsize=7.5)
+    _limit(axes, drawn)
+    there = [name for name in WARM_UPS if (drawn["stack"] == name).any()]
+    keys = [drawing.entry(_NAMES[name], **_LOOKS[name]) for name in there]
+    if (drawn["label"] != "").any():
+        keys.append(drawing.entry("a run that diverged", color=drawing.THEORY, **_CROSS))
+    drawing.legend(figure, keys)
+
+
+def _draw(ax: Axes, rows: pd.DataFrame) -> None:
+    if rows.empty:
+        ax.text(0.5, 0.5, "not trained", transform=ax.transAxes, ha="center", color=drawing.THEORY, fontsize=6.5)
+    for name in WARM_UPS:
+        own, look = pick(rows, stack=name), _LOOKS[name]
+        together = pick(own, label="").sort_values("x")
+        ax.plot(together["x"], together["value"], linewidth=1.1, **look)
+        if together["low"].notna().any():
+            ax.fill_between(together["x"], together["low"], together["high"], color=look["color"], alpha=0.15, lw=0)
+        for _, run in own[own["label"] != ""].groupby("label", sort=False):
+            run = run.sort_values("x")
+            ax.plot(run["x"], run["value"], linewidth=0.6, **look)
+            last = run.iloc[-1]
+            ax.plot([last["x"]], [last["value"]], color=look["color"], zorder=6, clip_on=False, **_CROSS)
+
+
+def _limit(axes: Any, drawn: pd.DataFrame) -> None:
+    """Let the shared axis hold all that learns; curves beyond are cut, their crosses moved to its edge."""
+    ended = pick(drawn, label="") if (drawn["label"] == "").any() else drawn
+    start = ended.sort_values("x").groupby(["variant", "group", "schedule", "stack"])["value"].first().median()
+    low = float(ended["value"].min())
+    top = min(float(ended["value"].max()), _ABOVE * float(start))
+    room = 0.05 * max(top - low, 1e-3)
+    axes[0, 0].set_ylim(low - room, top + room)
+    for ax in axes.flat:
+        for line in ax.lines:
+            if line.get_marker() == _CROSS["marker"]:
+                line.set_ydata(np.clip(np.asarray(line.get_ydata(), dtype=np.float64), low - room, top + room))
