@@ -12,8 +12,10 @@ lint: ## types and style
 	$(PYTHON) -m mypy
 bench: ## what the lens costs: ratios of interleaved steps, as a table and as JSON
 	$(PYTHON) tests/bench_overhead.py
+theory: ## how well the theory predicts whole networks: a table, and as JSON; an hour the first time
+	$(PYTHON) -m tests.table_theory
 published: ## rebuild the published comparison
 	gradlens compare pre-ln post-ln --out reports/build/pre-ln-vs-post-ln
 reproduced: ## rebuild the published reproduction: one to two hours on two cores
 	gradlens reproduce xu2019 --budget medium --out reports/build/xu2019
-.PHONY: help install test lint bench published reproduced
+.PHONY: help install test lint bench theory published reproduced

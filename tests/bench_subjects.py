@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradlens.outputs import first_tensor
 from gradlens.models.transformer import Transformer
+from gradlens.outputs import first_tensor
 
 
 @dataclass(frozen=True)

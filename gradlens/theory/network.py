@@ -29,9 +29,10 @@ class Network:
         length: tokens of a sequence whose label is predicted; of the target, in an encoder-decoder.
         source_length: tokens of a source.
         dropout: probability, after the embedding and each branch.
-        coincidence: probability that two tokens of a batch are the same, Σ of the squared frequencies; 1/V where they
-            are uniform.
-        label_coincidence: the same of labels; by default ``coincidence``.
+        coincidence: probability that two tokens are the same, in one sequence and in two; 1/V where they are
+            uniform.
+        label_coincidence: the same of the labels.
+        source_coincidence: the same of the tokens of the sources.
         smoothing: of the labels.
     """
 
@@ -46,8 +47,9 @@ class Network:
     length: int
     source_length: int = 1
     dropout: float = 0.0
-    coincidence: float = 0.0
-    label_coincidence: float | None = None
+    coincidence: tuple[float, float] = (0.0, 0.0)
+    label_coincidence: tuple[float, float] = (0.0, 0.0)
+    source_coincidence: tuple[float, float] = (0.0, 0.0)
     smoothing: float = 0.0
 
     def __post_init__(self) -> None:

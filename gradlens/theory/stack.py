@@ -82,8 +82,8 @@ class Stack:
     def _forward(self, arrangement: Arrangement) -> Signal:
         network = self._network
         alpha, beta = arrangement.constants(network.blocks, self.path or "single")
-        half = network.coincidence / 2
-        embedded = self.pairs.table(1.0, 0.5 + half, (half, half))  # half of it says which token, half which position
+        within, across = network.source_coincidence if self.path == "encoder" else network.coincidence
+        embedded = self.pairs.table(1.0, 0.5 + across / 2, (within / 2, across / 2))  # half token, half position
         x = self.tape.source(dropout(self.pairs, embedded, network.dropout))
         self._streams.append(self.tape.products(x))
         for block in range(network.blocks):

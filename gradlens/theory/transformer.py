@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from gradlens.theory.arrangements import ARRANGEMENTS
+from gradlens.theory.components import effective_sharpness
 from gradlens.theory.network import Network
 from gradlens.theory.pairs import Array
 from gradlens.theory.stack import Predicted, Stack
@@ -34,12 +35,19 @@ def predict(network: Network) -> dict[str, Predicted]:
 def _forward(network: Network) -> list[Stack]:
     skips: list[list[float]] = [[], []]
     if ARRANGEMENTS[network.arrangement].profiled:
-        profiled = _forward(replace(network, arrangement="post-ln", dropout=0.0))
+        profiled = _forward(_profiled(network))
         skips = [_profiled_skips(stack.branch_moments) for stack in profiled]
     if network.kind != "encoder-decoder":
         return [Stack(network, "", skips=skips[0])]
     encoder = Stack(network, "encoder", skips=skips[0])
     return [encoder, Stack(network, "decoder", memory=encoder, skips=skips[1])]
+
+
+def _profiled(network: Network) -> Network:
+    """Return what Admin's skips are found on: Post-LN, on 8 sequences of 64 random tokens, as the zoo builds it."""
+    once = (1 / network.outputs, 1 / network.outputs)
+    profiled = replace(network, sequences=8, length=64, source_length=64, coincidence=once, source_coincidence=once)
+    return replace(profiled, arrangement="post-ln", dropout=0.0)
 
 
 def _profiled_skips(branch_moments: list[float]) -> list[float]:
@@ -52,12 +60,13 @@ def _at_head(network: Network, stack: Stack) -> Array:
     """Return the products of the gradients at the head's inputs x: softmax less labels, through the head.
 
     The loss is the mean over tokens. Predicted probabilities of tokens i and k agree with E Σᵥ pᵢᵥpₖᵥ =
-    exp(q)/(exp(q) + V − 1), q = xᵢ·xₖ/d, the covariance of their logits.
+    exp(q)/(exp(q) + V − 1), q = ζ xᵢ·xₖ/d, the covariance of their logits but for ``effective_sharpness``.
     """
     x, labels, share = stack.tape.products(stack.output), network.outputs, 1 - network.smoothing
-    agree = np.exp(x) / (np.exp(x) + labels - 1)
-    coincidence = network.coincidence if network.label_coincidence is None else network.label_coincidence
-    same_label = stack.pairs.table(1.0, coincidence, (coincidence, coincidence))
+    zeta = effective_sharpness(stack.pairs.own(x), np.array(float(labels)))
+    alike = np.exp(np.sqrt(zeta[stack.pairs.left] * zeta[stack.pairs.right]) * x)
+    agree = alike / (alike + labels - 1)
+    same_label = stack.pairs.table(1.0, network.label_coincidence[1], network.label_coincidence)
     products = agree - 2 / labels + share**2 * same_label + (1 - share**2) / labels
     if not ARRANGEMENTS[network.arrangement].normalized_output:
         products += x / network.width  # the mean of the head's rows under p lies along x, which a norm would remove

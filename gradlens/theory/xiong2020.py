@@ -26,6 +26,48 @@ def ffn_gain(ffn_ratio: float = 1.0) -> float:
     return 2 * ffn_ratio / (1 + ffn_ratio) ** 2
 
 
+def normalization_singular_values(x: npt.ArrayLike) -> Array:
+    """Return the singular values of LN's Jacobian at x, gain 1 and no eps (Lemma 3, exactly).
+
+    J = (I − yyᵀ/d)(I − 11ᵀ/d)/σ with y the normalized x: d − 2 values of 1/σ = √d/‖x − mean‖, which is ‖J‖₂ and the
+    paper's O(√d/‖x‖), and two zeros, along 1 and along y.
+
+    Args:
+        x: vectors [..., d], d at least 2, none constant.
+
+    Returns:
+        [..., d], descending.
+    """
+    vectors = np.asarray(x, dtype=np.float64)
+    values = np.repeat(1 / vectors.std(-1, keepdims=True), vectors.shape[-1], axis=-1)
+    values[..., -2:] = 0
+    return values
+
+
+def concentration(width: int, epsilon: float) -> float:
+    """Bound of P(‖Y‖² > (1 + ε)E‖Y‖²) for Y ~ N(0, I) of this width: exp(−dε²/8) (Definition 1, example).
+
+    Args:
+        width: d.
+        epsilon: ε, between 0 and 1.
+    """
+    return float(np.exp(-width * epsilon**2 / 8))
+
+
+def last_gradient_order_post(width: int) -> float:
+    """Order of ‖∂L/∂W2‖ in the last block of Post-LN, whatever its depth: d√(ln d) (Theorem 1), an upper bound.
+
+    A loose one: measured for d from 64 to 512 the norm grows like √d.
+    """
+    return width * float(np.sqrt(np.log(width)))
+
+
+def last_gradient_order_pre(width: int, blocks: npt.ArrayLike) -> Array:
+    """Order of ‖∂L/∂W2‖ in the last of L = ``blocks`` blocks of Pre-LN: d√(ln d/L) (Theorem 1), an upper bound."""
+    order: Array = last_gradient_order_post(width) / np.sqrt(np.asarray(blocks, dtype=np.float64))
+    return order
+
+
 def stream_second_moment_pre(blocks: int, ffn_ratio: float = 1.0, attention_sublayers: int = 1) -> tuple[Array, Array]:
     """Bounds of the Pre-LN stream's q after l = 0..blocks blocks (Lemma 2, Pre-LN).
 
@@ -77,3 +119,53 @@ def gradient_ratio_by_block(second_moment: npt.ArrayLike) -> Array:
     q = np.asarray(second_moment, dtype=np.float64)
     ratio: Array = np.sqrt(q[0] / q)
     return ratio
+
+
+def gradient_energy_growth_post(forward_gain: npt.ArrayLike, backward_gain: npt.ArrayLike) -> Array:
+    """E‖∂L/∂x‖²/E‖∂L/∂x'‖² over a Post-LN sub-layer x' = LN(x + f(x)): (1 + b)/(1 + v).
+
+    Not in the paper, whose appendix F has 1/(1 + v): the norm divides by 1 + v, and the branch sends back b beside the
+    skip. With as much gain backward as forward, as `ffn_gain` has it, the gradient neither grows nor decays.
+
+    Args:
+        forward_gain: v, E‖f(x)‖²/E‖x‖².
+        backward_gain: b, the energy that the branch sends back over what it gets.
+    """
+    growth: Array = (1 + np.asarray(backward_gain, dtype=np.float64)) / (1 + np.asarray(forward_gain))
+    return growth
+
+
+def gradient_energy_growth_pre(second_moment: npt.ArrayLike, backward_gain: npt.ArrayLike) -> Array:
+    """E‖∂L/∂x‖²/E‖∂L/∂x'‖² over a Pre-LN sub-layer x' = x + f(LN(x)): 1 + b/q; the stream grows by v to q + v.
+
+    Args:
+        second_moment: q of x.
+        backward_gain: b, as for `gradient_energy_growth_post`.
+    """
+    growth: Array = 1 + np.asarray(backward_gain, dtype=np.float64) / np.asarray(second_moment)
+    return growth
+
+
+def extended_decay_post(blocks: int) -> Array:
+    """(2/3)^((L−l)/2) for l = 1..L: what ‖∂L/∂W2_l‖ of Post-LN holds by appendix F, which leaves out the branch's b.
+
+    Exactly, each block multiplies the energy by `gradient_energy_growth_post`: in the paper's own setting that is 1 for
+    the FFN, and the gradient of an encoder is flat.
+
+    Returns:
+        [blocks], 1 last.
+    """
+    decay: Array = (2 / 3) ** (np.arange(blocks - 1, -1, -1) / 2)
+    return decay
+
+
+def last_gradient_ratio(last_second_moment: float, ffn_ratio: float = 1.0) -> float:
+    """‖∂L/∂W2‖ of the last block of Pre-LN over that of Post-LN: √((1 + v)/q_L), √(1.5/q_L) at ffn_ratio = 1.
+
+    `gradient_ratio_by_block` across the two: the gradient times √q is one constant for both.
+
+    Args:
+        last_second_moment: q_L of the Pre-LN stream.
+        ffn_ratio: width of the FFN over d.
+    """
+    return float(np.sqrt(stream_second_moment_post(ffn_ratio) / last_second_moment))
