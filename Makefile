@@ -16,6 +16,7 @@ theory: ## how well the theory predicts whole networks: a table, and as JSON; an
 	$(PYTHON) -m tests.table_theory
 published: ## rebuild the published comparison
 	gradlens compare pre-ln post-ln --out reports/build/pre-ln-vs-post-ln
-reproduced: ## rebuild the published reproduction: one to two hours on two cores
+reproduced: ## rebuild the published reproductions: two to three hours on two cores
 	gradlens reproduce xu2019 --budget medium --out reports/build/xu2019
+	gradlens reproduce xiong2020 --budget medium --out reports/build/xiong2020
 .PHONY: help install test lint bench theory published reproduced

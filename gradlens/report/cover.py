@@ -29,7 +29,7 @@ class Cover:
 
     @classmethod
     def of_study(cls, name: str, title: str, reference: str, budget: str, comparison: Comparison) -> "Cover":
-        """Return the first page on a study, whose first analysis shows the table of results.
+        """Return the first page on a study: what became of its claims, and the first table that a section shows.
 
         Args:
             name: of the study; the analysis ``<name>_claims`` judges the paper's claims.
@@ -41,12 +41,12 @@ class Cover:
         judged = next((s for s in comparison.sections if s.analysis.name == f"{name}_claims"), None)
         codes = judged.analysis.codes if judged else {}
         claims = _claims(list(judged.findings) if judged else [], {c: story.first_clause(t) for c, t in codes.items()})
-        shown = list(comparison.sections[0].shown.values()) if comparison.sections else []
+        shown = (table for section in comparison.sections for table in section.shown.values())
         return cls(
             heading=(title, "The experiment run again, and its claims tested"),
             subtitle=f"{reference} · budget {budget} · {_size(comparison)}",
             verdict=(*_what_was_done(comparison), *claims, *_checks(comparison, judged)),
-            table=shown[0] if shown else pd.DataFrame(),
+            table=next(shown, pd.DataFrame()),
         )
 
     @property

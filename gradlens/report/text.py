@@ -18,8 +18,13 @@ _INDENT = " " * 23
 
 
 def summary_text(comparison: Comparison, cover: Cover | None = None) -> str:
-    """Return the summary as a table: one line a recording, or the cover's own, under two lines of heads."""
+    """Return the summary as a table: one line a recording, or the cover's own, under two lines of heads.
+
+    Empty where the cover has no table.
+    """
     heads, rows = cover.cells if cover else summary_cells(comparison.summary)
+    if not heads:
+        return ""
     cells = [list(column) for column in zip(*heads, strict=True)] + rows
     widths = [max(len(line[i]) for line in cells) for i in range(len(heads))]
     left = [i for i, head in enumerate(heads) if i == 0 or head[0] in ("measured", "status")]

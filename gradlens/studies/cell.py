@@ -7,7 +7,7 @@ from typing import Any
 
 from gradlens.training.config import TrainingConfig
 from gradlens.training.jobs import Job, Run
-from gradlens.training.limit import LimitRun
+from gradlens.training.limit import LimitRun, Prediction
 from gradlens.training.measurement import Measurement
 
 WATCH = ("norms", "blocks", "params")
@@ -60,26 +60,42 @@ class Trained(Cell):
     Attributes:
         training: fields of ``TrainingConfig``, without seed and device.
         seeds: runs, unless another number is asked for.
-        factor: of the largest stable learning rate predicted for each run, which is then its learning rate; None
-            where ``training`` has it.
     """
 
     training: Mapping[str, Any]
     seeds: int
-    factor: float | None = None
 
     def jobs(self, seeds: int | None, device: str) -> Sequence[Job]:
         """List one training run a seed."""
         return [self._run(seed, device) for seed in range(seeds or self.seeds)]
 
     def _run(self, seed: int, device: str) -> Run:
-        facts = {
+        return Run(**self._of_run(seed, device))
+
+    def _of_run(self, seed: int, device: str) -> dict[str, Any]:
+        """Return what makes one run."""
+        return {
             **self._of_jobs(),
             "key": f"{self.key}/seed-{seed}",
             "label": f"{self.label}, seed {seed}",
             "config": TrainingConfig(**self.training, seed=seed, device=device),
         }
-        return Run(**facts) if self.factor is None else LimitRun(**facts, factor=self.factor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedAtLimit(Trained):
+    """A model that is trained at a multiple of the largest stable learning rate that is predicted for each run.
+
+    Attributes:
+        by: what predicts, as in ``LimitRun``.
+        factor: of the predicted limit; ``training`` has no learning rate.
+    """
+
+    by: Prediction
+    factor: float
+
+    def _run(self, seed: int, device: str) -> Run:
+        return LimitRun(**self._of_run(seed, device), by=self.by, factor=self.factor)
 
 
 @dataclass(frozen=True, kw_only=True)

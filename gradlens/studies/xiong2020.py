@@ -5,7 +5,7 @@ Figure 3 and deeper ones, the encoder their theorem is about, and how the output
 the loss to curvature, by arrangement and depth. ``warm-up`` is their section 3.1: translation with Adam and SGD, the
 warm-up whole, an eighth of it, or none, with one and the same decay, lr sqrt(warm-up / step), so that only the warm-up
 differs. ``limits`` goes on from there: runs at multiples of the largest stable learning rate that is predicted for each
-at its initialization.
+at its initialization, once from the edge of stability and once by trials of a few steps.
 
 From the paper: 6 + 6 blocks, 4 heads, dropout and label smoothing 0.1, Xavier's initialization, Adam's betas, two
 learning rates of which one is twice the other, a full warm-up of a quarter of the steps and a short one of an eighth
@@ -17,8 +17,9 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Any
 
-from gradlens.studies.cell import Cell, Measured, Trained
+from gradlens.studies.cell import Cell, Measured, Trained, TrainedAtLimit
 from gradlens.studies.study import Budget, Study
+from gradlens.training.limit import Prediction
 
 PAIR = ("post-ln", "pre-ln")
 ARRANGEMENTS = (
@@ -38,6 +39,7 @@ _OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd"},
     "momentum": {"optimizer": "sgd", "momentum": 0.9},
 }
+_PREDICTIONS: tuple[Prediction, ...] = ("edge", "trial")
 
 
 def _at_initialization(
@@ -155,9 +157,9 @@ def _limits(
     variants: Sequence[str], optimizers: Sequence[str], factors: Sequence[float], seeds: int, steps: int = 150
 ) -> list[Cell]:
     return [
-        Trained(
-            key=f"limits/{variant}/{optimizer}/x{factor:g}",
-            label=f"{variant}, {optimizer}, {factor:g} x the predicted limit",
+        TrainedAtLimit(
+            key=f"limits/{variant}/{optimizer}/{by}-x{factor:g}",
+            label=f"{variant}, {optimizer}, {factor:g} x the limit by {by}",
             part="limits",
             task="lm",
             variant=variant,
@@ -173,9 +175,10 @@ def _limits(
                 **_OPTIMIZERS[optimizer],
             },
             seeds=seeds,
+            by=by,
             factor=factor,
         )
-        for variant, optimizer, factor in product(variants, optimizers, factors)
+        for variant, optimizer, by, factor in product(variants, optimizers, _PREDICTIONS, factors)
     ]
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import torch
 
@@ -18,6 +18,8 @@ from gradlens.training.trainer import choose_device
 if TYPE_CHECKING:
     from gradlens.probes.optimizers import OptimizerKind
 
+#: How the limit is predicted: the edge of stability at initialization, or the most that a few steps from there survive.
+Prediction: TypeAlias = Literal["edge", "trial"]
 #: Batches that the limit is predicted from: the first of the training.
 _BATCHES = 4
 
@@ -31,38 +33,42 @@ class LimitRun(Run):
     another number of threads would do with another last digit. ``config.lr`` is not used.
 
     Attributes:
+        by: what predicts: ``edge``, ``gradlens.probes.learning_rate``, or ``trial``, ``gradlens.probes.trial``.
         factor: of the predicted limit.
     """
 
+    by: Prediction
     factor: float
 
     def record(self, folder: Path, on_progress: OnProgress) -> Recording:
         """Predict the limit, or read it, and train."""
         begun = read_manifest(folder).get("limit") if (folder / "manifest.json").exists() else None
-        predicted = begun or self._predict()
-        limit = {**predicted, "factor": self.factor, "optimizer": _optimizer(self.config)}
+        predicted = begun if begun and begun.get("by", "edge") == self.by else self._predict()
+        limit = {**predicted, "by": self.by, "factor": self.factor, "optimizer": _optimizer(self.config)}
         config = dataclasses.replace(self.config, lr=self.factor * limit["predicted"])
         return self.train(folder, on_progress, config, {"limit": limit})
 
     def _predict(self) -> dict[str, Any]:
         """Return the predicted limit and what was read for it."""
         from gradlens.probes.learning_rate import learning_rate_limit
+        from gradlens.probes.trial import trial
 
         task, config, seeds = load_task(self.task), self.config, fan_out(self.config.seed)
         device = choose_device(config.device)
         with isolated_rng(device):
             torch.manual_seed(seeds.model)  # as the trainer does
             model = task.model(self.variant, **self.size).to(device).train()
-            reading = learning_rate_limit(
-                model,
-                [to_device(self._batch(index, seeds.data), device) for index in range(_BATCHES)],
-                task.loss,
-                optimizer=_optimizer(config),
-                betas=config.betas,
-                momentum=config.momentum,
-                seed=config.seed,
-            )
-        return {"predicted": reading.value, "readings": [reading.row()]}
+            batches = [to_device(self._batch(index, seeds.data), device) for index in range(_BATCHES)]
+            plan: dict[str, Any] = {
+                "optimizer": _optimizer(config),
+                "betas": config.betas,
+                "momentum": config.momentum,
+                "seed": config.seed,
+            }
+            readings = [learning_rate_limit(model, batches, task.loss, **plan)]
+            if self.by == "trial":
+                readings.append(trial(model, batches, task.loss, start=readings[0].value, **plan))
+        return {"predicted": readings[-1].value, "readings": [reading.row() for reading in readings]}
 
     def _batch(self, index: int, seed: int) -> Any:
         config = self.config

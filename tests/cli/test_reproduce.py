@@ -8,7 +8,7 @@ import pytest
 from gradlens import load
 from gradlens.cli.grid_display import TimeLeft, duration
 from gradlens.studies import STUDIES
-from gradlens.studies.cell import Measured, Trained
+from gradlens.studies.cell import Measured, TrainedAtLimit
 from gradlens.studies.study import Budget
 from gradlens.studies.xu2019 import Setting, cells
 from gradlens.training.grid import Event
@@ -84,9 +84,9 @@ PARTS = (
         length=16,
         probes=("sharpness",),
     ),
-    Trained(
-        key="limits/pre-ln/sgd/x0.5",
-        label="pre-ln, sgd, 0.5 x the predicted limit",
+    TrainedAtLimit(
+        key="limits/pre-ln/sgd/edge-x0.5",
+        label="pre-ln, sgd, 0.5 x the limit by edge",
         part="limits",
         task="lm",
         variant="pre-ln",
@@ -94,6 +94,7 @@ PARTS = (
         seconds=1,
         training={**TINY.training, "optimizer": "sgd"},
         seeds=1,
+        by="edge",
         factor=0.5,
     ),
 )

@@ -77,6 +77,35 @@ def test_the_first_page_has_the_papers_name_what_became_of_each_claim_and_the_ta
     assert "Undecided with the seeds at hand: Claim 3 holds." in said
 
 
+def test_the_table_is_the_first_that_a_section_shows_and_there_may_be_none():
+    """As where parts of a study were run: its first question has then nothing to show."""
+    silent = question("paper_silent", judge=lambda table: [])
+    comparison = compare(grid(), (silent, *QUESTIONS))
+    pd.testing.assert_frame_equal(Cover.of_study("paper", "A", "B", "small", comparison).table, TABLE)
+    without = compare(grid(), (silent,))
+    cover = Cover.of_study("paper", "A Paper on Norms", "B", "small", without)
+    assert summary_text(without, cover) == ""
+    assert "A Paper on Norms" in fitz.open(stream=typeset(without, None, cover))[0].get_text()
+
+
+def test_what_was_only_measured_is_not_said_to_be_trained():
+    measured = [make_recording(f"{name}, init", kind="init", variant=name, steps=5) for name in ("pre-ln", "post-ln")]
+    _, cover = covered(measured)
+    assert cover.verdict[0] == "2 arrangements were measured at initialization: 2 networks, 10 seeds."
+    _, both = covered([*grid(), *measured])
+    assert both.verdict[0] == "3 norms were trained side by side in 27 runs under the lens; 1 of them diverged."
+    assert both.verdict[1] == cover.verdict[0]
+
+
+def test_checks_that_are_no_claims_of_the_paper_are_counted_apart():
+    own = [
+        Finding(code="GL9", status=s, claim="x.", analysis="own") for s in ("warn", "pass", "not applicable", "pass")
+    ]
+    comparison = compare(grid(), (*QUESTIONS, question("own", judge=lambda table: own)))
+    assert Cover.of_study("paper", "A", "B", "small", comparison).verdict[-1] == "Other checks: 2 pass, 1 warn."
+    assert "Other checks" not in " ".join(covered(grid())[1].verdict)
+
+
 def test_the_terminal_shows_the_same_table():
     comparison, cover = covered(grid())
     text = summary_text(comparison, cover)

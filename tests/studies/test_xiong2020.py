@@ -52,13 +52,19 @@ def test_the_keys_say_what_the_runs_are(budget):
         assert float(lr.removeprefix("lr-")) == config.lr
         assert int(warmup.removeprefix("warm-up-")) == config.warmup
     for run in STUDY.jobs(budget, ["limits"]):
-        _, variant, optimizer, factor, _ = run.key.split("/")
-        assert (variant, float(factor.removeprefix("x"))) == (run.variant, run.factor)
+        _, variant, optimizer, multiple, _ = run.key.split("/")
+        by, factor = multiple.split("-x")
+        assert (variant, by, float(factor)) == (run.variant, run.by, run.factor)
         assert (optimizer == "momentum") == (run.config.momentum > 0)
 
 
-def test_both_sides_of_the_predicted_limit_are_tried():
-    assert {"limits/post-ln/adam/x0.5/seed-0", "limits/pre-ln/momentum/x8/seed-1"} <= keys("limits")
+def test_both_sides_of_the_predicted_limit_are_tried_and_the_same_for_both_predictions():
+    assert {"limits/post-ln/adam/edge-x0.5/seed-0", "limits/pre-ln/momentum/trial-x8/seed-1"} <= keys("limits")
+    for budget in BUDGETS:
+        tried = {by: set() for by in ("edge", "trial")}
+        for run in STUDY.jobs(budget, ["limits"]):
+            tried[run.by].add((run.variant, run.factor, str(run.config)))
+        assert tried["edge"] == tried["trial"] != set()
 
 
 def test_adam_has_the_papers_two_learning_rates_and_three_warm_ups():

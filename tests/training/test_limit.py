@@ -1,6 +1,7 @@
 """Runs at multiples of the learning rate that was predicted to be the largest stable one for them."""
 
 import dataclasses
+import math
 
 import pandas as pd
 import pytest
@@ -25,12 +26,24 @@ OPTIMIZERS = {
 }
 
 
-def planned(factor=0.5, config=OPTIMIZERS["sgd"], key="a"):
-    return LimitRun(key=key, label=f"x{factor}", task="lm", variant="pre-ln", size=SIZE, config=config, factor=factor)
+def planned(factor=0.5, config=OPTIMIZERS["sgd"], by="edge"):
+    facts = {"task": "lm", "variant": "pre-ln", "size": SIZE}
+    return LimitRun(key="a", label=f"x{factor}", config=config, by=by, factor=factor, **facts)
 
 
 def grid(jobs, out):
     return run_grid(jobs, out, MANIFEST, at_a_time=1)
+
+
+def initially():
+    """The task of the run, its model and its first batches, as the seeds have them."""
+    task, seeds = TASKS["lm"](), fan_out(3)
+    torch.manual_seed(seeds.model)
+    return (
+        task,
+        task.model("pre-ln", **SIZE),
+        [task.batch(i, seed=seeds.data, batch_size=2, length=16) for i in range(4)],
+    )
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -38,17 +51,48 @@ def test_the_learning_rate_is_a_multiple_of_the_limit_of_the_model_it_begins_wit
     config = OPTIMIZERS[optimizer]
     (run,) = grid([planned(2, config)], tmp_path / "g")
     limit = run.meta["limit"]
-    assert (limit["factor"], limit["optimizer"]) == (2, optimizer)
+    assert (limit["by"], limit["factor"], limit["optimizer"]) == ("edge", 2, optimizer)
     assert list(run.steps["lr"]) == [2 * limit["predicted"]] * 4
     # The same model and batches as the trainer's: its first loss is theirs.
-    task, seeds = TASKS["lm"](), fan_out(3)
-    torch.manual_seed(seeds.model)
-    model = task.model("pre-ln", **SIZE)
-    batches = [task.batch(i, seed=seeds.data, batch_size=2, length=16) for i in range(4)]
+    task, model, batches = initially()
     assert run.steps["loss"][0] == pytest.approx(task.loss(model(batches[0]), batches[0]).item(), rel=1e-6)
     reading = learning_rate_limit(model, batches, task.loss, optimizer=optimizer, momentum=0.9, seed=3)
     assert limit["predicted"] == pytest.approx(reading.value, rel=1e-3)
-    assert limit["readings"][0]["name"] == reading.name
+    assert [row["name"] for row in limit["readings"]] == [reading.name]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_by_trial_it_is_a_multiple_of_the_largest_rate_that_twenty_steps_survive(tmp_path, optimizer):
+    """The oracle trains by hand: twenty steps end below the first loss at that rate, and do not at twice that."""
+    config = OPTIMIZERS[optimizer]
+    (run,) = grid([planned(2, config, "trial")], tmp_path / "g")
+    limit = run.meta["limit"]
+    assert limit["by"] == "trial"
+    assert list(run.steps["lr"]) == [2 * limit["predicted"]] * 4
+    edge, survived = limit["readings"]
+    assert (edge["probe"], survived["probe"], survived["value"]) == ("learning_rate", "trial", limit["predicted"])
+    factor = math.log2(survived["value"] / edge["value"])
+    assert factor == pytest.approx(round(factor), abs=1e-6)
+    assert survives_by_hand(config, limit["predicted"])
+    assert not survives_by_hand(config, 2 * limit["predicted"])
+
+
+def survives_by_hand(config, lr):
+    task, model, batches = initially()
+    if config.optimizer == "adam":
+        optimizer = torch.optim.Adam(model.parameters(), lr=lr, betas=config.betas)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=config.momentum)
+    losses = [task.loss(model(batch), batch).item() for batch in batches]
+    before = sum(losses) / 4
+    for step in range(20):
+        batch = batches[step % 4]
+        optimizer.zero_grad()
+        loss = task.loss(model(batch), batch)
+        losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+    return all(map(math.isfinite, losses)) and sum(losses[-4:]) / 4 < before
 
 
 def test_a_finished_run_is_reused_without_another_prediction(tmp_path, monkeypatch):
@@ -79,3 +123,9 @@ def test_another_multiple_of_it_is_another_run(tmp_path):
     grid([planned(0.5)], tmp_path / "g")
     with pytest.raises(RecordingError, match=r"training\.lr is"):
         grid([planned(0.25)], tmp_path / "g")
+
+
+def test_another_prediction_of_it_is_another_run(tmp_path):
+    grid([planned()], tmp_path / "g")
+    with pytest.raises(RecordingError, match=r"training\.lr is"):
+        grid([planned(by="trial")], tmp_path / "g")

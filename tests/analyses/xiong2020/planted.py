@@ -159,16 +159,23 @@ def translated(
 
 
 def at_limit(
-    arrangement: str, optimizer: str, factor: float, seed: int = 0, *, diverged: bool = False, end: float = 0.5
+    arrangement: str,
+    optimizer: str,
+    factor: float,
+    seed: int = 0,
+    *,
+    by: str = "edge",
+    diverged: bool = False,
+    end: float = 0.5,
 ) -> Recording:
     """A run at a multiple of a predicted limit, whose loss ends at a share of that of its first step."""
     steps = pd.DataFrame({"step": range(40), "loss": np.linspace(5.0, 5.0 * end, 40)})
     steps.loc[20:, "loss"] = 5.0 * end
     facts = {
-        "kind": "training", "label": f"{arrangement}, {optimizer}, {factor:g}, seed {seed}", "seeds": [seed],
+        "kind": "training", "label": f"{arrangement}, {optimizer}, {factor:g} by {by}, seed {seed}", "seeds": [seed],
         "status": "diverged" if diverged else "complete", "task": {"name": "lm"},
         "model": model(arrangement, "decoder", 4), "training": {"steps": 40, "lr": 0.1 * factor, "warmup": 0},
-        "limit": {"predicted": 0.1, "factor": factor, "optimizer": optimizer, "readings": []},
+        "limit": {"predicted": 0.1, "by": by, "factor": factor, "optimizer": optimizer, "readings": []},
     }  # fmt: skip
     return Recording.from_tables(facts, steps=steps)
 
@@ -194,6 +201,6 @@ def study() -> list[Recording]:
         *warm_ups({(name, n): 4.0 + 0.02 * (20 - n) for name in paper for n in (0, 5, 20)}),
         *warm_ups({(name, n): 5.0 for name in paper for n in (0, 20)}, optimizer="sgd", lr=0.1),
         translated("post-ln", 0, 3, diverged_at=30),
-        *(at_limit(name, optimizer, factor, diverged=factor > 4) for name in paper for optimizer in ("sgd", "adam")
-          for factor in (0.5, 2, 8)),
+        *(at_limit(name, optimizer, factor, by=by, diverged=factor > 4) for name in paper
+          for optimizer in ("sgd", "adam") for by in ("edge", "trial") for factor in (0.5, 2, 8)),
     ]  # fmt: skip

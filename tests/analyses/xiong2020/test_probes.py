@@ -84,21 +84,42 @@ def test_readings_behind_a_norm_say_nothing() -> None:
 PAIRS = [(name, optimizer) for name in ("post-ln", "pre-ln", "peri-ln") for optimizer in ("sgd", "momentum", "adam")]
 
 
-def tried(right: int) -> list[Recording]:
+def tried(right: int, by: str = "edge") -> list[Recording]:
     """Nine predictions, of which the first so many part the runs as they should."""
     return [
-        at_limit(name, optimizer, factor, diverged=factor > 4 and place < right)
+        at_limit(name, optimizer, factor, by=by, diverged=factor > 4 and place < right)
         for place, (name, optimizer) in enumerate(PAIRS)
         for factor in (0.5, 2, 8)
     ]
 
 
+@pytest.mark.parametrize(("by", "code"), [("edge", "GL615"), ("trial", "GL619")])
 @pytest.mark.parametrize(("right", "status"), [(9, "pass"), (6, "pass"), (5, "warn"), (0, "warn")])
-def test_predictions_are_counted(right: int, status: str) -> None:
-    finding = judged(learning_rate_limits.ANALYSIS, tried(right))["GL615", ""]
+def test_predictions_are_counted(right: int, status: str, by: str, code: str) -> None:
+    found = judged(learning_rate_limits.ANALYSIS, tried(right, by))
+    assert list(found) == [(code, "")]
+    finding = found[code, ""]
     assert finding.status == status
     assert finding.value == pytest.approx(right / 9)
     assert f"for {right} of 9 pairs" in finding.claim
+
+
+def test_each_prediction_is_judged_by_the_runs_at_its_own_multiples() -> None:
+    """Mixed up, the edge's runs would spoil the trial's rate, or the trial's mend the edge's."""
+    found = judged(learning_rate_limits.ANALYSIS, [*tried(3, "edge"), *tried(9, "trial")])
+    edge, trial = found["GL615", ""], found["GL619", ""]
+    assert (edge.value, trial.value) == (pytest.approx(3 / 9), 1.0)
+    assert "by the edge of stability at initialization, for 3 of 9" in edge.claim
+    assert "9 of 9 runs train below, 3 of 9 diverge above" in edge.claim
+    assert "by a trial of 20 steps, for 9 of 9" in trial.claim
+    assert "9 of 9 runs train below, 9 of 9 diverge above" in trial.claim
+
+
+def test_a_recording_that_does_not_say_what_predicted_its_limit_is_of_the_edge() -> None:
+    recordings = tried(9)
+    for recording in recordings:
+        del recording.meta["limit"]["by"]
+    assert list(judged(learning_rate_limits.ANALYSIS, recordings)) == [("GL615", "")]
 
 
 def test_a_run_that_ends_where_it_began_counts_as_diverged_and_few_pairs_decide_nothing() -> None:
@@ -110,8 +131,9 @@ def test_a_run_that_ends_where_it_began_counts_as_diverged_and_few_pairs_decide_
 def test_the_table_of_limits_holds_the_prediction_and_the_losses() -> None:
     show = learning_rate_limits.ANALYSIS.show
     assert show is not None
-    (rows,) = show(learning_rate_limits.compute(tried(9))).values()
-    assert list(rows.iloc[0]) == ["Post-LN", "Adam", "0.1", "0.50", "0.50", "diverged", "yes"]
+    (rows,) = show(learning_rate_limits.compute([*tried(9, "trial"), *tried(0)])).values()
+    assert list(rows.iloc[0]) == ["Post-LN", "Adam", "edge", "0.1", "0.50", "0.50", "0.50", "no"]
+    assert list(rows.iloc[1]) == ["Post-LN", "Adam", "trial", "0.1", "0.50", "0.50", "diverged", "yes"]
 
 
 def test_theory_gives_lemma_2_s_level_and_range() -> None:
