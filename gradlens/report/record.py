@@ -17,6 +17,8 @@ _SINGLE = ("seeds", "loss", "every", "watch", "device", "cpu", "threads", "argv"
 _LONGEST = 240
 #: From more recordings than these on, those that say the same share a row; more names than these are shortened.
 _MOST_ROWS, _MOST_NAMED = 20, 4
+#: Numbers of which each is printed with whose it is; of more their range.
+_MOST_VALUES = 8
 
 
 def methods(recordings: Sequence[Recording]) -> list[str]:
@@ -92,16 +94,21 @@ def settings(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
     for group in _GROUPS:
         records = {r.label: _settings_of(group, r) for r in recordings}
         for name in dict.fromkeys(name for record in records.values() for name in record):
-            owners: dict[str, list[str]] = {}
-            for label, record in records.items():
-                if name in record:
-                    owners.setdefault(_setting(record[name], name), []).append(label)
-            values = [
-                {"value": v, "labels": whose(labels, recordings) if len(owners) > 1 else []}
-                for v, labels in owners.items()
-            ]
-            rows.append({"group": group, "name": name, "values": values})
+            known = {label: record[name] for label, record in records.items() if name in record}
+            rows.append({"group": group, "name": name, "values": _values(name, known, recordings)})
     return rows
+
+
+def _values(name: str, known: Mapping[str, Any], recordings: Sequence[Recording]) -> list[dict[str, Any]]:
+    """Return each value with those whose it is; of many numbers their range."""
+    owners: dict[str, list[str]] = {}
+    for label, value in known.items():
+        owners.setdefault(_setting(value, name), []).append(label)
+    if len(owners) > _MOST_VALUES and all(type(value) in (int, float) for value in known.values()):
+        low, high = (_setting(end(known.values()), name) for end in (min, max))
+        return [{"value": f"{low} to {high}, {len(owners)} values", "labels": []}]
+    alone = len(owners) == 1
+    return [{"value": v, "labels": [] if alone else whose(labels, recordings)} for v, labels in owners.items()]
 
 
 def whose(labels: Sequence[str], recordings: Sequence[Recording]) -> list[str]:
@@ -112,13 +119,13 @@ def whose(labels: Sequence[str], recordings: Sequence[Recording]) -> list[str]:
         recordings: all there are.
 
     Returns:
-        The labels where they are few, else the tasks, norms, seeds or pairs of them whose recordings they all are,
-        else the first labels and how many more there are.
+        The labels where they are few, else the tasks, norms, arrangements, seeds or pairs of them whose recordings they
+        all are, else the first labels and how many more there are.
     """
     if len(labels) <= _MOST_NAMED:
         return list(labels)
     meant = set(labels)
-    for keys in (("task",), ("norm",), ("seed",), ("task", "norm"), ("task", "seed")):
+    for keys in (("task",), ("norm",), ("arrangement",), ("seed",), ("task", "norm"), ("task", "seed")):
         groups: dict[str, set[str]] = {}
         for recording in recordings:
             name = ", ".join(_shared(key, recording) for key in keys)
@@ -133,6 +140,8 @@ def _shared(key: str, recording: Recording) -> str:
     meta = recording.meta
     if key == "task":
         return str((meta.get("task") or {}).get("name") or "")
+    if key == "arrangement":
+        return str((meta.get("model") or {}).get("arrangement") or "")
     if key == "norm":
         return str((meta.get("model") or {}).get("norm") or meta.get("variant") or "")
     return "seed " + ", ".join(map(str, meta.get("seeds") or ()))

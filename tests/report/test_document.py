@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from gradlens.analysis import Analysis, Comparison, Finding, compare
+from gradlens.report import record
 from gradlens.report.document import checks, document, plain_values
 from gradlens.report.findings import to_csv, to_json, write_tables
 from gradlens.report.folder import write_folder
-from tests.report.conftest import make_analysis, make_recording
+from tests.report.conftest import MODEL, make_analysis, make_recording
 
 
 def strings(value: Any) -> list[str]:
@@ -164,3 +165,13 @@ def test_settings_that_differ_say_whose_value_is_which() -> None:
         {"value": "20", "labels": ["a, warm-up"]},
         {"value": "0", "labels": ["b, no warm-up"]},
     ]
+
+
+def test_of_many_numbers_of_a_setting_the_range_is_said():
+    recordings = [
+        make_recording(f"run {k}", steps=3, seeds=[k], model=MODEL | {"width": 64 + k}, training={"lr": 10.0**-k})
+        for k in range(12)
+    ]
+    said = {row["name"]: row["values"] for row in record.settings(recordings)}
+    assert said["width"] == [{"value": "64 to 75, 12 values", "labels": []}]
+    assert said["lr"] == [{"value": "1e-11 to 1, 12 values", "labels": []}]
