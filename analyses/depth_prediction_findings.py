@@ -1,11 +1,11 @@
 """GL104 of ``depth_profile``: whether a model at initialization behaves as its equations say."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pandas as pd
 
 from analyses.limits import held_against, limit
-from analyses.tables import first, number, percent, pick
+from analyses.tables import first, number, percent, pick, span
 from gradlens.analysis import SEVERITY, Finding, Status
 
 CODE = {
@@ -82,10 +82,3 @@ def prediction(rows: pd.DataFrame, subject: str, name: str, analysis: str) -> It
         reference="after Kedia et al. 2024 (2403.09635)",
         details={f"measured over predicted {name}": float(ratio) for name, ratio in ratios.items()},
     )
-
-
-def span(row: pd.Series, write: Callable[[float], str] = number) -> str:
-    """Write a 95 % interval, or that one seed gave none."""
-    if pd.isna(row["low"]):
-        return " (one seed, no interval)"
-    return f" (95 % CI {write(row['low'])} to {write(row['high'])})"

@@ -1,6 +1,6 @@
 """The one shape of every analysis' table: a row is a number, with what it is, of what, and where."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -62,3 +62,10 @@ def percent(share: float, digits: int = 1) -> str:
 def number(value: float) -> str:
     """Write a ratio for a sentence: two decimals, or whole where it is large."""
     return f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def span(row: Mapping[str, Any] | pd.Series, write: Callable[[float], str] = number) -> str:
+    """Write the 95 % interval of a row for a sentence, or that one seed gave none."""
+    if pd.isna(row["low"]):
+        return " (one seed, no interval)"
+    return f" (95 % CI {write(row['low'])} to {write(row['high'])})"

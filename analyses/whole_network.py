@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gradlens.recording import Recording
+from gradlens.theory.arrangements import ARRANGEMENTS
 from gradlens.theory.network import Network, OutsideTheoryError
 from gradlens.theory.stack import Predicted
 from gradlens.theory.transformer import predict
@@ -20,7 +21,9 @@ UNIT_NORMS = frozenset(
         "rmsnorm",
     }
 )
-_NORMLESS = ("rezero", "norm-free")
+_NORMLESS = frozenset(name for name, arrangement in ARRANGEMENTS.items() if not arrangement.normalized_output)
+#: Of ``UNIT_NORMS``, those that subtract no mean.
+_UNCENTERED = ("rmsnorm",)
 #: Tasks whose labels are the tokens themselves, each the one after its input.
 _NEXT_TOKEN = ("lm", "translation", "translation-de-en", "translation-en-vi")
 
@@ -53,6 +56,7 @@ def network(recording: Recording) -> Network:
         label_coincidence=(target["next_same_within"], target["next_same_across"]),
         source_coincidence=(tokens[0]["same_within"], tokens[0]["same_across"]),
         smoothing=float(task.get("label_smoothing") or 0.0),
+        centered=norm not in _UNCENTERED,
     )
 
 

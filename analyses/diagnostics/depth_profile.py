@@ -1,4 +1,4 @@
-"""How gradients and the residual stream change with depth at initialization, and what theory says."""
+"""How gradients and the stream change with depth at initialization, and what theory says."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -97,10 +97,10 @@ def _ratios(profile: pd.DataFrame, main: bool, fixed: Mapping[str, str]) -> Iter
 ANALYSIS = Analysis(
     name="depth_profile",
     title="Gradients and stream over depth, at initialization",
-    question="How do gradients and the residual stream grow or shrink with depth before the first step?",
+    question="How do gradients and the stream grow or shrink with depth before the first step?",
     reading=(
         "Top left: L2 norm of the gradient of each block's FFN output matrix (or of the whole block), geometric mean "
-        "over seeds with its 95 % interval. Top right: rms of the residual stream after each block, before a norm "
+        "over seeds with its 95 % interval. Top right: rms of the stream after each block, before a norm "
         "resets it. Below: gradient norms of the block's other parameters, on one shared axis. Dotted in a variant's "
         "dark shade: mean-field theory of its equations, exact for wide networks, with no constant fitted; it covers "
         "Transformers of the zoo with Xavier's weights that predict next tokens. Outside of it, dotted grey: the law "

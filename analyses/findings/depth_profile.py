@@ -9,9 +9,9 @@ import pandas as pd
 
 from analyses.advice import arrange_otherwise
 from analyses.depth import W2, WHOLE
-from analyses.depth_prediction_findings import CODE, prediction, span
+from analyses.depth_prediction_findings import CODE, prediction
 from analyses.limits import gradient_over_depth, held_against, limit
-from analyses.tables import first, number, percent, pick
+from analyses.tables import first, number, percent, pick, span
 from gradlens.analysis import Finding, Status
 
 _NAME = "depth_profile"
@@ -30,7 +30,7 @@ CODES = {
         "to bridge them."
     ),
     "GL102": (
-        "Growth of the residual stream at initialization. Lemma 2 of Xiong et al. says: a Post-LN stream "
+        "Growth of the stream at initialization. Lemma 2 of Xiong et al. says: a Post-LN stream "
         "has second moment 1 + v before each block's last norm; a Pre-LN stream grows by v to 1 + v a "
         "block, where v is the FFN's gain (1/2 for an FFN as wide as the stream). A stream that grows "
         "faster drowns its later branches and, by the law of GL103, starves their gradients."

@@ -30,7 +30,10 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str | No
     help="Some parts of the experiment; those of xu2019 are its tasks.  [default: all]",
 )
 @click.option(
-    "--seeds", type=options.COUNT, help="Training runs that differ in the seed alone.  [default: the budget's]"
+    "--seeds",
+    type=options.COUNT,
+    help="Training runs that differ in the seed alone; measurements at initialization keep their own number.  "
+    "[default: the budget's]",
 )
 @click.option("--jobs", type=options.COUNT, help="Runs at a time.  [default: one a core; 1 on an accelerator]")
 @options.device

@@ -53,7 +53,7 @@ def show(comparison: "Comparison", *, as_json: bool, cover: "Cover | None" = Non
         terminal.result_json({**facts, "summary": rows, "findings": [f.to_dict() for f in comparison.findings]})
         return
     findings = findings_text(comparison, width=terminal.width(), verbose=state().verbose)
-    terminal.result(f"{summary_text(comparison, cover)}\n\n{findings}")
+    terminal.result("\n\n".join(filter(None, (summary_text(comparison, cover), findings))))
 
 
 def leave(comparison: "Comparison", fail_on: str | None) -> None:

@@ -23,16 +23,8 @@ from gradlens.training.limit import Prediction
 
 PAIR = ("post-ln", "pre-ln")
 ARRANGEMENTS = (
-    *PAIR,
-    "peri-ln",
-    "deepnorm",
-    "admin",
-    "layernorm-scaling",
-    "mix-ln",
-    "b2t",
-    "sub-ln",
-    "norm-free",
-)
+    *PAIR, "peri-ln", "deepnorm", "admin", "layernorm-scaling", "mix-ln", "b2t", "sub-ln", "norm-free",
+)  # fmt: skip
 #: Fields of ``TrainingConfig``; Adam's betas are those of the paper by default.
 _OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adam": {"optimizer": "adam"},

@@ -103,6 +103,7 @@ class Arrangement:
         constants: (blocks, stack) to α of the skip path and β of the matrices V, O, W1, W2; the stack is
             ``"single"``, ``"encoder"`` or ``"decoder"``.
         inner_norm: whether each branch has a norm before its last matrix.
+        plain_cross: whether cross-attention has neither β nor that norm.
         profiled: whether α is found for each sub-layer in a pass of Post-LN (Admin).
     """
 
@@ -111,6 +112,7 @@ class Arrangement:
     normalized_output: bool = True
     constants: Callable[[int, str], tuple[float, float]] = lambda blocks, stack: (1.0, 1.0)
     inner_norm: bool = False
+    plain_cross: bool = False
     profiled: bool = False
 
 
@@ -124,7 +126,7 @@ def deepnorm_constants(blocks: int, stack: str) -> tuple[float, float]:
 
 
 def sub_ln_constants(blocks: int, stack: str) -> tuple[float, float]:
-    """Return 1 and the factor of V, O, W1, W2 in Sub-LN (Wang et al. 2022, 2210.06423, section 3.2)."""
+    """Return 1 and the factor of V, O, W1, W2 in Sub-LN, but of cross-attention (Wang et al. 2022, 2210.06423, 3.2)."""
     if stack == "encoder":
         return 1.0, float(np.sqrt(np.log(3 * blocks) * np.log(2 * blocks) / 3))
     return 1.0, float(np.sqrt(np.log((3 if stack == "decoder" else 2) * blocks)))
@@ -140,6 +142,6 @@ ARRANGEMENTS: Mapping[str, Arrangement] = {
     "layernorm-scaling": Arrangement(rule=layernorm_scaling, final_norm=True),
     "b2t": Arrangement(rule=b2t),
     "rezero": Arrangement(rule=rezero, normalized_output=False),
-    "sub-ln": Arrangement(rule=pre_ln, final_norm=True, constants=sub_ln_constants, inner_norm=True),
+    "sub-ln": Arrangement(rule=pre_ln, final_norm=True, constants=sub_ln_constants, inner_norm=True, plain_cross=True),
     "norm-free": Arrangement(rule=norm_free, normalized_output=False),
 }

@@ -47,6 +47,7 @@ class FeedForward:
         ffn: f.
         gain: β².
         inner_norm: whether a norm over the f hidden units stands before W2.
+        centered: whether that norm subtracts their mean, as LayerNorm does and RMSNorm does not.
     """
 
     pairs: Pairs
@@ -56,6 +57,7 @@ class FeedForward:
     ffn: int
     gain: float = 1.0
     inner_norm: bool = False
+    centered: bool = True
     _tables: tuple[Array, ...] = field(default=(), init=False)
 
     def forward(self, x: Array) -> Array:
@@ -65,7 +67,8 @@ class FeedForward:
         left, right = own[self.pairs.left], own[self.pairs.right]
         hidden, slope = self.activation(left, right, before)
         if self.inner_norm:
-            hidden = hidden - self.activation(left, right, np.zeros_like(before))[0]  # less the product of the means
+            if self.centered:  # less the product of the means
+                hidden = hidden - self.activation(left, right, np.zeros_like(before))[0]
             scale = np.sqrt(self.pairs.own(hidden))
             scale = scale[self.pairs.left] * scale[self.pairs.right]
             hidden, slope = hidden / scale, slope / scale

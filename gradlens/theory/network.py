@@ -34,6 +34,8 @@ class Network:
         label_coincidence: the same of the labels.
         source_coincidence: the same of the tokens of the sources.
         smoothing: of the labels.
+        centered: whether the norms subtract a mean, as LayerNorm does and RMSNorm does not. It matters over the hidden
+            units of an FFN alone, whose mean is not 0.
     """
 
     arrangement: str
@@ -51,6 +53,7 @@ class Network:
     label_coincidence: tuple[float, float] = (0.0, 0.0)
     source_coincidence: tuple[float, float] = (0.0, 0.0)
     smoothing: float = 0.0
+    centered: bool = True
 
     def __post_init__(self) -> None:
         for name, value, known in (

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +88,7 @@ class Stack:
         x = self.tape.source(dropout(self.pairs, embedded, network.dropout))
         self._streams.append(self.tape.products(x))
         for block in range(network.blocks):
-            branches = self._branches(beta**2, arrangement.inner_norm)
+            branches = self._branches(beta**2, arrangement)
             place = Place(
                 tape=self.tape, entered=x, block=block, blocks=network.blocks, branches=len(branches), drop=self._drop
             )
@@ -99,18 +100,21 @@ class Stack:
             x = self.tape.settled(x)
         return place.norm(x) if arrangement.final_norm else x
 
-    def _branches(self, gain: float, inner_norm: bool) -> list[Branch]:
+    def _branches(self, gain: float, arrangement: Arrangement) -> list[Branch]:
         """Return the branches of one block, with matrices of their own."""
         network, pairs = self._network, self.pairs
-        attention = Attention(pairs, pairs, pairs.seen, width=network.width, gain=gain, inner_norm=inner_norm)
+        scaled: dict[str, Any] = {"gain": gain, "inner_norm": arrangement.inner_norm}
+        attention = Attention(pairs, pairs, pairs.seen, width=network.width, **scaled)
         branches: list[Branch] = [partial(self._attend, attention)]
         if self._memory is not None:
             keys = self._memory.pairs
             seen = np.tile(keys.seen[:1], (len(pairs.left), 1))  # every token sees the whole memory
-            cross = Attention(pairs, keys, seen, width=network.width, gain=gain, inner_norm=inner_norm)
+            of_cross = {} if arrangement.plain_cross else scaled
+            cross = Attention(pairs, keys, seen, width=network.width, **of_cross)
             branches.append(partial(self._attend_to_memory, cross))
         activation = ACTIVATIONS[network.activation]
-        ffn = FeedForward(pairs, activation, width=network.width, ffn=network.ffn, gain=gain, inner_norm=inner_norm)
+        of_ffn = {"ffn": network.ffn, "centered": network.centered, **scaled}
+        ffn = FeedForward(pairs, activation, width=network.width, **of_ffn)
         return [*branches, partial(self._feed, ffn)]
 
     def _feed(self, ffn: FeedForward, u: Signal) -> Signal:

@@ -44,7 +44,10 @@ def _forward(network: Network) -> list[Stack]:
 
 
 def _profiled(network: Network) -> Network:
-    """Return what Admin's skips are found on: Post-LN, on 8 sequences of 64 random tokens, as the zoo builds it."""
+    """Return what Admin's skips are found on: Post-LN without dropout, on 8 sequences of 64 uniform tokens.
+
+    The zoo draws no padding, which is one token of V, and shorter sequences where a model takes fewer than 64 tokens.
+    """
     once = (1 / network.outputs, 1 / network.outputs)
     profiled = replace(network, sequences=8, length=64, source_length=64, coincidence=once, source_coincidence=once)
     return replace(profiled, arrangement="post-ln", dropout=0.0)

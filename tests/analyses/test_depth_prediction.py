@@ -72,7 +72,7 @@ def judged(recording: Recording) -> list[Finding]:
 @pytest.mark.parametrize(
     ("variant", "kind"),
     [("deepnorm", "decoder"), ("sub-ln", "encoder"), ("mix-ln", "decoder"), ("rezero", "decoder"),
-     ("deepnorm", "encoder-decoder")],
+     ("sub-ln/rmsnorm", "decoder"), ("deepnorm", "encoder-decoder"), ("sub-ln", "encoder-decoder")],
 )  # fmt: skip
 def test_a_model_that_is_built_as_its_equations_say_passes(variant: str, kind: str) -> None:
     found = judged(measured(variant, kind))

@@ -209,6 +209,13 @@ def test_four_blocks_have_this_many_norms(variant: str, norms: int) -> None:
     assert sum(isinstance(module, nn.LayerNorm) for module in model.modules()) == norms
 
 
+def test_sub_ln_norms_all_branches_but_cross_attention_before_their_last_matrix() -> None:
+    _, w = model_and_weights("sub-ln", "encoder-decoder")
+    inner_norms = {name.split(".")[3] for name in w if name.startswith("decoder.") and ".inner_norm." in name}
+    branches = {name.split(".")[3] for name in w if name.startswith("decoder.") and name.endswith(".out.weight")}
+    assert (inner_norms, branches) == ({"attention", "ffn"}, {"attention", "cross_attention"})
+
+
 def test_post_ln_block_output_is_normalised() -> None:
     torch.manual_seed(0)
     model = Transformer("post-ln", vocab=11, width=WIDTH, blocks=3)

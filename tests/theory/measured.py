@@ -67,7 +67,7 @@ def errors(predicted: Table, measured: Table) -> dict[str, np.ndarray]:
 def _measure_one(network: Network, seed: int) -> Table:
     torch.manual_seed(seed)
     model = Transformer(
-        network.arrangement,
+        network.arrangement if network.centered else f"{network.arrangement}/rmsnorm",
         kind=network.kind,
         vocab=network.outputs,
         width=network.width,

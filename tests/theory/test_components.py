@@ -76,9 +76,9 @@ def incoherent(pairs: Pairs) -> np.ndarray:
 FFNS = [("relu", 256, 1.0), ("relu", 1024, 0.5), ("gelu", 512, 1.5), ("silu", 256, 1.0)]
 
 
-@pytest.mark.parametrize("inner_norm", [False, True], ids=["", "inner norm"])
+@pytest.mark.parametrize("inner_norm", ["", "layer_norm", "rms_norm"])
 @pytest.mark.parametrize(("activation", "ffn", "gain"), FFNS)
-def test_feed_forward(activation: str, ffn: int, gain: float, inner_norm: bool) -> None:
+def test_feed_forward(activation: str, ffn: int, gain: float, inner_norm: str) -> None:
     pairs = Pairs.of(2, 6, causal=True)
     x, g = related(pairs, 1.7), incoherent(pairs)
 
@@ -87,10 +87,11 @@ def test_feed_forward(activation: str, ffn: int, gain: float, inner_norm: bool) 
         w1, w2 = xavier(ffn, D, generator, gain), xavier(D, ffn, generator, gain)
         b1, b2 = (torch.zeros(n, dtype=torch.float64, requires_grad=True) for n in (ffn, D))
         hidden = ACTIVATION[activation](tokens @ w1.T + b1)
-        hidden = F.layer_norm(hidden, (ffn,)) if inner_norm else hidden
+        hidden = getattr(F, inner_norm)(hidden, (ffn,)) if inner_norm else hidden
         return hidden @ w2.T + b2, [tokens], {"w1.weight": w1, "w1.bias": b1, "w2.weight": w2, "w2.bias": b2}
 
-    component = FeedForward(pairs, ACTIVATIONS[activation], width=D, ffn=ffn, gain=gain, inner_norm=inner_norm)
+    norm = {"inner_norm": bool(inner_norm), "centered": inner_norm != "rms_norm"}
+    component = FeedForward(pairs, ACTIVATIONS[activation], width=D, ffn=ffn, gain=gain, **norm)
     draws = simulated(run, pairs, [pairs], g)
     assert_mean(component.forward(x), draws.output, rel=0.01, of_own=0.01)
     at_x, energy = component.backward(g)

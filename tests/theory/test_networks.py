@@ -40,6 +40,11 @@ def test_so_they_are_with_gelu_and_dropout(arrangement: str) -> None:
     assert predicted(cell)[""]["stream"][-1] == pytest.approx(stream[-1], rel=0.05)  # dropout before or after a norm
 
 
+@pytest.mark.parametrize("arrangement", ["sub-ln", "pre-ln"])
+def test_so_they_are_with_norms_that_subtract_no_mean(arrangement: str) -> None:
+    assert_predicted(network(arrangement, "decoder", BLOCKS, centered=False), SEEDS)
+
+
 def test_so_they_are_with_a_wide_ffn_repeated_tokens_and_smoothed_labels() -> None:
     assert_predicted(network("pre-ln", "encoder", 4, outputs=200, ffn=1024, activation="silu", smoothing=0.1), 8)
 

@@ -134,14 +134,14 @@ def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 ANALYSIS = Analysis(
     name=NAME,
     title="How noise in the weights reaches the output",
-    question="How much does a small change of all weights change the output, as networks become deeper?",
+    question="How much does a small change of the blocks' matrices change the output, as networks become deeper?",
     reading=(
-        "All weights are moved by normal noise of a small share of their size; drawn is the mean squared change of the "
-        "output over the square of that share, at initialization, mean over seeds (geometric) in its 95 % interval. An "
-        "optimizer's step is such a change: where it grows like the number of blocks N, as Liu et al. derive for "
-        "Post-LN, a deep network wants a smaller first step; where it grows like log N, as for Pre-LN, hardly. Grey, "
-        "both orders from the shallowest network on. Admin is Post-LN whose skip path is scaled so that it amplifies "
-        "as little as Pre-LN."
+        "The matrices of all blocks are moved by normal noise of a small share of their size, while gains, biases, "
+        "embedding and head stay; drawn is the mean squared change of the output over the square of that share, at "
+        "initialization, mean over seeds (geometric) in its 95 % interval. An optimizer's step is such a change: where "
+        "it grows like the number of blocks N, as Liu et al. derive for Post-LN, a deep network wants a smaller first "
+        "step; where it grows like log N, as for Pre-LN, hardly. Grey, both orders from the shallowest network on. "
+        "Admin is Post-LN whose skip path is scaled so that it amplifies as little as Pre-LN."
     ),
     needs={},
     compute=compute,

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from analyses.limits import held_against, limit
-from analyses.papers.xiong2020.words import BEGINS, MORE_SEEDS, ends, farthest, signed, span, together
-from analyses.tables import SUMMARY, first, number, pick
+from analyses.papers.xiong2020.words import BEGINS, MORE_PROBED, ends, farthest, signed, together
+from analyses.tables import SUMMARY, first, number, pick, span
 from gradlens.analysis import Finding
 
 NAME = "xiong2020_amplification_by_depth"
@@ -15,10 +15,10 @@ REFERENCE = "Liu et al. 2020 (2004.08249), Theorem 2"
 
 CODES = {
     "GL612": (
-        "Depth amplifies noise in Post-LN. Moving all weights by a small share of their size changes the output of a "
-        "Post-LN network by an amount that grows like the number of blocks, of a Pre-LN network like its logarithm; "
-        "Admin, Post-LN with a scaled skip path, behaves as Pre-LN. Liu et al. take this, and not the size of "
-        "gradients, for the reason why Post-LN needs a warm-up."
+        "Depth amplifies noise in Post-LN. Moving the matrices of all blocks by a small share of their size changes "
+        "the output of a Post-LN network by an amount that grows like the number of blocks, of a Pre-LN network like "
+        "its logarithm; Admin, Post-LN with a scaled skip path, behaves as Pre-LN. Liu et al. take this, and not the "
+        "size of gradients, for the reason why Post-LN needs a warm-up."
     ),
 }
 _CAUSES = (
@@ -57,7 +57,7 @@ def _post(summary: pd.DataFrame) -> Iterator[Finding]:
         expected_from=f"{REFERENCE}: O(N)",
         threshold=f"Post-LN: a power of {least:g} to {most:g}",
         causes=_CAUSES,
-        remedies=(MORE_SEEDS,),
+        remedies=(MORE_PROBED,),
         reference=REFERENCE,
     )
 
@@ -86,7 +86,7 @@ def _pre(summary: pd.DataFrame) -> Iterator[Finding]:
         expected_from=f"{REFERENCE}: O(log N)",
         threshold=f"Pre-LN: {least:.2g} to {most:.2g} times from {shallow:.0f} to {deep:.0f} blocks",
         causes=_CAUSES,
-        remedies=(MORE_SEEDS,),
+        remedies=(MORE_PROBED,),
         reference=REFERENCE,
     )
 
@@ -114,6 +114,6 @@ def _admin(summary: pd.DataFrame) -> Iterator[Finding]:
         expected_from=f"{REFERENCE}: Admin's skip path is scaled to this end",
         threshold=f"Admin: {1 - room:g} to {1 + room:g} times Pre-LN's at every depth",
         causes=_CAUSES,
-        remedies=(MORE_SEEDS,),
+        remedies=(MORE_PROBED,),
         reference=REFERENCE,
     )

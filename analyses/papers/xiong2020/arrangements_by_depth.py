@@ -39,7 +39,8 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
     """Return q_l and ‖dL/dW2_l‖ of the deepest decoders, and the relative errors of theory over all networks.
 
     Args:
-        recordings: of any kind; those at initialization count.
+        recordings: of any kind; those at initialization count that have the greatest width there is, for the theory
+            is one of wide networks.
 
     Returns:
         Panels ``stream`` and ``gradient``: measured and predicted by block. Panel ``errors``: a row an arrangement,
@@ -51,7 +52,7 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
     decoders = widest([r for r in found if r in initial(recordings, "decoder")])
     deepest = {arrangement(recording): recording for recording in decoders}  # by depth: the last one stays
     rows = [row for recording in deepest.values() for row in _drawn(recording)]
-    return tidy([*rows, *_errors(found)])
+    return tidy([*rows, *_errors(widest(found))])
 
 
 def _drawn(recording: Recording) -> Iterator[dict[str, Any]]:

@@ -3,8 +3,8 @@
 import pandas as pd
 
 from analyses.limits import held_against, limit
-from analyses.papers.xiong2020.words import BEGINS, ends, span
-from analyses.tables import SUMMARY, first, percent, pick
+from analyses.papers.xiong2020.words import BEGINS, ends
+from analyses.tables import SUMMARY, first, percent, pick, span
 from gradlens.analysis import Finding
 
 NAME = "xiong2020_arrangements_by_depth"

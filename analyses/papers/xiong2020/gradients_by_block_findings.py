@@ -7,8 +7,8 @@ import pandas as pd
 from analyses.limits import held_against, limit
 from analyses.papers.xiong2020.measured import PAPER as NAMES
 from analyses.papers.xiong2020.measured import W2
-from analyses.papers.xiong2020.words import BEGINS, MORE_SEEDS, PAPER, ends, span
-from analyses.tables import SUMMARY, first, number, pick
+from analyses.papers.xiong2020.words import BEGINS, MORE_NETWORKS, MORE_SEEDS, PAPER, ends
+from analyses.tables import SUMMARY, first, number, pick, span
 from gradlens.analysis import Finding
 
 NAME = "xiong2020_gradients_by_block"
@@ -84,7 +84,7 @@ def _by_block(summary: pd.DataFrame) -> Iterator[Finding]:
                 "Another depth, width or vocabulary than the limits are for: the decline is one factor a block.",
                 "A branch that is scaled or initialized otherwise than in the paper.",
             ),
-            remedies=(MORE_SEEDS, "Compare with what theory says for this very network."),
+            remedies=(MORE_NETWORKS, "Compare with what theory says for this very network."),
             reference=REFERENCE,
         )
 

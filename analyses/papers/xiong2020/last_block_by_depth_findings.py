@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analyses.limits import held_against, limit
-from analyses.papers.xiong2020.words import BEGINS, MORE_SEEDS, PAPER, ends, farthest, signed, span, together
-from analyses.tables import SUMMARY, first, number, pick
+from analyses.papers.xiong2020.words import BEGINS, MORE_NETWORKS, PAPER, ends, farthest, signed, together
+from analyses.tables import SUMMARY, first, number, pick, span
 from gradlens.analysis import Finding
 
 NAME = "xiong2020_last_block_by_depth"
@@ -71,7 +71,7 @@ def _slopes(table: pd.DataFrame) -> Iterator[Finding]:
                 "Few blocks: 1 + c·L is no power law yet, and Pre-LN's slope is flatter than −1/2.",
                 "Branches that are scaled or initialized otherwise than in the paper.",
             ),
-            remedies=(MORE_SEEDS, "Measure deeper networks (--budget medium)."),
+            remedies=(MORE_NETWORKS, "Measure deeper networks (--budget medium)."),
             reference=REFERENCE,
         )
 
@@ -108,7 +108,7 @@ def _ratios(table: pd.DataFrame) -> Iterator[Finding]:
                 "Dropout, which scales the branches but not the skip.",
                 "Few seeds: the ratio of single pairs scatters by some per cent.",
             ),
-            remedies=(MORE_SEEDS,),
+            remedies=(MORE_NETWORKS,),
             reference=f"{PAPER}, after Theorem 1 and Lemmas 2 and 3",
             details={f"{row['x']:.0f} blocks": float(row["value"]) for _, row in rows.iterrows()},
         )

@@ -12,9 +12,9 @@ from analyses.intervals import log_t_interval
 from analyses.limits import held_against, limit
 from analyses.papers.xiong2020 import panels
 from analyses.papers.xiong2020.measured import PAPER, arrangement, depth, initial, of, of_paper
-from analyses.papers.xiong2020.words import BEGINS, MORE_SEEDS, ends, farthest, span, together
+from analyses.papers.xiong2020.words import BEGINS, MORE_PROBED, ends, farthest, together
 from analyses.papers.xiong2020.words import PAPER as XIONG
-from analyses.tables import SUMMARY, first, number, pick, tidy
+from analyses.tables import SUMMARY, first, number, pick, span, tidy
 from gradlens.analysis import Analysis, Finding
 from gradlens.recording import Recording
 
@@ -140,7 +140,7 @@ def _ratio(rows: pd.DataFrame) -> Iterator[Finding]:
         expected_from="the paper, in words: Pre-LN may start at a large learning rate",
         threshold=f"more than {least:g} times at every depth",
         causes=_CAUSES,
-        remedies=(MORE_SEEDS,),
+        remedies=(MORE_PROBED,),
         reference=_REFERENCE,
         details={f"{row['x']:.0f} blocks": float(row["value"]) for _, row in rows.iterrows()},
     )
@@ -169,7 +169,7 @@ def _fall(rows: pd.DataFrame) -> Iterator[Finding]:
         expected_from="the paper, in words: Post-LN wants a small first learning rate",
         threshold=f"more than {least:.3g} times from {shallow:.0f} to {deep:.0f} blocks",
         causes=_CAUSES,
-        remedies=(MORE_SEEDS, "Measure deeper networks (--budget medium)."),
+        remedies=(MORE_PROBED, "Measure deeper networks (--budget medium)."),
         reference=_REFERENCE,
     )
 

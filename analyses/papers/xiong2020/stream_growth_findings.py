@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analyses.limits import held_against, limit
-from analyses.papers.xiong2020.words import BEGINS, MORE_SEEDS, PAPER, ends, farthest, listed, span, together
-from analyses.tables import SUMMARY, number, percent, pick
+from analyses.papers.xiong2020.words import BEGINS, MORE_NETWORKS, PAPER, ends, farthest, listed, together
+from analyses.tables import SUMMARY, number, percent, pick, span
 from gradlens.analysis import Finding
 
 NAME = "xiong2020_stream_growth"
@@ -64,7 +64,7 @@ def _post(rows: pd.DataFrame) -> Iterator[Finding]:
         expected_from="Lemma 2 at this network's FFN: 1 + v",
         threshold=f"Post-LN: {least:g} to {most:g}, mean over the blocks, at every depth",
         causes=_CAUSES,
-        remedies=(MORE_SEEDS, "Compare the initialization with the paper's."),
+        remedies=(MORE_NETWORKS, "Compare the initialization with the paper's."),
         reference=f"{PAPER}, Lemma 2",
         details={row["group"]: float(row["value"]) for _, row in levels.iterrows()},
     )
@@ -96,7 +96,7 @@ def _pre(rows: pd.DataFrame) -> Iterator[Finding]:
         expected_from="Lemma 2: 1 + v·l to 1 + (1 + v)·l after l blocks",
         threshold=f"Pre-LN: at most {most:g} times beyond an end of the range, in every block",
         causes=_CAUSES,
-        remedies=(MORE_SEEDS, "Compare the initialization with the paper's."),
+        remedies=(MORE_NETWORKS, "Compare the initialization with the paper's."),
         reference=f"{PAPER}, Lemma 2",
     )
 
@@ -137,7 +137,7 @@ def _constant(summary: pd.DataFrame) -> Iterator[Finding]:
                 "Tokens that grow alike with depth, so that attention's gain changes.",
                 "Labels that depend on the tokens, or tokens that repeat: gradients of one sequence are alike.",
             ),
-            remedies=(MORE_SEEDS, "Compare with what theory says for this very network."),
+            remedies=(MORE_NETWORKS, "Compare with what theory says for this very network."),
             reference=f"after {PAPER}, Lemmas 2 and 3",
             details={row["group"]: float(row["value"]) for _, row in rows.iterrows()},
         )

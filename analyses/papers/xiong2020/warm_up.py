@@ -78,7 +78,10 @@ def _loss(recording: Recording) -> pd.Series:
 
 
 def published() -> pd.DataFrame:
-    """Return the paper's BLEU, a row a setting: variant, optimizer, lr (lower or higher of two), warm_up, bleu."""
+    """Return the paper's BLEU, a row a setting: variant, optimizer, lr, warm_up, bleu.
+
+    The learning rate is the lower or the higher of two, or ``any`` where it is not known of which the number is.
+    """
     with files("analyses").joinpath("papers", "xiong2020", "published.csv").open("r", encoding="utf-8") as file:
         return pd.read_csv(file, dtype=str, keep_default_na=False)
 
@@ -116,8 +119,8 @@ def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         f"Translation after {length:.0f} steps: held-out loss in nats per piece and BLEU at the end, mean over "
         f"{seeds:.0f} seed{'s' if seeds > 1 else ''} and half the width of its 95 % interval (where there is more "
         "than one). The number behind a warm-up is its steps. The paper's BLEU is that of its own data (IWSLT14 "
-        "De-En), network and length of training, at the lower or the higher of its two learning rates, as ours; – "
-        f"where no number of it was at hand.{left_out}"
+        "De-En), network and length of training, at the lower or the higher of its two learning rates, as ours, or "
+        f"at one that is not stated; – where no number of it was at hand.{left_out}"
     )
     return {caption: pd.DataFrame(rows)}
 
@@ -140,8 +143,10 @@ def _papers(table: pd.DataFrame, key: Any) -> str:
     variant, optimizer, lr, warm_up = map(str, key)
     rates = sorted(float(rate) for rate in pick(table, group=optimizer)["schedule"].unique())
     place = "higher" if len(rates) > 1 and float(lr) == rates[-1] else "lower"
-    found = pick(published(), variant=variant, optimizer=optimizer, lr=place, warm_up=warm_up)["bleu"]
-    return ABSENT if found.empty else str(found.iloc[0])
+    found = pick(published(), variant=variant, optimizer=optimizer, warm_up=warm_up).set_index("lr")["bleu"]
+    if place in found:
+        return str(found[place])
+    return f"{found['any']} (rate not stated)" if "any" in found else ABSENT
 
 
 def judge(table: pd.DataFrame) -> list[Finding]:

@@ -1,11 +1,10 @@
 """How the study's findings are written: what became of a claim, and numbers with their intervals."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
-from analyses.tables import number
 from gradlens.analysis import Status
 
 PAPER = "Xiong et al. 2020 (2002.04745)"
@@ -15,19 +14,19 @@ BEGINS: Mapping[Status, str] = {
     "fail": "Not reproduced",
     "inconclusive": "Undecided with the seeds at hand",
 }
-MORE_SEEDS = "Measure more seeds (--seeds)."
+#: Remedies. ``--seeds`` of ``gradlens reproduce`` is for training runs; how many networks are measured at
+#: initialization is part of what the measurement is.
+MORE_SEEDS = "Train more seeds (--seeds)."
+MORE_PROBED = "Probe more networks: raise the seeds of the study's measurements (--seeds is for its training runs)."
+MORE_NETWORKS = (
+    "Measure more networks: `gradlens compare post-ln pre-ln --init-only --seeds 30`, or raise the seeds of the "
+    "study's measurements (--seeds of reproduce is for its training runs)."
+)
 
 
 def signed(value: float, digits: int = 2) -> str:
     """Write a number with a true minus sign."""
     return f"{value:.{digits}f}".replace("-", "−")
-
-
-def span(row: Mapping[str, Any] | pd.Series, write: Callable[[float], str] = number) -> str:
-    """Write the interval of a row, or that one seed gave none."""
-    if pd.isna(row["low"]):
-        return " (one seed, no interval)"
-    return f" (95 % CI {write(row['low'])} to {write(row['high'])})"
 
 
 def ends(row: Mapping[str, Any] | pd.Series) -> dict[str, Any]:

@@ -36,12 +36,14 @@ class Block(nn.Module, ABC):
             A norm's name begins with that of its sub-layer: ``attention_``, ``cross_`` or ``ffn_``.
         norm_after_blocks: whether the stack ends with a norm of its own.
         weight_factor: by which the weights of V, O, W1 and W2 are multiplied at initialization.
+        scaled_branches: the modules that are multiplied so.
         sublayers: their names, in forward order.
     """
 
     placements: Mapping[str, str]
     norm_after_blocks: ClassVar[bool]
     weight_factor: float = 1.0
+    scaled_branches: ClassVar[tuple[str, ...]] = ("attention", "cross_attention", "ffn")
 
     def __init__(self, size: Size, index: int, *, causal: bool, cross: bool = False) -> None:
         super().__init__()
@@ -66,7 +68,7 @@ class Block(nn.Module, ABC):
     @torch.no_grad()
     def _scale_weights(self) -> None:
         for name, weight in self.named_parameters():
-            if name.endswith(_SCALED):
+            if name.startswith(self.scaled_branches) and name.endswith(_SCALED):
                 weight.mul_(self.weight_factor)
 
     @abstractmethod

@@ -129,10 +129,11 @@ def test_the_papers_numbers_stand_beside_ours_at_the_same_place_of_the_learning_
     table = CURVES.compute([*warm_ups(HOLDS, lr=3e-3), *warm_ups(HOLDS, lr=1e-3)])
     (shown,) = CURVES.show(table).values()
     papers = shown.set_index(["arrangement", "learning rate", "warm-up"])["paper's BLEU"]
-    assert papers["Post-LN", "0.003", "none"] == "8.45"
+    assert papers["Post-LN", "0.003", "none"] == papers["Post-LN", "0.001", "none"] == "8.45 (rate not stated)"
+    assert papers["Pre-LN", "0.001", "none"] == "about 34 (rate not stated)"
     assert papers["Post-LN", "0.001", "short (5)"] == "31.16"
     assert papers["Post-LN", "0.003", "short (5)"] == "2.77"
-    assert papers["Post-LN", "0.001", "none"] == "–"
+    assert papers["Pre-LN", "0.001", "full (20)"] == "–"
     assert set(published()["bleu"]) == {"8.45", "2.77", "31.16", "about 34", "about 0"}
 
 
