@@ -1,10 +1,10 @@
-"""An output is what a model's ``forward`` returns: the tensors in it, and its loss."""
+"""An output is what a model's ``forward`` returns: the tensors in it, its loss, and what that is a function of."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradlens.errors import ModelError
 
@@ -41,13 +41,14 @@ def loss_of(output: Any, batch: Any, loss_fn: Callable[[Any, Any], Tensor] | Non
     length (its gradient then has norm one at the output).
 
     Raises:
-        ModelError: the output holds no floating tensor.
+        ModelError: the output holds no floating tensor; or the loss is not one number, or, where gradients are taken,
+            has none.
     """
     if loss_fn is not None:
-        return loss_fn(output, batch), getattr(loss_fn, "__qualname__", "loss_fn")
+        return _differentiable(loss_fn(output, batch)), getattr(loss_fn, "__qualname__", "loss_fn")
     own = getattr(output, "loss", None)
     if isinstance(own, Tensor):
-        return own, OWN_LOSS
+        return _differentiable(own), OWN_LOSS
     y = first_tensor(output)
     if y is None:
         raise ModelError(
@@ -55,4 +56,32 @@ def loss_of(output: Any, batch: Any, loss_fn: Callable[[Any, Any], Tensor] | Non
             "Return (module, batch, loss_fn) from build."
         )
     direction = torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(y)
-    return (y * (direction / direction.norm())).sum(), PROJECTION
+    return _differentiable((y * (direction / direction.norm())).sum()), PROJECTION
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that take a gradient, by name.
+
+    Raises:
+        ModelError: there is none.
+    """
+    parameters = dict(model.named_parameters())
+    found = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+    if not found:
+        got = f"all {len(parameters)} of {type(model).__name__} are frozen" if parameters else "the model has none"
+        raise ModelError(
+            f"A loss' gradient needs parameters that take one; {got}. Set requires_grad on those that are trained."
+        )
+    return found
+
+
+def _differentiable(loss: Any) -> Tensor:
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        got = f"a tensor {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ModelError(f"The loss must be one number; got {got}. Return the mean, as a tensor.")
+    if torch.is_grad_enabled() and not loss.requires_grad:
+        raise ModelError(
+            "The loss must depend on the parameters; it has no gradient. Look for no_grad, detach or item in the model "
+            "and the loss."
+        )
+    return loss

@@ -9,8 +9,8 @@ import click
 
 from gradlens.cli import options, terminal
 from gradlens.cli.probes import Probing, document, text
-from gradlens.errors import GradlensError
-from gradlens.training.operands import RunFolder, parse
+from gradlens.errors import GradlensError, NothingFoundError
+from gradlens.training.operands import RunFolder, Variant, parse
 from gradlens.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -87,15 +87,23 @@ def command(
                 progress = lambda done, total: display.running("probes", done, total)  # noqa: E731
                 probing = Probing(subject, chosen.seed, optimizer, lr, progress)
             seeds = lambda done, total: display.running(subject.label, done, total)  # noqa: E731
-            recording = measure(subject, chosen, out, seeds, probe=probing)
+            try:
+                recording = measure(subject, chosen, out, seeds, without_norms=probes, probe=probing)
+            except NothingFoundError:
+                if not isinstance(operands[0], Variant):
+                    raise
+                raise NothingFoundError(
+                    f"inspect looks at normalizations; {subject.label} has none by design. Compare it with a variant "
+                    f"that has some (gradlens compare pre-ln {subject.label}), or measure it with --probes."
+                ) from None
         display.clear()
     sites, audit = norms_by_site(recording), dict(recording.meta.get("audit") or {})
     if as_json:
         facts = {name: recording.meta.get(name) for name in ("label", "model", "loss", "seeds")}
-        read = {} if probing is None else document(probing)
+        read = {} if probing is None else document(probing.found)
         terminal.result_json({**facts, "sites": sites.to_dict("records"), "audit": audit, **read})
     else:
-        terminal.result(_text(recording, sites, audit) + ("" if probing is None else f"\n\n{text(probing)}"))
+        terminal.result(_text(recording, sites, audit) + ("" if probing is None else f"\n\n{text(probing.found)}"))
 
 
 def norms_by_site(recording: "Recording") -> "pd.DataFrame":
@@ -120,7 +128,7 @@ def _text(recording: "Recording", sites: "pd.DataFrame", audit: dict[str, Any]) 
     ]
     heads = [str(column).removesuffix("_norm").replace("_", " ") for column in sites.columns]
     rows = [[number(value) for value in row] for row in sites.itertuples(index=False)]
-    table = terminal.columns([heads, *rows], right=range(3, len(heads)))
+    table = [terminal.columns([heads, *rows], right=range(3, len(heads))), ""] if rows else []
     problems = [f"- {problem}" for problem in audit.get("problems") or ["Nothing was missed."]]
     title = f"{recording.label}: {', '.join(filter(None, facts))}"
-    return "\n".join([title, "", table, "", "Audit", *problems])
+    return "\n".join([title, "", *table, "Audit", *problems])

@@ -9,17 +9,13 @@ from gradlens.cli import terminal
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from gradlens.probes.answer import Answer
     from gradlens.probes.optimizers import OptimizerKind
-    from gradlens.probes.reading import Reading
+    from gradlens.probes.survey import Survey
     from gradlens.training.subject import Subject
-
-#: Steps of the progress bar after those of the answer: sharpness, amplification, the blocks.
-_OTHERS = 3
 
 
 class Probing:
-    """Reads the model of the first seed with every probe; ``at_init`` calls it with each.
+    """Surveys the model of the first seed; ``at_init`` calls it with each.
 
     Args:
         subject: gives further batches.
@@ -29,9 +25,10 @@ class Probing:
         on_progress: called with (done, total).
 
     Attributes:
-        readings: of all probes, in the order of the table.
-        answer: to which learning rate, and whether to warm up.
+        found: what the probes read, once it was called.
     """
+
+    found: "Survey"
 
     def __init__(
         self,
@@ -43,8 +40,6 @@ class Probing:
     ) -> None:
         self._subject, self._seed, self._optimizer, self._lr = subject, seed, optimizer, lr
         self._on_progress = on_progress
-        self.readings: list[Reading] = []
-        self.answer: Answer | None = None
 
     def __call__(
         self, model: "nn.Module", batch: Any, loss_fn: "Callable[[Any, Any], Tensor] | None", seed: int
@@ -52,35 +47,18 @@ class Probing:
         """Return the rows of the table ``probes``: of the first seed, none of the others."""
         if seed != self._seed:
             return iter(())
-        from gradlens.lens.sites import blocks
-        from gradlens.probes.amplification import amplification
-        from gradlens.probes.answer import answer
-        from gradlens.probes.block_jacobian import block_jacobian
-        from gradlens.probes.concentration import concentration
-        from gradlens.probes.loss import Loss
-        from gradlens.probes.sharpness import sharpness
+        from gradlens.probes.survey import survey
 
-        batches = self._batches(batch)
-        total = 4 + _OTHERS
-        self.answer = answer(
+        self.found = survey(
             model,
-            batches,
+            self._batches(batch),
             loss_fn,
             optimizer=self._optimizer,
             lr=self._lr,
             seed=seed,
-            on_reading=lambda done, _: self._on_progress(done, total),
+            on_progress=self._on_progress,
         )
-        self._on_progress(4, total)
-        others = [sharpness(Loss(model, batch, loss_fn, seed=seed), seed=seed)]
-        self._on_progress(5, total)
-        others.append(amplification(model, batch, seed=seed))
-        self._on_progress(6, total)
-        sites = list(blocks(model))
-        others += [block_jacobian(model, batch, site, seed=seed) for site in dict.fromkeys(sites[:1] + sites[-1:])]
-        others += concentration(model, batch, sites, seed=seed) if sites else []
-        self.readings = [*self.answer.readings, *others]
-        return (reading.row() for reading in self.readings)
+        return (reading.row() for reading in self.found.readings)
 
     def _batches(self, first: Any) -> list[Any]:
         """Return the model's batch and further ones; those that repeat one are left out."""
@@ -98,39 +76,37 @@ class Probing:
         return batches
 
 
-def document(probing: Probing) -> dict[str, Any]:
-    """Return readings and answer as plain values."""
-    assert probing.answer is not None
-    said = {"learning_rate": probing.answer.lr, "warmup": probing.answer.warmup, "text": probing.answer.text}
-    return {"answer": said, "readings": [asdict(reading) for reading in probing.readings]}
+def document(found: "Survey") -> dict[str, Any]:
+    """Return readings, answer, and what was not read, as plain values."""
+    answer = found.answer
+    said = answer and {"learning_rate": answer.lr, "warmup": answer.warmup, "text": answer.text}
+    return {"answer": said, "readings": [asdict(reading) for reading in found.readings], "not_read": found.not_read}
 
 
-def text(probing: Probing) -> str:
-    """Return a table of the readings, when they mislead, what was done to the model, and the answer."""
+def text(found: "Survey") -> str:
+    """Return a table of the readings, when they mislead, what was done to the model, what failed, and the answer."""
     from gradlens.report.numbers import interval, number
 
-    assert probing.answer is not None
     heads = ["probe", "site", "reading", "value", "interval", "unit", "forward", "backward"]
     rows = [
         [r.probe, r.site, r.name, number(r.value), interval(r.low, r.high), r.unit, str(r.forward), str(r.backward)]
-        for r in probing.readings
+        for r in found.readings
     ]
-    misleads = dict.fromkeys((r.probe, r.misleads) for r in probing.readings if r.misleads)
-    notes = dict.fromkeys((r.probe, note) for r in probing.readings for note in r.notes)
-    return "\n".join(
-        [
-            "Probes, of the first seed; cost in forward and backward passes",
-            terminal.columns([heads, *rows], right=(3, 6, 7)),
-            "",
-            "When they mislead",
-            *(f"- {probe}: {sentence}" for probe, sentence in misleads),
-            *(["", "What was done"] if notes else []),
-            *(f"- {probe}: {note}" for probe, note in notes),
-            "",
-            "Learning rate",
-            probing.answer.text,
-        ]
-    )
+    misleads = dict.fromkeys(f"{r.probe}: {r.misleads}" for r in found.readings if r.misleads)
+    notes = dict.fromkeys(f"{r.probe}: {note}" for r in found.readings for note in r.notes)
+    failed: dict[str, list[str]] = {}
+    for name, sentence in found.not_read.items():  # one loss that is not finite fails several of them
+        failed.setdefault(sentence, []).append(name)
+    parts = {
+        "When they mislead": list(misleads),
+        "What was done": list(notes),
+        "Not read:": [f"{', '.join(names)}: {sentence}" for sentence, names in failed.items()],
+    }
+    lines = ["Probes, of the first seed; cost in forward and backward passes"]
+    lines += [terminal.columns([heads, *rows], right=(3, 6, 7))] if rows else []
+    for title, sentences in parts.items():
+        lines += ["", title, *(f"- {sentence}" for sentence in sentences)] if sentences else []
+    return "\n".join([*lines, *(["", "Learning rate", found.answer.text] if found.answer else [])])
 
 
 def _leaves(batch: Any) -> "list[Tensor]":

@@ -13,7 +13,7 @@ from gradlens.errors import GradlensError, ModelError, NothingFoundError
 from gradlens.lens.lens import Lens
 from gradlens.lens.provenance import provenance
 from gradlens.lens.sinks import MemorySink, open_sink
-from gradlens.outputs import loss_of
+from gradlens.outputs import loss_of, trainable
 from gradlens.recording import Recording
 
 LossFn: TypeAlias = Callable[[Any, Any], Tensor]
@@ -58,7 +58,8 @@ def at_init(
         A recording whose "steps" are the seeds.
 
     Raises:
-        ModelError: build returns no module, or the model cannot take the batch.
+        ModelError: build returns no module, all its parameters are frozen, the model cannot take the batch, or the
+            loss is not one number with a gradient.
         NothingFoundError: the model has no normalization.
     """
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
@@ -120,6 +121,7 @@ def _one_seed(
     model = build()
     if not isinstance(model, nn.Module):
         raise ModelError(f"build must return a torch.nn.Module; got {type(model).__name__}.")
+    trainable(model)
     model.to(device)
     batch = to_device(batch, device)
     sink = MemorySink({})

@@ -2,33 +2,22 @@
 
 from gradlens.registry import Registry
 
+#: Each takes (model, batch, loss_fn, seed) and returns a list of readings. A new probe is a line here and its file.
+#: What a learning rate is answered from needs several batches and an optimizer too: ``gradlens.probes.answer``.
 PROBES = Registry(
     "probe",
     {
-        "learning_rate": (
-            "gradlens.probes.learning_rate:learning_rate_limit",
-            "the largest stable learning rate at a point: edge of stability over curvature",
-        ),
-        "trial": ("gradlens.probes.trial:trial", "the largest learning rate that a few steps on a copy survive"),
-        "critical_step": (
-            "gradlens.probes.critical_step:critical_step",
-            "the smallest step along the optimizer's update that raises the loss",
-        ),
-        "sharpness": ("gradlens.probes.sharpness:sharpness", "the largest eigenvalue of the loss' Hessian"),
-        "preconditioned_sharpness": (
-            "gradlens.probes.sharpness:preconditioned_sharpness",
-            "the same as an adaptive optimizer sees it",
-        ),
+        "sharpness": ("gradlens.probes.sharpness:readings", "the largest eigenvalue of the loss' Hessian"),
         "amplification": (
-            "gradlens.probes.amplification:amplification",
-            "how much a small random change of the weights changes the output",
+            "gradlens.probes.amplification:readings",
+            "how much a small random change of the blocks' weights changes the output",
         ),
         "block_jacobian": (
-            "gradlens.probes.block_jacobian:block_jacobian",
-            "the largest singular value of a block's Jacobian",
+            "gradlens.probes.block_jacobian:readings",
+            "the largest singular value of the first and the last block's Jacobian",
         ),
         "concentration": (
-            "gradlens.probes.concentration:concentration",
+            "gradlens.probes.concentration:readings",
             "the share of tokens whose energy is far from the mean",
         ),
     },

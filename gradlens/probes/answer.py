@@ -8,14 +8,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from gradlens.errors import GradlensError, ModelError
-from gradlens.probes.critical_step import critical_step
+from gradlens.outputs import PROJECTION
 from gradlens.probes.learning_rate import batch_list, learning_rate_limit
+from gradlens.probes.loss import Loss
 from gradlens.probes.optimizers import OptimizerKind, Plan, trained_copy
 from gradlens.probes.reading import Reading
 from gradlens.probes.trial import trial
 
 #: A limit that grows by this factor within a few steps is one that a warm-up waits for.
 GROWS = 1.5
+#: Where trials begin without a limit: Adam's usual learning rate.
+USUAL = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +28,14 @@ class Answer:
     Attributes:
         lr: half of the lowest of the two limits and of what a trial survived; infinite where there is no limit at
             the start.
-        warmup: whether the evidence calls for a warm-up.
+        warmup: whether the evidence calls for a warm-up; None where it cannot be judged.
         text: both in words, with the numbers.
-        readings: the limit at the start, what a trial survived, the critical step, the limit after a few steps.
+        readings: the limit at the start, what a trial survived, the limit after a few steps; the trial alone for Adam
+            on one batch.
     """
 
     lr: float
-    warmup: bool
+    warmup: bool | None
     text: str
     readings: tuple[Reading, ...]
 
@@ -45,45 +49,52 @@ def answer(
     lr: float | None = None,
     steps: int = 10,
     seed: int = 0,
-    on_reading: Callable[[int, int], None] | None = None,
+    on_reading: Callable[[Reading], None] | None = None,
 ) -> Answer:
     """Measure what learning rate the model can take now and a few steps later, and say what follows.
 
     A warm-up is called for where the planned learning rate is above the limit at the start, or where the limit is 1.5
     times as high after a few steps at a lower rate (Kalra and Barkeshli 2024, 2406.09405: a warm-up serves to lower the
-    curvature).
+    curvature). For Adam on one batch neither limit is known, for v̂ is then that batch's own squared gradient: the
+    answer is from the trial alone.
 
     Args:
         model: never changed; copies of it are trained.
         batches: as in ``learning_rate_limit``.
-        loss_fn: (output, batch) to a scalar; without it see ``gradlens.outputs.loss_of``.
+        loss_fn: (output, batch) to a scalar; without it the output's own ``.loss``.
         optimizer: ``"adam"``, ``"sgd"`` or ``"momentum"``.
         lr: the learning rate that is planned.
         steps: between the two limits.
         seed: of dropout.
-        on_reading: called with (readings done, readings) before each.
+        on_reading: called with each reading as it is made, those before an error too.
 
     Raises:
         GradlensError: ``lr`` is not positive; and see the probes.
-        ModelError: see ``Loss``.
+        ModelError: there is no loss but the output's product with a random direction, which has no lower bound; and
+            see ``Loss``.
     """
-    if lr is not None and not 0 < lr < inf:
-        raise GradlensError(f"A planned learning rate must be positive and finite; got {lr}.")
-    tell = on_reading or (lambda done, total: None)
+    check_planned(lr)
+    keep = on_reading or (lambda reading: None)
     several = batch_list(batches)
-    tell(0, 4)
+    if Loss(model, several[0], loss_fn, seed=seed).origin == PROJECTION:
+        raise ModelError(
+            f"A learning rate needs a loss that training lowers; here there is none but {PROJECTION}, which has no "
+            "lower bound. Pass a loss_fn, or return (module, batch, loss_fn) from build."
+        )
+    if optimizer == "adam" and len(several) == 1:
+        survived = trial(model, several, loss_fn, optimizer=optimizer, start=USUAL, seed=seed)
+        keep(survived)
+        return _from_trial(survived, lr)
     now = learning_rate_limit(model, several, loss_fn, optimizer=optimizer, seed=seed)
-    tell(1, 4)
-    critical = _critical(model, several[0], loss_fn, optimizer, seed)
+    keep(now)
     if not isfinite(now.value):
         text = (
             f"No direction curves upwards at initialization, so the curvature sets no limit to {optimizer}'s learning "
             "rate; look at the loss: one that is linear in the weights has no curvature."
         )
-        return Answer(lr=inf, warmup=False, text=text, readings=(now, critical))
-    tell(2, 4)
+        return Answer(lr=inf, warmup=False, text=text, readings=(now,))
     survived = trial(model, several, loss_fn, optimizer=optimizer, start=now.value, seed=seed)
-    tell(3, 4)
+    keep(survived)
     rate = min(now.value, survived.value) / 2
     trained, losses = trained_copy(model, several, loss_fn, Plan(kind=optimizer), rate, steps, seed)
     later = learning_rate_limit(trained, several, loss_fn, optimizer=optimizer, seed=seed)
@@ -93,6 +104,7 @@ def answer(
         forward=later.forward + len(losses),
         backward=later.backward + len(losses),
     )
+    keep(later)
     lowest, what = min(
         (now.value, "where the edge of stability lies at initialization"),
         (later.value, f"where the edge of stability lies after {steps} steps"),
@@ -103,18 +115,28 @@ def answer(
         f"Take a learning rate of at most {lowest / 2:.2g} for {optimizer}: half of {lowest:.2g}, {what}. "
         f"{_divergence(survived, lr)} {why}"
     )
-    return Answer(lr=lowest / 2, warmup=warmup, text=text, readings=(now, survived, critical, later))
+    return Answer(lr=lowest / 2, warmup=warmup, text=text, readings=(now, survived, later))
 
 
-def _critical(
-    model: nn.Module, batch: Any, loss_fn: Callable[[Any, Any], Tensor] | None, optimizer: OptimizerKind, seed: int
-) -> Reading:
-    """Measure in float64, or where the model cannot be run in it, as it is and with a note."""
-    try:
-        return critical_step(model, batch, loss_fn, optimizer=optimizer, seed=seed)
-    except ModelError as error:
-        reading = critical_step(model, batch, loss_fn, optimizer=optimizer, seed=seed, double=False)
-        return replace(reading, notes=(*reading.notes, f"not in float64: {error}"))
+def check_planned(lr: float | None) -> None:
+    """Raise where a planned learning rate is none.
+
+    Raises:
+        GradlensError: it is not positive and finite.
+    """
+    if lr is not None and not 0 < lr < inf:
+        raise GradlensError(f"A planned learning rate must be positive and finite; got {lr}. Name another.")
+
+
+def _from_trial(survived: Reading, lr: float | None) -> Answer:
+    text = (
+        f"Take a learning rate of at most {survived.value / 2:.2g} for adam: half of {survived.value:.2g}, the most "
+        f"that trials survived on one batch. {_divergence(survived, lr)} The edge of stability and the warm-up are not "
+        "judged: on one batch Adam's preconditioner is that batch's own absolute gradient, which puts the limit far "
+        "too low. Pass several batches: a list of them in Python; for gradlens inspect a build or a "
+        "--batch function that draws its batch at random, for torch is seeded anew before each call."
+    )
+    return Answer(lr=survived.value / 2, warmup=None, text=text, readings=(survived,))
 
 
 def _divergence(survived: Reading, lr: float | None) -> str:

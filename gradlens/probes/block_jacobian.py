@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gradlens.batches import strangers
 from gradlens.errors import ModelError
 from gradlens.outputs import first_tensor
-from gradlens.probes.calls import first_calls
+from gradlens.probes.calls import first_calls, stacked
 from gradlens.probes.eigenvalue import Array, largest_eigenvalue
 from gradlens.probes.generators import seeded
 from gradlens.probes.reading import Reading
@@ -71,6 +71,12 @@ def block_jacobian(model: nn.Module, batch: Any, site: str, *, tolerance: float 
         backward=1 + passes,
         misleads="It is the worst direction at this batch; a typical one is stretched far less.",
     )
+
+
+def readings(model: nn.Module, batch: Any, loss_fn: Any, seed: int) -> list[Reading]:
+    """Return the gains of the first and the last block; the probe of ``PROBES``."""
+    blocks = stacked(model)
+    return [block_jacobian(model, batch, site, seed=seed) for site in (blocks[0], blocks[-1])]
 
 
 def _once_more(

@@ -89,11 +89,10 @@ def first_calls(
     return calls
 
 
-def stacked(model: nn.Module) -> list[str]:
+def stacks(model: nn.Module) -> list[str]:
     """Return the paths of the blocks: the members of each outermost list of two or more composed modules of a class.
 
-    Raises:
-        ModelError: there is no such list.
+    Empty where there is no such list.
     """
     found: list[str] = []
     for path, module in model.named_modules():
@@ -102,6 +101,16 @@ def stacked(model: nn.Module) -> list[str]:
         composed = all(next(member.children(), None) is not None for member in members.values())
         if alike and composed and not any(path.startswith(f"{block}.") for block in found):
             found += [f"{path}.{name}" if path else name for name in members]
+    return found
+
+
+def stacked(model: nn.Module) -> list[str]:
+    """Return the paths of the blocks, as ``stacks``, of a model that must have some.
+
+    Raises:
+        ModelError: it has none.
+    """
+    found = stacks(model)
     if not found:
         raise ModelError(
             f"The blocks of a model are a list of two or more modules of one class; {type(model).__name__} has none. "

@@ -66,5 +66,10 @@ def concentration(
     return readings
 
 
+def readings(model: nn.Module, batch: Any, loss_fn: Any, seed: int) -> list[Reading]:
+    """Return the shares after every block; the probe of ``PROBES``."""
+    return concentration(model, batch, seed=seed)
+
+
 def _is_norm(module: nn.Module) -> bool:
     return "norm" in type(module).__name__.lower()

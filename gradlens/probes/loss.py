@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gradlens.batches import run_model, strangers
 from gradlens.errors import ModelError
-from gradlens.outputs import loss_of
+from gradlens.outputs import OWN_LOSS, PROJECTION, loss_of, trainable
 from gradlens.probes.generators import seeded, states
 from gradlens.probes.second_derivative import cut_off, no_second_derivative
 
@@ -65,17 +65,13 @@ class Loss:
         if double:
             eager, batch = copy.deepcopy(eager).double(), in_double(batch)
         self._batch, self._evaluated = batch, _Evaluated(eager, loss_fn)
-        trainable = {name: p for name, p in self._evaluated.named_parameters() if p.requires_grad}
+        trainable(eager)
+        moving = {name: p for name, p in self._evaluated.named_parameters() if p.requires_grad}
         frozen = sum(1 for p in eager.parameters() if not p.requires_grad)
-        if not trainable:
-            raise ModelError(
-                f"A probe of the loss needs parameters that take a gradient; all {frozen} of {type(eager).__name__} "
-                "are frozen. Set requires_grad on those that are trained."
-            )
-        if any(p.is_complex() for p in trainable.values()):
+        if any(p.is_complex() for p in moving.values()):
             raise ModelError("A probe of the loss needs real parameters; got complex ones. Freeze them.")
-        self.names = [name.removeprefix("model.") for name in trainable]
-        self._keys, self.parameters = list(trainable), [p.detach() for p in trainable.values()]
+        self.names = [name.removeprefix("model.") for name in moving]
+        self._keys, self.parameters = list(moving), [p.detach() for p in moving.values()]
         notes = ["evaluated on a copy in float64"] if double else []
         notes += ["evaluated without torch.compile"] if compiled else []
         notes += [f"{frozen} frozen parameters are left out"] if frozen else []
@@ -89,6 +85,7 @@ class Loss:
                 "(relative) on one batch with one seed. Draw its random numbers from torch, random or numpy, or "
                 "turn them off."
             )
+        notes += [f"the loss is {self.origin}"] if self.origin in (OWN_LOSS, PROJECTION) else []
         notes += [f"two evaluations differ by {apart:.2g} (relative)"] if apart else []
         notes += [f"the model draws random numbers (dropout): the same in every evaluation, seed {seed}"] * self._draws
         self.notes = tuple(notes)
@@ -179,13 +176,6 @@ class Loss:
             loss: Tensor
             loss, self.origin = torch.func.functional_call(self._evaluated, state, (self._batch,))
             self._draws = any(not torch.equal(a, b) for a, b in zip(before, states(self.parameters), strict=True))
-            if torch.is_grad_enabled() and not loss.requires_grad:
-                raise ModelError(
-                    f"A probe needs a loss that depends on the parameters; that of {type(model).__name__} has no "
-                    "gradient. Look for no_grad or detach in the model and the loss."
-                )
-            if loss.numel() != 1:
-                raise ModelError(f"The loss must be one number; got a tensor {list(loss.shape)}. Return its mean.")
         return loss.reshape(())
 
     def _checked(self, value: float) -> float:

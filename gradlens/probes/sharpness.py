@@ -1,10 +1,11 @@
 """Sharpness: the largest eigenvalue of the loss' Hessian, plain and as an adaptive optimizer sees it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradlens.errors import GradlensError
 from gradlens.probes.eigenvalue import Array, Eigenpair, largest_eigenvalue
@@ -27,6 +28,11 @@ def sharpness(loss: Loss | Sequence[Loss], *, tolerance: float = 1e-3, seed: int
         GradlensError: it does not converge, or the model cannot be differentiated twice.
     """
     return _reading("sharpness", "loss/weight²", _losses(loss), None, tolerance, seed)
+
+
+def readings(model: nn.Module, batch: Any, loss_fn: Callable[[Any, Any], Tensor] | None, seed: int) -> list[Reading]:
+    """Return the plain sharpness on one batch; the probe of ``PROBES``."""
+    return [sharpness(Loss(model, batch, loss_fn, seed=seed), seed=seed)]
 
 
 def preconditioned_sharpness(

@@ -23,7 +23,7 @@ class Measurement(Job):
         batch_size: sequences in a batch.
         length: tokens in a sequence.
         device: ``"auto"`` or a name that torch knows.
-        probes: names in ``gradlens.training.probing.PROBES``; what they read is the recording's table ``probes``.
+        probes: names in ``gradlens.probes.PROBES``; what they read is the recording's table ``probes``.
     """
 
     seeds: tuple[int, ...]

@@ -132,7 +132,30 @@ def test_the_text_holds_the_readings_their_cost_and_the_answer(gradlens):
 
 def test_a_users_model_without_blocks_and_with_one_batch_is_probed_too(gradlens, models):
     result = gradlens("inspect", "models.py:with_loss", "--seeds", "1", "--probes", "--json")
-    assert {r["probe"] for r in read_json(result)["readings"]} >= {"learning_rate", "trial", "sharpness"}
+    found = read_json(result)
+    assert {r["probe"] for r in found["readings"]} >= {"trial", "critical_step", "sharpness", "amplification"}
+    assert set(found["not_read"]) == {"block_jacobian", "concentration"}  # it has no blocks
+
+
+def test_without_a_loss_no_learning_rate_is_named_and_the_rest_is_printed_and_kept(gradlens, models):
+    result = gradlens("inspect", "models.py:build", "--seeds", "1", "--probes", "--out", "kept")
+    assert result.exit_code == 0
+    assert "Not read:\n- learning rate: A learning rate needs a loss that training lowers" in result.stdout
+    assert "the loss is the output's product with a fixed random direction" in result.stdout
+    assert "Audit" in result.stdout
+    assert {"sharpness", "amplification"} <= set(load("kept").probes["probe"])
+
+
+def test_a_variant_without_norms_is_one_to_compare_or_to_probe(gradlens):
+    result = gradlens("inspect", "rezero", *TINY, *SEEDS)
+    assert result.exit_code == 5
+    assert "none by design" in result.stderr
+    assert "gradlens compare pre-ln rezero" in result.stderr
+    assert "register_norm" not in result.stderr
+    probed = gradlens("inspect", "rezero", *TINY, *SEEDS, "--probes")
+    assert probed.exit_code == 0
+    assert "0 norms" in probed.stdout
+    assert "limit of adam" in probed.stdout
 
 
 @pytest.mark.parametrize(

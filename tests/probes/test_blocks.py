@@ -1,11 +1,13 @@
 """Probes of blocks and of depth: Jacobian, concentration, amplification; and the table of all probes."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from gradlens.errors import ModelError, UnknownNameError
+from gradlens.errors import GradlensError, ModelError, UnknownNameError
 from gradlens.models.transformer import Transformer
 from gradlens.models.variants import ARRANGEMENTS
 from gradlens.probes import PROBES
@@ -13,7 +15,8 @@ from gradlens.probes.amplification import amplification
 from gradlens.probes.block_jacobian import block_jacobian
 from gradlens.probes.calls import first_calls
 from gradlens.probes.concentration import concentration
-from tests.probes.nets import mlp, transformer
+from gradlens.probes.survey import survey
+from tests.probes.nets import cross_entropy, mlp, transformer
 
 
 @pytest.mark.parametrize("arrangement", ["pre-ln", "post-ln"])
@@ -122,7 +125,44 @@ def test_amplification_of_a_linear_map_is_the_variance_of_its_weights_noise():
     assert reading.low < expected < reading.high
 
 
+def test_by_default_the_blocks_weights_are_moved_and_those_of_a_model_without():
+    model, batch = transformer()
+    assert amplification(model, batch).value == amplification(model, batch, moved=["blocks"]).value
+    assert amplification(model, batch).value < amplification(model, batch, moved=[""]).value
+    assert PROBES["amplification"](model, batch, None, 0)[0].value == amplification(model, batch).value
+    assert "has no blocks" in amplification(*mlp()).notes[1]
+
+
+def test_matrices_of_one_value_are_not_moved_and_noted():
+    model, x = mlp()
+    nn.init.zeros_(model[4].weight)
+    assert amplification(model, x).notes[-1] == "no noise in matrices of one value: 4.weight"
+    single = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    with pytest.raises(ModelError, match="whose entries differ"):
+        amplification(single, torch.ones(3, 1))
+
+
 @pytest.mark.parametrize("name", PROBES)
 def test_every_probe_is_there_and_said_in_a_line(name):
-    assert callable(PROBES[name])
+    model, batch = transformer()
+    readings = PROBES[name](model, batch, cross_entropy, 0)
+    assert {reading.probe for reading in readings} == {name}
     assert PROBES.about(name)
+
+
+def test_a_probe_that_fails_takes_nothing_from_the_others():
+    model, batch = transformer()
+    infinite = lambda output, batch: output.sum() * math.inf  # noqa: E731
+    found = survey(model, batch, infinite)
+    assert set(found.not_read) == {"learning rate", "critical_step", "sharpness"}
+    assert all("finite loss" in why for why in found.not_read.values())
+    assert found.answer is None
+    assert {reading.probe for reading in found.readings} == {"amplification", "block_jacobian", "concentration"}
+
+
+def test_what_is_planned_wrongly_is_no_probes_failure():
+    model, batch = transformer()
+    with pytest.raises(GradlensError, match="positive and finite"):
+        survey(model, batch, cross_entropy, lr=-1.0)
+    with pytest.raises(UnknownNameError):
+        survey(model, batch, cross_entropy, optimizer="lion")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradlens.errors import GradlensError, UnknownNameError
+from gradlens.errors import GradlensError, ModelError, UnknownNameError
 from gradlens.probes.answer import answer
 from gradlens.probes.critical_step import critical_step
 from gradlens.probes.learning_rate import learning_rate_limit
@@ -49,7 +49,8 @@ def test_one_batch_for_adam_is_noted():
 def test_where_nothing_curves_upwards_there_is_no_limit():
     limit = learning_rate_limit(Quadratic(-1.0, -2.0, -3.0), X, own, optimizer="sgd")
     assert (limit.value, limit.high) == (math.inf, math.inf)
-    assert answer(nn.Linear(2, 2), torch.ones(1, 2)).lr == math.inf
+    total = lambda y, batch: y.sum()  # noqa: E731
+    assert answer(nn.Linear(2, 2), torch.ones(1, 2), total, optimizer="sgd").lr == math.inf
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +131,8 @@ def test_the_answer_names_half_the_limit_and_a_plan_above_it_needs_a_warmup():
     assert said.lr == pytest.approx(0.2, rel=1e-3)
     assert not said.warmup
     assert "at most 0.2 for sgd" in said.text
-    assert [reading.probe for reading in said.readings] == ["learning_rate", "trial", "critical_step", "learning_rate"]
-    assert said.readings[3].value == pytest.approx(said.readings[0].value, rel=1e-3)
+    assert [reading.probe for reading in said.readings] == ["learning_rate", "trial", "learning_rate"]
+    assert said.readings[2].value == pytest.approx(said.readings[0].value, rel=1e-3)
     above = answer(Quadratic(5.0, 1.0, 0.5), X, own, optimizer="sgd", lr=3.0)
     assert above.warmup
     assert "the planned 3 is above the limit" in above.text
@@ -144,7 +145,7 @@ def test_a_curvature_that_falls_in_the_first_steps_calls_for_a_warmup():
 
     said = answer(Quartic(1.0, 1.0, 1.0), X, own, optimizer="sgd")
     assert said.warmup
-    assert said.readings[3].value > 1.5 * said.readings[0].value
+    assert said.readings[2].value > 1.5 * said.readings[0].value
 
 
 def test_a_curvature_that_grows_lowers_the_rate_and_no_warmup_is_advised():
@@ -153,8 +154,8 @@ def test_a_curvature_that_grows_lowers_the_rate_and_no_warmup_is_advised():
             return (self.w[0].square() * (1 + self.w[1].square()) + self.w[1].sub(1.2).square()).sum()
 
     said = answer(Narrowing(1.0, 1.0, start=0.5), X, own, optimizer="sgd", lr=0.48)
-    assert said.readings[3].value < 0.48 < said.readings[0].value
-    assert said.lr <= said.readings[3].value / 2
+    assert said.readings[2].value < 0.48 < said.readings[0].value
+    assert said.lr <= said.readings[2].value / 2
     assert not said.warmup
     assert "a warm-up is no help" in said.text
 
@@ -180,3 +181,29 @@ def test_what_is_no_plan_is_refused():
         answer(model, x, squares, lr=0.0)
     with pytest.raises(GradlensError, match="positive, finite"):
         trial(model, x, squares, start=math.inf)
+
+
+def test_adam_on_one_batch_is_answered_from_the_trial_alone():
+    said = answer(Quadratic(5.0, 1.0, 0.5), X, own, lr=1e-4)
+    (survived,) = said.readings
+    assert survived.probe == "trial"
+    assert said.lr == survived.value / 2
+    assert said.warmup is None
+    assert "Pass several batches" in said.text
+    for rate, falls in ((survived.low, True), (survived.high, False)):
+        _, losses = trained_copy(Quadratic(5.0, 1.0, 0.5), [X], own, Plan(), rate, 20)
+        assert (losses[-1] < losses[0]) is falls
+
+
+def test_a_projection_of_the_output_has_no_learning_rate():
+    model, x = mlp()
+    for batches in (x, [x, 2 * x]):
+        with pytest.raises(ModelError, match="random direction, which has no lower bound"):
+            answer(model, batches)
+
+
+def test_readings_made_before_an_error_are_told():
+    told = []
+    with pytest.raises(GradlensError, match="must lower the loss"):
+        answer(Quadratic(1.0, start=0.0), X, own, optimizer="sgd", on_reading=told.append)
+    assert [reading.name for reading in told] == ["limit of sgd"]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from gradlens import at_init
 from gradlens.errors import GradlensError, ModelError
 from gradlens.probes.amplification import amplification
 from gradlens.probes.answer import answer
@@ -166,6 +167,29 @@ class Flash(nn.Linear):
 def test_what_has_no_hessian_is_said_in_one_message(model, batch, loss_fn, said):
     with pytest.raises(ModelError, match=said):
         sharpness(Loss(model, batch, loss_fn))
+
+
+@pytest.mark.parametrize(
+    ("model", "loss_fn", "said"),
+    [
+        (nn.LayerNorm(2).requires_grad_(False), squares, "all 2 of LayerNorm are frozen"),
+        (nn.LayerNorm(2, elementwise_affine=False), squares, "the model has none"),
+        (nn.LayerNorm(2), lambda y, b: y, r"one number; got a tensor \[1, 2\]"),
+        (nn.LayerNorm(2), lambda y, b: y.sum().item(), "one number; got float"),
+        (nn.LayerNorm(2), lambda y, b: y.detach().sum(), "has no gradient"),
+    ],
+)
+def test_the_lens_says_the_same_of_a_loss_without_a_gradient(model, loss_fn, said):
+    x = torch.randn(1, 2)
+    for measured in (lambda: at_init(lambda: model, x, loss_fn, 1), lambda: Loss(model, x, loss_fn).gradient()):
+        with pytest.raises(ModelError, match=said):
+            measured()
+
+
+def test_a_loss_that_the_user_did_not_give_is_noted():
+    model, x = mlp()
+    assert "the loss is the output's product with a fixed random direction" in Loss(model, x).notes
+    assert not any("the loss is" in note for note in Loss(model, x, squares).notes)
 
 
 def test_a_language_model_needs_two_tokens():

@@ -7,12 +7,15 @@ import pandas as pd
 import pytest
 import torch
 
-from gradlens.errors import RecordingError
+from analyses.papers.xiong2020 import ANALYSES
+from gradlens.errors import GradlensError, RecordingError, UnknownNameError
 from gradlens.probes.learning_rate import learning_rate_limit
+from gradlens.probes.reading import Reading
 from gradlens.recording.folder import read_manifest
 from gradlens.tasks import TASKS
 from gradlens.training.config import TrainingConfig
 from gradlens.training.grid import run_grid
+from gradlens.training.jobs import Run
 from gradlens.training.limit import LimitRun
 from gradlens.training.seeding import fan_out
 from tests.training.test_grid import MANIFEST
@@ -129,3 +132,33 @@ def test_another_prediction_of_it_is_another_run(tmp_path):
     grid([planned()], tmp_path / "g")
     with pytest.raises(RecordingError, match=r"training\.lr is"):
         grid([planned(by="trial")], tmp_path / "g")
+
+
+NOTHING = {
+    "edge": ("learning_rate.learning_rate_limit", lambda *_, **__: Reading(probe="p", name="n", value=math.inf)),
+    "trial": ("trial.trial", lambda *_, **__: (_ for _ in ()).throw(GradlensError("no rate is survived"))),
+}
+
+
+@pytest.mark.parametrize("by", NOTHING)
+def test_where_nothing_can_be_predicted_the_grid_goes_on_and_no_analysis_takes_it(tmp_path, monkeypatch, by):
+    name, instead = NOTHING[by]
+    monkeypatch.setattr(f"gradlens.probes.{name}", instead)
+    plain = Run(key="b", label="plain", config=CONFIG, task="lm", variant="pre-ln", size=SIZE)
+    without, trained = grid([planned(by=by), plain], tmp_path / "g")
+    assert (without.meta["kind"], without.meta["status"]) == ("unpredicted", "complete")
+    assert without.steps.empty
+    assert ("upwards" if by == "edge" else "survived") in without.meta["no_limit"]
+    assert len(trained.steps) == 4
+    assert not any(without.meta["kind"] in analysis.kinds for analysis in ANALYSES)
+    monkeypatch.undo()  # it is not predicted again
+    (again, _) = grid([planned(by=by), plain], tmp_path / "g")
+    assert again.meta["no_limit"] == without.meta["no_limit"]
+    with pytest.raises(RecordingError, match=r"operand\.factor is 0\.5, not 2"):
+        grid([planned(2, by=by)], tmp_path / "g")
+
+
+def test_a_model_that_cannot_be_predicted_for_by_mistake_is_an_error(tmp_path):
+    config = dataclasses.replace(CONFIG, optimizer="adamw")
+    with pytest.raises(UnknownNameError):
+        grid([planned(config=config)], tmp_path / "g")
