@@ -115,7 +115,7 @@ def _draw_stream(ax: Axes, rows: pd.DataFrame, look: Mapping[str, drawing.Look],
         for end in ("low", "high"):
             ax.plot(own["x"], own[end], color=drawing.THEORY, linewidth=0.4, zorder=0.7)
     _draw_curves(ax, rows, look)
-    ax.set_title(f"Residual stream{stack}")
+    ax.set_title(f"Stream{stack}")
     drawing.counted_axis(ax, "blocks applied")
 
 
