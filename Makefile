@@ -5,7 +5,7 @@ help: ## show this help
 install: ## install the package with everything the tests need
 	$(PYTHON) -m pip install -c constraints.txt -e ".[test]"
 test: ## run the tests
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto --dist loadfile
 lint: ## types and style
 	$(PYTHON) -m ruff check gradlens analyses tests
 	$(PYTHON) -m ruff format --check gradlens analyses tests

@@ -39,7 +39,11 @@ def test_a_plain_variant_is_trained_and_its_accuracy_recorded(gradlens: Gradlens
     [
         ("pre-ln", "images", "must have the arrangement 'plain'; got 'pre-ln'"),
         ("post-ln/adanorm", "images", "Take 'plain/adanorm' here"),
-        ("plain", "lm", "must have its residual blocks arranged, as pre-ln or post-ln; got 'plain'"),
+        (
+            "plain",
+            "lm",
+            "must have its residual blocks arranged, as pre-ln, post-ln or another of `gradlens list`; got 'plain'",
+        ),
         ("plain/adanorm", "lm", "Take 'pre-ln/adanorm' here"),
     ],
 )
