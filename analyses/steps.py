@@ -1,11 +1,17 @@
-"""Series over the steps of a run: what "at the end" means, and smoothing."""
+"""Series over the steps of a run: what "at the end" means, smoothing, and the mean over seeds."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analyses.intervals import log_t_interval, t_interval
 from analyses.limits import limit
+
+#: Of a paper's runs, which are compared by seed, the last tenth of the recorded steps makes the loss at the end.
+_END_OF_TRAINING = 0.1
 
 
 def at_the_end(series: pd.Series) -> pd.Series:
@@ -31,3 +37,49 @@ def smoothed(series: pd.Series, *, geometric: bool = False) -> pd.Series:
         return smoothed(logarithm).map(math.exp)
     window = max(5, len(series) // 20) | 1
     return series.sort_index().rolling(window, center=True, min_periods=1).mean()
+
+
+def end_of_training(steps: pd.DataFrame) -> float:
+    """Return the training loss at the end: the mean over the last tenth of the recorded steps.
+
+    Args:
+        steps: of a recording.
+    """
+    loss = steps.sort_values("step")["loss"].dropna()
+    return float(loss.tail(max(1, int(np.ceil(_END_OF_TRAINING * len(loss))))).mean())
+
+
+def last_value(steps: pd.DataFrame, column: str) -> float:
+    """Return the last value that was recorded in a column; NaN where there is none.
+
+    Args:
+        steps: of a recording.
+        column: such as ``valid_loss``.
+    """
+    values = steps.sort_values("step")[column].dropna() if column in steps else pd.Series(dtype="float64")
+    return float(values.iloc[-1]) if len(values) else float("nan")
+
+
+def over_seeds(
+    series: Sequence[pd.Series], fixed: Mapping[str, Any], *, geometric: bool = False
+) -> list[dict[str, Any]]:
+    """Return a row an x: the mean over seeds, and from two seeds on their range in ``low`` and ``high``.
+
+    What is drawn of three seeds is their range: a t-interval of so few would hide the curves. What is judged has one.
+
+    Args:
+        series: a seed each, by x.
+        fixed: the columns that all rows share.
+        geometric: whether to average logarithms, for what is drawn on a log axis.
+    """
+    if not series:
+        return []
+    wide = pd.concat(list(series), axis=1).sort_index()
+    interval = log_t_interval if geometric else t_interval
+    rows = []
+    for x, values in zip(wide.index, wide.to_numpy(dtype="float64"), strict=True):
+        known = values[np.isfinite(values)]
+        if known.size:
+            ends = {"low": known.min(), "high": known.max()} if known.size > 1 else {}
+            rows.append({**fixed, "x": x, **interval(known).row(), **ends})
+    return rows

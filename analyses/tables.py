@@ -69,3 +69,9 @@ def span(row: Mapping[str, Any] | pd.Series, write: Callable[[float], str] = num
     if pd.isna(row["low"]):
         return " (one seed, no interval)"
     return f" (95 % CI {write(row['low'])} to {write(row['high'])})"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Write names as ``a, b and c``."""
+    given = list(names)
+    return given[0] if len(given) == 1 else f"{', '.join(given[:-1])} and {given[-1]}"

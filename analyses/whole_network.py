@@ -1,6 +1,7 @@
 """The theory of whole Transformers for a recording at initialization: its metadata in, curves over depth out."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from gradlens.recording import Recording
@@ -66,7 +67,13 @@ def predicted(recording: Recording) -> Mapping[str, Predicted]:
     Raises:
         OutsideTheoryError: as ``network``.
     """
-    return {f"{path}.blocks".lstrip("."): stack for path, stack in predict(network(recording)).items()}
+    return {f"{path}.blocks".lstrip("."): stack for path, stack in _predicted(network(recording)).items()}
+
+
+@lru_cache(maxsize=256)
+def _predicted(known: Network) -> Mapping[str, Predicted]:
+    """Predict a network once, however many analyses ask."""
+    return predict(known)
 
 
 def _require(holds: Any, what: str) -> None:

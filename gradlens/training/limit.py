@@ -107,8 +107,8 @@ class LimitRun(Run):
                     raise _NoLimitError("no direction curves upwards at initialization")
                 if self.by == "trial":
                     readings.append(trial(model, batches, task.loss, start=readings[0].value, **plan))
-            except (ModelError, UnknownNameError):
-                raise  # the plan is wrong, and all its runs
+            except (ModelError, UnknownNameError, _NoLimitError):
+                raise  # of the first two the plan is wrong, and all its runs
             except GradlensError as error:
                 raise _NoLimitError(str(error)) from error
         return {"predicted": readings[-1].value, "readings": [reading.row() for reading in readings]}

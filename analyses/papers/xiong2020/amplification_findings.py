@@ -1,12 +1,14 @@
 """What ``xiong2020_amplification_by_depth`` says: GL612 Post-LN, Pre-LN and Admin under noise in the weights."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from analyses.limits import held_against, limit
-from analyses.papers.xiong2020.words import BEGINS, MORE_PROBED, ends, farthest, signed, together
+from analyses.papers.claims import BEGINS
+from analyses.papers.xiong2020.words import MORE_PROBED, all_held, ends, farthest, signed
 from analyses.tables import SUMMARY, first, number, pick, span
 from gradlens.analysis import Finding
 
@@ -25,6 +27,8 @@ _CAUSES = (
     "Attention whose tokens become alike with depth: the growth is then faster than its order.",
     "Noise that is not small: the change is no longer in proportion to it.",
 )
+#: What all of them share.
+_finding = partial(Finding, code="GL612", analysis=NAME, causes=_CAUSES, remedies=(MORE_PROBED,), reference=REFERENCE)
 
 
 def judge(table: pd.DataFrame) -> list[Finding]:
@@ -43,22 +47,17 @@ def _post(summary: pd.DataFrame) -> Iterator[Finding]:
         return
     least, most = limit("GL612", "post_least"), limit("GL612", "post_most")
     status = held_against(row["low"], row["high"], least=least, most=most, outside="fail")
-    yield Finding(
-        code="GL612",
+    yield _finding(
         status=status,
         claim=(
             f"{BEGINS[status]}: in Post-LN the amplification grows like the number of blocks: like its power "
             f"{signed(row['value'])}{span(row, signed)} up to {row['x']:.0f} blocks."
         ),
-        analysis=NAME,
         subject="Post-LN",
         **ends(row),
         expected=1.0,
         expected_from=f"{REFERENCE}: O(N)",
         threshold=f"Post-LN: a power of {least:g} to {most:g}",
-        causes=_CAUSES,
-        remedies=(MORE_PROBED,),
-        reference=REFERENCE,
     )
 
 
@@ -71,23 +70,18 @@ def _pre(summary: pd.DataFrame) -> Iterator[Finding]:
     logarithm = float(np.log(deep) / np.log(shallow))
     least, most = (limit("GL612", name) * logarithm for name in ("pre_least", "pre_most"))
     status = held_against(row["low"], row["high"], least=least, most=most, outside="fail")
-    yield Finding(
-        code="GL612",
+    yield _finding(
         status=status,
         claim=(
             f"{BEGINS[status]}: in Pre-LN the amplification grows like the logarithm of the number of blocks: "
             f"{number(row['value'])} times from {shallow:.0f} to {deep:.0f} blocks{span(row)}, where the logarithm "
             f"grows {number(logarithm)} times."
         ),
-        analysis=NAME,
         subject="Pre-LN",
         **ends(row),
         expected=logarithm,
         expected_from=f"{REFERENCE}: O(log N)",
         threshold=f"Pre-LN: {least:.2g} to {most:.2g} times from {shallow:.0f} to {deep:.0f} blocks",
-        causes=_CAUSES,
-        remedies=(MORE_PROBED,),
-        reference=REFERENCE,
     )
 
 
@@ -95,25 +89,17 @@ def _admin(summary: pd.DataFrame) -> Iterator[Finding]:
     rows, room = pick(summary, variant="admin", quantity="over Pre-LN"), limit("GL612", "admin")
     if rows.empty:
         return
-    status = together(
-        held_against(low, high, least=1 - room, most=1 + room, outside="fail")
-        for low, high in zip(rows["low"], rows["high"], strict=True)
-    )
+    status = all_held(rows, least=1 - room, most=1 + room, outside="fail")
     worst = farthest(rows, (rows["value"] - 1).abs())
-    yield Finding(
-        code="GL612",
+    yield _finding(
         status=status,
         claim=(
             f"{BEGINS[status]}: Admin amplifies as Pre-LN does, at {len(rows)} depths; farthest off at "
             f"{worst['x']:.0f} blocks, with {number(worst['value'])} times Pre-LN's{span(worst)}."
         ),
-        analysis=NAME,
         subject="Admin",
         **ends(worst),
         expected=1.0,
         expected_from=f"{REFERENCE}: Admin's skip path is scaled to this end",
         threshold=f"Admin: {1 - room:g} to {1 + room:g} times Pre-LN's at every depth",
-        causes=_CAUSES,
-        remedies=(MORE_PROBED,),
-        reference=REFERENCE,
     )

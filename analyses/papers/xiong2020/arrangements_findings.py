@@ -3,7 +3,8 @@
 import pandas as pd
 
 from analyses.limits import held_against, limit
-from analyses.papers.xiong2020.words import BEGINS, ends
+from analyses.papers.claims import BEGINS
+from analyses.papers.xiong2020.words import ends
 from analyses.tables import SUMMARY, first, percent, pick, span
 from gradlens.analysis import Finding
 

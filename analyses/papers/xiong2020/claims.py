@@ -1,21 +1,20 @@
 """The paper's claims about the warm-up, each held against pairs of runs that differ in it alone."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from analyses.intervals import Array, t_interval
+from analyses.intervals import Array
 from analyses.limits import limit
+from analyses.papers.claims import Verdict, ends, paired
 from analyses.papers.xiong2020.claims_figure import plot
 from analyses.papers.xiong2020.runs import warm_up_runs
 from analyses.papers.xiong2020.verdicts import CODES, NAME, judge
 from analyses.papers.xiong2020.words import PAPER
 from gradlens.analysis import Analysis
 from gradlens.recording import Recording
-
-Verdict = Literal["supports", "contradicts", "undecided"]
 
 #: A row is one comparison, at one optimizer and learning rate. ``value``, ``low``, ``high``: how much lower the
 #: favoured setting's held-out loss is, mean over pairs of seeds in per cent of the loss with the whole warm-up;
@@ -76,33 +75,21 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
 def _compare(code: str, compared: Compared, runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield the one row of a comparison, nothing where no seed has both."""
     favoured, against = (_setting(runs, *of) for of in (compared.favoured, compared.against))
-    pairs = favoured.merge(against, left_index=True, right_index=True, suffixes=("_f", "_a"))
-    broke_f, broke_a = (pairs[f"diverged_{side}"].to_numpy(dtype=bool) for side in "fa")
-    lower = (pairs["valid_loss_a"] - pairs["valid_loss_f"]).to_numpy(dtype=np.float64)
     whole = favoured if compared.favoured[1] == "full" else against
     scale = next((m for m in (whole["valid_loss"].mean(), runs["valid_loss"].mean()) if np.isfinite(m)), np.nan)
-    # A run that diverged is worse than any that did not; two that did are equal.
-    infinite = np.where(broke_f & broke_a, 0.0, np.where(broke_f, -np.inf, np.inf))
-    broke = broke_f | broke_a
-    shares = np.where(broke, infinite, 100.0 * lower / scale)
-    known = ~np.isnan(shares)
-    if not known.any():
+    pairs = paired(favoured, against, "valid_loss", sign=-1, scale=scale)
+    if not len(pairs.differences):
         return
     bar = 100.0 * limit(code, "margin") * (1 if compared.better else -1)
-    interval = t_interval(shares[known & ~broke]).row() if not broke[known].any() else {}
     yield {
         "code": code,
         "optimizer": runs["optimizer"].iloc[0],
         "lr": runs["lr"].iloc[0],
         "favoured": ", ".join(compared.favoured),
         "against": ", ".join(compared.against),
-        "verdict": verdict(shares[known], bar, broke=bool(broke[known].any())),
+        "verdict": verdict(pairs.differences, bar, broke=bool(pairs.diverged.any())),
         "bar": bar,
-        **interval,
-        "n": known.sum(),
-        "diverged": broke[known].sum(),
-        "favoured_diverged": broke_f[known].sum(),
-        "against_diverged": broke_a[known].sum(),
+        **pairs.row(),
     }
 
 
@@ -114,10 +101,8 @@ def _setting(runs: pd.DataFrame, variant: str, warm_up: str) -> pd.DataFrame:
 def verdict(differences: Array, bar: float, *, broke: bool = False) -> Verdict:
     """Say what paired differences say of a claim.
 
-    The 95 % t-interval over seeds decides. Where a run diverged there is none, and all seeds must agree.
-
     Args:
-        differences: in per cent, positive for the favoured setting; infinite where one of a pair diverged.
+        differences: of ``Pairs``.
         bar: what they must exceed.
         broke: whether any run diverged.
 
@@ -126,8 +111,7 @@ def verdict(differences: Array, bar: float, *, broke: bool = False) -> Verdict:
     """
     if len(differences) < 2 or (broke and not differences.any()):
         return "undecided"
-    ends = t_interval(differences)
-    low, high = (differences.min(), differences.max()) if broke else (ends.low, ends.high)
+    low, high = ends(differences, broke=broke)
     return "supports" if low > bar else "contradicts" if high < bar else "undecided"
 
 

@@ -10,10 +10,11 @@ from scipy.special import chdtr, chdtrc
 from analyses import drawing
 from analyses.intervals import t_interval
 from analyses.limits import held_against, limit
+from analyses.papers.claims import BEGINS
 from analyses.papers.xiong2020 import panels
 from analyses.papers.xiong2020.measured import PAPER, depth, initial, model, of, of_paper
-from analyses.papers.xiong2020.words import BEGINS, ends
 from analyses.papers.xiong2020.words import PAPER as PAPER_BY_NAME
+from analyses.papers.xiong2020.words import ends
 from analyses.tables import SUMMARY, percent, pick, span, tidy
 from gradlens.analysis import Analysis, Finding
 from gradlens.recording import Recording

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analyses.limits import held_against, limit
+from analyses.papers.claims import BEGINS
 from analyses.papers.xiong2020.measured import PAPER as NAMES
 from analyses.papers.xiong2020.measured import W2
-from analyses.papers.xiong2020.words import BEGINS, MORE_NETWORKS, MORE_SEEDS, PAPER, ends
+from analyses.papers.xiong2020.words import MORE_NETWORKS, MORE_SEEDS, PAPER, ends
 from analyses.tables import SUMMARY, first, number, pick, span
 from gradlens.analysis import Finding
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analyses.limits import held_against, limit
-from analyses.papers.xiong2020.words import BEGINS, MORE_NETWORKS, PAPER, ends, farthest, signed, together
+from analyses.papers.claims import BEGINS
+from analyses.papers.xiong2020.words import MORE_NETWORKS, PAPER, ends, farthest, signed, together
 from analyses.tables import SUMMARY, first, number, pick, span
 from gradlens.analysis import Finding
 

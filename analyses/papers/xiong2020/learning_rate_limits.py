@@ -14,7 +14,8 @@ from analyses import drawing
 from analyses.limits import limit
 from analyses.papers.xiong2020.limits_findings import CODES, NAME, PREDICTIONS, REFERENCE, judge
 from analyses.papers.xiong2020.measured import ARRANGEMENTS, arrangement
-from analyses.papers.xiong2020.runs import OPTIMIZERS, end_of_training, optimizer_name
+from analyses.papers.xiong2020.runs import OPTIMIZERS, optimizer_name
+from analyses.steps import end_of_training
 from analyses.tables import ABSENT, SUMMARY, pick, tidy
 from gradlens.analysis import Analysis
 from gradlens.recording import Recording

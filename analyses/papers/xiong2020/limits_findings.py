@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analyses.limits import limit
+from analyses.papers.claims import BEGINS
 from analyses.papers.xiong2020.measured import ARRANGEMENTS
 from analyses.papers.xiong2020.runs import optimizer_name
-from analyses.papers.xiong2020.words import BEGINS
 from analyses.tables import SUMMARY, pick
 from gradlens.analysis import Finding, Status
 

@@ -7,14 +7,13 @@ import numpy as np
 import pandas as pd
 
 from analyses.papers.xiong2020.measured import PAPER, arrangement
+from analyses.steps import end_of_training, last_value
 from gradlens.recording import Recording
 
 #: Warm-ups by their length: none, some of it, all of it, as long as the learning rate takes to begin to fall.
 WARM_UPS = ("none", "short", "full")
 #: Optimizers, and how they are printed; in the order of the figures.
 OPTIMIZERS = {"adam": "Adam", "sgd": "SGD", "momentum": "SGD with momentum"}
-#: The last tenth of the recorded steps makes the training loss at the end.
-_END = 0.1
 COLUMNS = (
     "recording", "variant", "optimizer", "lr", "warm_up", "warm_up_steps", "seed", "steps", "status", "ended",
     "diverged", "diverged_at", "loss", "valid_loss", "bleu", "unit",
@@ -51,7 +50,7 @@ def _warm_up_run(recording: Recording) -> dict[str, Any]:
     meta, training = recording.meta, recording.meta["training"]
     status = str(meta.get("status"))
     steps = recording.steps.sort_values("step")
-    ends = {} if status == "diverged" else {name: _last(steps, name) for name in ("valid_loss", "bleu")}
+    ends = {} if status == "diverged" else {name: last_value(steps, name) for name in ("valid_loss", "bleu")}
     return {
         "recording": recording,
         "variant": arrangement(recording),
@@ -76,14 +75,3 @@ def _warm_up(training: Mapping[str, Any]) -> str:
     if not steps:
         return "none"
     return "full" if decays_from is None or steps >= int(decays_from) else "short"
-
-
-def end_of_training(steps: pd.DataFrame) -> float:
-    """Return the training loss at the end: the mean over the last tenth of the recorded steps."""
-    loss = steps.sort_values("step")["loss"].dropna()
-    return float(loss.tail(max(1, int(np.ceil(_END * len(loss))))).mean())
-
-
-def _last(steps: pd.DataFrame, column: str) -> float:
-    values = steps[column].dropna() if column in steps else pd.Series(dtype="float64")
-    return float(values.iloc[-1]) if len(values) else np.nan

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from analyses import drawing
 from analyses.intervals import log_t_interval
 from analyses.limits import held_against, limit
+from analyses.papers.claims import BEGINS
 from analyses.papers.xiong2020 import panels
 from analyses.papers.xiong2020.measured import PAPER, arrangement, depth, initial, of, of_paper
-from analyses.papers.xiong2020.words import BEGINS, MORE_PROBED, ends, farthest, together
+from analyses.papers.xiong2020.words import MORE_PROBED, all_held, ends, farthest
 from analyses.papers.xiong2020.words import PAPER as XIONG
 from analyses.tables import SUMMARY, first, number, pick, span, tidy
 from gradlens.analysis import Analysis, Finding
@@ -121,10 +122,7 @@ def _ratio(rows: pd.DataFrame) -> Iterator[Finding]:
     if rows.empty:
         return
     least = limit("GL613", "least")
-    status = together(
-        held_against(low, high, least=least, outside="fail")
-        for low, high in zip(rows["low"], rows["high"], strict=True)
-    )
+    status = all_held(rows, least=least, outside="fail")
     worst = farthest(rows, -rows["value"])
     depths = f"each of {len(rows)} depths" if len(rows) > 1 else f"{worst['x']:.0f} blocks"
     yield Finding(

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analyses.limits import held_against, limit
-from analyses.papers.xiong2020.words import BEGINS, MORE_NETWORKS, PAPER, ends, farthest, listed, together
-from analyses.tables import SUMMARY, number, percent, pick, span
+from analyses.limits import limit
+from analyses.papers.claims import BEGINS
+from analyses.papers.xiong2020.words import MORE_NETWORKS, PAPER, all_held, ends, farthest
+from analyses.tables import SUMMARY, listed, number, percent, pick, span
 from gradlens.analysis import Finding
 
 NAME = "xiong2020_stream_growth"
@@ -43,10 +44,7 @@ def _post(rows: pd.DataFrame) -> Iterator[Finding]:
         return
     room, expected = limit("GL609", "post"), float(pick(rows, quantity="lemma 2")["low"].iloc[0])
     least, most = expected - room, expected + room
-    status = together(
-        held_against(low, high, least=least, most=most, outside="fail")
-        for low, high in zip(levels["low"], levels["high"], strict=True)
-    )
+    status = all_held(levels, least=least, most=most, outside="fail")
     worst = farthest(levels, (levels["value"] - expected).abs())
     yield Finding(
         code="GL609",
@@ -75,10 +73,7 @@ def _pre(rows: pd.DataFrame) -> Iterator[Finding]:
     if beyond.empty:
         return
     most = 1 + limit("GL609", "pre")
-    status = together(
-        held_against(low, high, most=most, outside="fail")
-        for low, high in zip(beyond["low"], beyond["high"], strict=True)
-    )
+    status = all_held(beyond, most=most, outside="fail")
     worst = farthest(beyond, beyond["value"])
     off = f"{percent(worst['value'] - 1)} beyond" if worst["value"] > 1 else f"{percent(1 - worst['value'])} inside"
     yield Finding(
@@ -112,10 +107,7 @@ def _constant(summary: pd.DataFrame) -> Iterator[Finding]:
     most = limit("GL610", "most")
     for label, rows in pick(summary, quantity="variation of c").groupby("label", sort=False):
         own = pick(summary, label=str(label), quantity="variation of c, theory").set_index("group")["value"]
-        status = together(
-            held_against(low, high, most=most, outside="warn")
-            for low, high in zip(rows["low"], rows["high"], strict=True)
-        )
+        status = all_held(rows, most=most, outside="warn")
         worst = farthest(rows, rows["value"])
         says = {"pass": "is one constant over the blocks", "warn": "is no constant over the blocks"}
         yield Finding(

@@ -1,12 +1,12 @@
 """What ``xiong2020_claims`` says of the paper's claims about the warm-up: GL600 to GL604."""
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from analyses.papers.claims import BEGINS, PARTICIPLE, tally
 from analyses.papers.xiong2020.runs import optimizer_name
-from analyses.papers.xiong2020.words import BEGINS, PAPER, farthest, listed, signed
+from analyses.papers.xiong2020.words import PAPER, farthest, signed
 from analyses.tables import pick
 from gradlens.analysis import Finding, Status
 
@@ -79,7 +79,6 @@ WORDS = {
         "Fig. 4",
     ),
 }
-_PARTICIPLE = {"supports": "supported", "contradicts": "contradicted", "undecided": "undecided"}
 _CAUSES = (
     "Learning rates that are low for this network: a narrower one bears more.",
     "Short training: what a bad start costs may not yet show, or not yet be made up for.",
@@ -104,11 +103,11 @@ def _judged(code: str, rows: pd.DataFrame) -> Finding:
     if rows.empty:
         claim = f"{words.title}: not tested, no two runs share optimizer, learning rate and seed as it asks."
         return Finding(code=code, status="not applicable", claim=claim, analysis=NAME)
-    counts = {v: rows.loc[rows["verdict"] == v] for v in _PARTICIPLE}
+    told = {v: [_told(row) for _, row in rows[rows["verdict"] == v].iterrows()] for v in PARTICIPLE}
     status: Status = "inconclusive"
-    if len(counts["supports"]) > len(rows) / 2:
+    if len(told["supports"]) > len(rows) / 2:
         status = "pass"
-    elif len(counts["contradicts"]) > len(rows) / 2:
+    elif len(told["contradicts"]) > len(rows) / 2:
         status = "fail"
     one = farthest(rows, -rows["value"]) if rows["value"].notna().all() else None
     value, low, high = (None if one is None or pd.isna(one[c]) else float(one[c]) for c in ("value", "low", "high"))
@@ -117,7 +116,7 @@ def _judged(code: str, rows: pd.DataFrame) -> Finding:
         code=code,
         status=status,
         claim=(
-            f"{_begins(status, rows)}: {words.says}: {'; '.join(_counted(counts, len(rows)))}; {seeds:.0f} "
+            f"{_begins(status, rows)}: {words.says}: {'; '.join(tally(told, len(rows), 'in setting'))}; {seeds:.0f} "
             f"seed{'s' if seeds > 1 else ''} a setting."
         ),
         analysis=NAME,
@@ -142,15 +141,6 @@ def _judged(code: str, rows: pd.DataFrame) -> Finding:
 def _begins(status: Status, rows: pd.DataFrame) -> str:
     mixed = status == "inconclusive" and len(set(rows["verdict"])) > 1 and "undecided" not in set(rows["verdict"])
     return "Mixed" if mixed else BEGINS[status]
-
-
-def _counted(counts: dict[str, pd.DataFrame], total: int) -> Iterator[str]:
-    """Yield such as ``supported in 1 of 2 settings (Adam, 0.001)``; the total is said once."""
-    of = f" of {total} settings" if total > 1 else " setting"
-    for verdict, rows in counts.items():
-        if len(rows):
-            yield f"{_PARTICIPLE[verdict]} in {len(rows)}{of} ({listed(_told(row) for _, row in rows.iterrows())})"
-            of = ""
 
 
 def _told(row: pd.Series) -> str:

@@ -11,8 +11,7 @@ from analyses.papers.xiong2020.measured import PAPER
 from analyses.papers.xiong2020.runs import OPTIMIZERS, WARM_UPS, optimizer_name, warm_up_runs
 from analyses.papers.xiong2020.warm_up_figure import plot
 from analyses.papers.xiong2020.words import PAPER as REFERENCE
-from analyses.papers.xu2019.cells import over_seeds
-from analyses.steps import smoothed
+from analyses.steps import over_seeds, smoothed
 from analyses.tables import ABSENT, SUMMARY, pick, tidy
 from gradlens.analysis import Analysis, Finding
 from gradlens.recording import Recording

@@ -1,19 +1,15 @@
 """How the study's findings are written: what became of a claim, and numbers with their intervals."""
 
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import Any
 
 import pandas as pd
 
+from analyses.limits import held_against
 from gradlens.analysis import Status
 
 PAPER = "Xiong et al. 2020 (2002.04745)"
-BEGINS: Mapping[Status, str] = {
-    "pass": "Reproduced",
-    "warn": "Otherwise than expected",
-    "fail": "Not reproduced",
-    "inconclusive": "Undecided with the seeds at hand",
-}
 #: Remedies. ``--seeds`` of ``gradlens reproduce`` is for training runs; how many networks are measured at
 #: initialization is part of what the measurement is.
 MORE_SEEDS = "Train more seeds (--seeds)."
@@ -44,6 +40,14 @@ def farthest(rows: pd.DataFrame, off: pd.Series) -> pd.Series:
     return rows.iloc[int(off.to_numpy(dtype="float64").argmax())]
 
 
+def all_held(rows: pd.DataFrame, *, least: float = -inf, most: float = inf, outside: Status) -> Status:
+    """Hold the interval of every row against a range, as ``analyses.limits.held_against`` does; all must lie in it."""
+    return together(
+        held_against(low, high, least=least, most=most, outside=outside)
+        for low, high in zip(rows["low"], rows["high"], strict=True)
+    )
+
+
 def together(statuses: Iterable[Status]) -> Status:
     """Return what several checks of one claim say together: all must pass, and one that does not decides."""
     found = list(statuses)
@@ -51,9 +55,3 @@ def together(statuses: Iterable[Status]) -> Status:
         if status in found:
             return status
     return "not applicable"
-
-
-def listed(names: Iterable[str]) -> str:
-    """Write names as ``a, b and c``."""
-    given = list(names)
-    return given[0] if len(given) == 1 else f"{', '.join(given[:-1])} and {given[-1]}"

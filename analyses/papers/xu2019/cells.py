@@ -1,12 +1,9 @@
 """The cells of the reproduction: the seeds of one task and norm, whose mean is drawn; what did not end stands alone."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
 import pandas as pd
 
-from analyses.intervals import log_t_interval, t_interval
 from analyses.papers.xu2019.runs import NORMS, Run
 from analyses.steps import at_the_end
 
@@ -50,28 +47,3 @@ def places(run: Run, sites: Iterable[str]) -> dict[str, int]:
     """Return each site's place among the given ones in forward order, from 1."""
     order = run.recording.sites.set_index("site")["order"].sort_values()
     return {str(site): k + 1 for k, site in enumerate(order[order.index.isin(set(sites))].index)}
-
-
-def over_seeds(
-    series: Sequence[pd.Series], fixed: Mapping[str, Any], *, geometric: bool = False
-) -> list[dict[str, Any]]:
-    """Return a row an x: the mean over seeds, and from two seeds on their range in ``low`` and ``high``.
-
-    What is drawn of three seeds is their range: a t-interval of so few would hide the curves. What is judged has one.
-
-    Args:
-        series: a seed each, by x.
-        fixed: the columns that all rows share.
-        geometric: whether to average logarithms, for what is drawn on a log axis.
-    """
-    if not series:
-        return []
-    wide = pd.concat(list(series), axis=1).sort_index()
-    interval = log_t_interval if geometric else t_interval
-    rows = []
-    for x, values in zip(wide.index, wide.to_numpy(dtype="float64"), strict=True):
-        known = values[np.isfinite(values)]
-        if known.size:
-            ends = {"low": known.min(), "high": known.max()} if known.size > 1 else {}
-            rows.append({**fixed, "x": x, **interval(known).row(), **ends})
-    return rows

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from analyses.intervals import t_interval
+from analyses.intervals import Array
 from analyses.limits import limit
+from analyses.papers.claims import Verdict, ends, paired
 from analyses.papers.xu2019.final_scores import scored
 from analyses.papers.xu2019.forest import plot
 from analyses.papers.xu2019.metrics import METRICS, metrics
@@ -17,9 +17,7 @@ from analyses.papers.xu2019.verdicts import CODES, judge
 from gradlens.analysis import Analysis
 from gradlens.recording import Recording
 
-Array = npt.NDArray[np.float64]
 Kind = Literal["non-inferior", "superior"]
-Verdict = Literal["supports", "contradicts", "undecided"]
 
 #: A row is one comparison on one task. ``measure``: what is compared; ``favoured``, ``against``: the norm that the
 #: claim takes for the better (or no worse) one, and the other; ``value``, ``low``, ``high``: the mean difference in
@@ -87,30 +85,11 @@ def _compare(compared: Compared, task: str, runs: pd.DataFrame) -> Iterator[dict
     """Yield the one row of a comparison, nothing where no seed has both norms."""
     column, sign = _COLUMN[compared.measure], metrics(task)[0].sign if compared.measure == "score" else -1
     favoured, against = (runs[runs["norm"] == n].set_index("seed") for n in (compared.favoured, compared.against))
-    read = [column, "diverged"]
-    pairs = favoured[read].merge(against[read], left_index=True, right_index=True, suffixes=("_f", "_a"))
-    broken_f, broken_a = (pairs[f"diverged_{side}"].to_numpy(dtype=bool) for side in "fa")
-    differences = sign * (pairs[f"{column}_f"] - pairs[f"{column}_a"]).to_numpy(dtype="float64")
-    # A run that diverged is worse than any that did not; two that did are equal.
-    infinite = np.where(broken_f & broken_a, 0.0, np.where(broken_f, -np.inf, np.inf))
     scale, of = _scale(runs, column, (_REFERENCE_NORM, compared.against, compared.favoured))
-    shares = np.where(broken_f | broken_a, infinite, 100.0 * differences / scale)
-    known = ~np.isnan(shares)
-    shares, broken = shares[known], (broken_f | broken_a)[known]
-    if not len(shares):
-        return
-    interval = t_interval(shares[~broken])
-    ends = interval.row() if not broken.any() else {"value": np.nan, "low": np.nan, "high": np.nan}
-    yield {
-        **compared._asdict(),
-        **ends,
-        "scale": of,
-        "n": len(shares),
-        "diverged": broken.sum(),
-        "favoured_diverged": broken_f[known].sum(),
-        "against_diverged": broken_a[known].sum(),
-        "verdict": verdict(compared.kind, shares, broken=bool(broken.any())),
-    }
+    pairs = paired(favoured, against, column, sign=sign, scale=scale)
+    if len(pairs.differences):
+        held = verdict(compared.kind, pairs.differences, broken=bool(pairs.diverged.any()))
+        yield {**compared._asdict(), **pairs.row(), "scale": of, "verdict": held}
 
 
 def _scale(runs: pd.DataFrame, column: str, norms: Sequence[str]) -> tuple[float, str]:
@@ -125,13 +104,10 @@ def _scale(runs: pd.DataFrame, column: str, norms: Sequence[str]) -> tuple[float
 def verdict(kind: Kind, differences: Array, *, broken: bool = False) -> Verdict:
     """Say what paired differences on one task say of a claim.
 
-    The 95 % t-interval over seeds decides. Where a run diverged there is none, and the seeds are counted: all must
-    agree.
-
     Args:
         kind: ``non-inferior``: supported above minus the margin, contradicted below it. ``superior``: supported above
             0, contradicted at or below it, though not by nothing but pairs of which both diverged.
-        differences: in per cent, positive for the claim; infinite where one of the pair diverged, 0 where both did.
+        differences: of ``Pairs``.
         broken: whether any run diverged.
 
     Returns:
@@ -139,8 +115,7 @@ def verdict(kind: Kind, differences: Array, *, broken: bool = False) -> Verdict:
     """
     if len(differences) < 2:
         return "undecided"
-    ends = t_interval(differences)
-    low, high = (differences.min(), differences.max()) if broken else (ends.low, ends.high)
+    low, high = ends(differences, broke=broken)
     if kind == "non-inferior":
         bar = -100.0 * limit("GL501", "margin")
         return "supports" if low > bar else "contradicts" if high < bar else "undecided"

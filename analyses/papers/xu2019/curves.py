@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from analyses import drawing
 from analyses.papers.xu2019 import panels
-from analyses.papers.xu2019.cells import cells, named, over_seeds
+from analyses.papers.xu2019.cells import cells, named
 from analyses.papers.xu2019.metrics import METRICS
 from analyses.papers.xu2019.runs import BROKE_OFF, NORMS, Run, grid, in_order
-from analyses.steps import smoothed
+from analyses.steps import over_seeds, smoothed
 from analyses.tables import SUMMARY, pick, tidy
 from gradlens.analysis import Analysis, Finding
 from gradlens.recording import Recording

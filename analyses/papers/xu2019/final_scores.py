@@ -8,10 +8,9 @@ import pandas as pd
 
 from analyses.papers.xu2019.metrics import metrics
 from analyses.papers.xu2019.runs import BROKE_OFF, Run, grid
+from analyses.steps import end_of_training, last_value
 from gradlens.recording import Recording
 
-#: The last tenth of the recorded steps makes the training loss at the end.
-_END_OF_TRAINING = 0.1
 _SCORES = ("score", "bleu", "bits_per_byte", "accuracy", "las", "valid_loss", "loss", "share")
 _COLUMNS = ("task", "norm", "seed", "blocks", "steps", "ended", "diverged", "diverged_at", *_SCORES, "unit")
 
@@ -52,22 +51,12 @@ def _row(run: Run) -> dict[str, Any]:
 
 
 def _at_the_end(run: Run) -> dict[str, float]:
-    steps, task = run.recording.steps.sort_values("step"), run.recording.meta["task"]
-    loss = steps["loss"].dropna()
-    found = {
-        "loss": float(loss.tail(max(1, int(np.ceil(_END_OF_TRAINING * len(loss))))).mean()),
-        "valid_loss": _last(steps, "valid_loss"),
-    }
+    steps, task = run.recording.steps, run.recording.meta["task"]
+    found = {"loss": end_of_training(steps), "valid_loss": last_value(steps, "valid_loss")}
     of_task = metrics(run.task)
     for metric in of_task:
-        found[metric.column] = _last(steps, metric.column) * metric.factor
+        found[metric.column] = last_value(steps, metric.column) * metric.factor
     found["score"] = found[of_task[0].column]
     if task.get("unigram_bits"):
         found["share"] = found.get("bits_per_byte", np.nan) / float(task["unigram_bits"])
     return found
-
-
-def _last(steps: pd.DataFrame, column: str) -> float:
-    """Return the last value that was recorded in a column; NaN where there is none."""
-    values = steps[column].dropna() if column in steps else ()
-    return float(list(values)[-1]) if len(values) else np.nan

@@ -6,27 +6,23 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from analyses import drawing
 from analyses.limits import limit
+from analyses.papers import claims_axes
+from analyses.papers.claims_axes import LOOKS
 from analyses.papers.xu2019.metrics import METRICS
 from analyses.papers.xu2019.panels import named
 from analyses.papers.xu2019.runs import NORMS, in_order
 from analyses.papers.xu2019.verdicts import WORDS
 from analyses.tables import pick
 
-#: Verdict to colour and marker: told apart in grey too.
-_LOOKS: dict[str, dict[str, Any]] = {
-    "supports": {"color": "#0072B2", "marker": "o"},
-    "contradicts": {"color": "#D55E00", "marker": "X"},
-    "undecided": {"color": "#6b717a", "marker": "o", "markerfacecolor": "white", "markeredgewidth": 1.1},
-}
 _NOT_COUNTED: dict[str, Any] = {"color": "#a9afb8", "marker": "d"}
-_ENTRIES = {**_LOOKS, "not counted": _NOT_COUNTED}
+_ENTRIES = {**LOOKS, "not counted": _NOT_COUNTED}
 #: From this many per cent on, an axis is logarithmic beyond a linear middle of this many.
 _FAR, _NEAR = 30.0, 2.0
-_APART, _SMALL, _COLUMNS = 0.21, 5.8, 2
+_APART, _COLUMNS = 0.21, 2
 _GREY = "#6b717a"
 
 
@@ -54,47 +50,29 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
 
 
 def _draw(ax: Axes, rows: pd.DataFrame, code: str, tasks: list[str]) -> None:
-    ax.axvline(0, color=drawing.THEORY, linewidth=0.8, zorder=1.5)
-    if not WORDS[code].superior:
-        ax.axvline(-100 * limit("GL501", "margin"), **(drawing.DOTTED | {"zorder": 1.5}))
+    claims_axes.lines(ax, None if WORDS[code].superior else -100 * limit("GL501", "margin"))
     for place, task in enumerate(tasks):
         own = pick(rows, task=task)
         if own.empty:
-            _say(ax, place, "no pair of runs", _GREY)
+            claims_axes.say(ax, place, "no pair of runs", _GREY)
         for index, (_, row) in enumerate(own.iterrows()):
             _compared(ax, place + (index - (len(own) - 1) / 2) * 2 * _APART, row)
     ends = rows[["value", "low", "high"]].to_numpy(dtype="float64")
     _scale(ax, float(np.nanmax(np.abs(ends))) if np.isfinite(ends).any() else 0.0)
-    ax.set_yticks(range(len(tasks)), [named(task) for task in tasks])
-    ax.set_ylim(len(tasks) - 0.45, -0.55)
-    ax.tick_params(axis="y", length=0)
+    claims_axes.signed_rows(ax, [named(task) for task in tasks])
     ax.set_title(f"{code}  {WORDS[code].title}", fontsize=7.2)
     ax.set_xlabel(_axis_label(rows), fontsize=6.8)
 
 
 def _compared(ax: Axes, place: float, row: pd.Series) -> None:
     """Draw one comparison, or say in words which runs diverged."""
-    look = _LOOKS[row["verdict"]] if row["counted"] == 1 else _NOT_COUNTED
+    look = LOOKS[row["verdict"]] if row["counted"] == 1 else _NOT_COUNTED
     if row["diverged"] > 0:
         counted = "" if row["counted"] == 1 else ", not counted"
-        _say(ax, place, f"{row['verdict']}{counted}: {_who_diverged(row)}", _GREY if counted else look["color"])
+        words = f"{row['verdict']}{counted}: {claims_axes.who_diverged(row, NORMS.__getitem__)}"
+        claims_axes.say(ax, place, words, _GREY if counted else look["color"])
         return
-    ax.plot([row["low"], row["high"]], [place, place], color=look["color"], linewidth=1.3, solid_capstyle="butt")
-    ax.plot([row["value"]], [place], **{"markersize": 4.2, "markeredgewidth": 0, **look}, linestyle="")
-
-
-def _who_diverged(row: pd.Series) -> str:
-    both = row["favoured_diverged"] + row["against_diverged"] - row["diverged"]
-    alone = {"both": both} | {NORMS[row[s]]: row[f"{s}_diverged"] - both for s in ("favoured", "against")}
-    return ", ".join(f"{name} diverged ({k:.0f} of {row['n']:.0f})" for name, k in alone.items() if k)
-
-
-def _say(ax: Axes, place: float, words: str, color: str) -> None:
-    background = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-    ax.text(
-        0.02, place, words, transform=ax.get_yaxis_transform(), fontsize=_SMALL, color=color, va="center", ha="left",
-        bbox=background, zorder=5,
-    )  # fmt: skip
+    claims_axes.difference(ax, place, row, look)
 
 
 def _scale(ax: Axes, most: float) -> None:
@@ -109,7 +87,6 @@ def _scale(ax: Axes, most: float) -> None:
         reach *= 1.25
     else:
         ax.xaxis.set_major_locator(MaxNLocator(6, symmetric=True))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "−") if value else "0"))
     ax.set_xlim(-reach, reach)
 
 

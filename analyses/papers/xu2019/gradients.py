@@ -14,11 +14,10 @@ from analyses.papers.xu2019.cells import (
     cells,
     last_rows,
     named,
-    over_seeds,
     places,
 )
 from analyses.papers.xu2019.runs import Run, grid
-from analyses.steps import at_the_end, smoothed
+from analyses.steps import at_the_end, over_seeds, smoothed
 from analyses.tables import SUMMARY, tidy
 from gradlens.analysis import Analysis
 from gradlens.recording import Recording

@@ -1,13 +1,13 @@
 """What ``xu2019_claims`` says of the paper's claims: GL501 to GL506, over all tasks that count."""
 
-from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from analyses.limits import limit
+from analyses.papers.claims import BEGINS, PARTICIPLE, tally
 from analyses.papers.xu2019.runs import NORMS
-from analyses.tables import percent, pick
+from analyses.tables import listed, percent, pick
 from gradlens.analysis import Finding, Status
 
 _NAME = "xu2019_claims"
@@ -101,7 +101,6 @@ WORDS = {
         False,
     ),
 }
-_PARTICIPLE = {"supports": "supported", "contradicts": "contradicted", "undecided": "undecided"}
 _CAUSES = (
     "Short training: norms that end alike may still differ in how fast they get there.",
     "Few seeds: the intervals are wide, and with one seed there is none.",
@@ -135,20 +134,19 @@ def _judged(code: str, rows: pd.DataFrame) -> Finding:
             details=_details(rows),
         )  # fmt: skip
     tasks = counted.drop_duplicates("task")
-    by_verdict = {v: list(tasks.loc[tasks["on_task"] == v, "task"]) for v in _PARTICIPLE}
-    half = len(tasks) / 2
+    by_verdict = {v: list(tasks.loc[tasks["on_task"] == v, "task"]) for v in PARTICIPLE}
+    half, said = len(tasks) / 2, ", ".join(tally(by_verdict, len(tasks), "on task"))
     status: Status = "inconclusive"
-    begins = "Undecided with the seeds at hand"
     if len(by_verdict["supports"]) > half:
-        status, begins = "pass", "Reproduced"
+        status = "pass"
     elif len(by_verdict["contradicts"]) >= half:
-        status, begins = "fail", "Not reproduced"
+        status = "fail"
     one = len(counted) == 1 and not pd.isna(counted["low"].iloc[0])
     value, low, high = (float(counted[c].iloc[0]) if one else None for c in ("value", "low", "high"))
     return Finding(
         code=code,
         status=status,
-        claim=f"{begins}: {words.says}: {', '.join(_counts(by_verdict, len(tasks)))}{_aside(rows, tasks)}.",
+        claim=f"{BEGINS[status]}: {words.says}: {said}{_aside(rows, tasks)}.",
         analysis=_NAME,
         value=value,
         low=low,
@@ -164,24 +162,15 @@ def _judged(code: str, rows: pd.DataFrame) -> Finding:
     )
 
 
-def _counts(by_verdict: dict[str, list[str]], total: int) -> Iterator[str]:
-    """Yield such as ``supported on 3 of 5 tasks (lm, images and parsing)``; the total is said once."""
-    of = f" of {total} tasks" if total > 1 else " task"
-    for verdict, tasks in by_verdict.items():
-        if tasks:
-            yield f"{_PARTICIPLE[verdict]} on {len(tasks)}{of} ({_and(tasks)})"
-            of = ""
-
-
 def _aside(rows: pd.DataFrame, tasks: pd.DataFrame) -> str:
     """Say over how many seeds, which tasks do not count, and which runs diverged."""
     least, most = int(tasks["n"].min()), int(tasks["n"].max())
     said = f"; {least if least == most else f'{least} to {most}'} seed{'s' if most > 1 else ''} a norm"
     shallow = list(rows.loc[rows["counted"] == 0, "task"].unique())
     if shallow:
-        said += f"; not counted, with fewer than {limit('GL505', 'deep'):g} blocks: {_and(shallow)}"
+        said += f"; not counted, with fewer than {limit('GL505', 'deep'):g} blocks: {listed(shallow)}"
     broken = tasks.loc[tasks["diverged"] > 0, "task"]
-    return said + (f"; runs diverged on {_and(list(broken))}" if len(broken) else "")
+    return said + (f"; runs diverged on {listed(list(broken))}" if len(broken) else "")
 
 
 def _threshold(superior: bool) -> str:
@@ -207,7 +196,3 @@ def _details(rows: pd.DataFrame) -> dict[str, Any]:
         }
         for task, own in rows.groupby("task", sort=False)
     }
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
