@@ -4,13 +4,14 @@ Three parts. ``initialization`` measures models that are not trained: the 6-6 to
 Figure 3 and deeper ones, the encoder their theorem is about, and how the output answers to noise in the weights, and
 the loss to curvature, by arrangement and depth. ``warm-up`` is their section 3.1: translation with Adam and SGD, the
 warm-up whole, an eighth of it, or none, with one and the same decay, lr sqrt(warm-up / step), so that only the warm-up
-differs. ``limits`` goes on from there: runs at multiples of the largest stable learning rate that is predicted for each
-at its initialization, once from the edge of stability and once by trials of a few steps.
+differs; the same of a language model, in place of their BERT. ``limits`` goes on from there: runs at multiples
+of the largest stable learning rate that is predicted for each at its initialization, once from the edge of stability
+and once by trials of a few steps.
 
 From the paper: 6 + 6 blocks, 4 heads, dropout and label smoothing 0.1, Xavier's initialization, Adam's betas, two
 learning rates of which one is twice the other, a full warm-up of a quarter of the steps and a short one of an eighth
-of that. Ours: the data (see the tasks), widths, steps, batches and the learning rates, so that two cores suffice:
-Adam's are twice the paper's, for at a width of 64 Post-LN begins to need the warm-up there. ``paper`` has the paper's.
+of that, and Adam's on translation, 5e-4 and 1e-3. Ours: the data (see the tasks), widths, steps and batches, so that
+two cores suffice, and the other learning rates. ``paper`` has the paper's.
 """
 
 from collections.abc import Iterable, Sequence
@@ -92,7 +93,7 @@ def _amplified(variants: Sequence[str], blocks: Iterable[int]) -> list[Cell]:
     )
 
 
-def _curved(blocks: Iterable[int]) -> list[Cell]:
+def _curved(blocks: Iterable[int], seeds: int) -> list[Cell]:
     return _at_initialization(
         "sharpness",
         "lm",
@@ -100,7 +101,7 @@ def _curved(blocks: Iterable[int]) -> list[Cell]:
         blocks,
         0.25,
         size={"width": 64},
-        seeds=3,
+        seeds=seeds,
         batch_size=8,
         length=32,
         probes=("sharpness",),
@@ -115,15 +116,16 @@ def _warm_ups(
     warmup: int,
     seeds: int,
     size: dict[str, Any],
+    task: str = "translation",
     **training: Any,
 ) -> list[Cell]:
     """Return a cell for each variant, optimizer, learning rate and warm-up; all decay from the full warm-up's end."""
     return [
         Trained(
-            key=f"warm-up/{variant}/{optimizer}/lr-{lr:g}/warm-up-{own}",
-            label=f"{variant}, {optimizer}, lr {lr:g}, " + (f"warm-up {own}" if own else "no warm-up"),
+            key=f"warm-up/{task}/{variant}/{optimizer}/lr-{lr:g}/warm-up-{own}",
+            label=f"{task}, {variant}, {optimizer}, lr {lr:g}, " + (f"warm-up {own}" if own else "no warm-up"),
             part="warm-up",
-            task="translation",
+            task=task,
             variant=variant,
             size={"heads": 4, "blocks": 6, "dropout": 0.1, **size},
             seconds=seconds,
@@ -174,13 +176,15 @@ def _limits(
     ]
 
 
-def _compared(full: int, short: int, adam: Sequence[float], sgd: Sequence[float]) -> list[tuple[str, str, float, int]]:
+def _compared(
+    full: int, short: int, adam: Sequence[float], sgd: Sequence[float] = ()
+) -> list[tuple[str, str, float, int]]:
     """Return the paper's runs: Post-LN with Adam and every warm-up; with SGD, and Pre-LN, with and without it."""
     return [
         *product(PAIR[:1], ("adam",), adam, (0, short, full)),
         *product(PAIR[1:], ("adam",), adam, (0, full)),
         *product(PAIR[:1], ("sgd",), sgd, (0, full)),
-        *product(PAIR[1:], ("sgd",), sgd[1:], (0, full)),
+        *product(PAIR[1:], ("sgd",), sgd[-1:], (0, full)),
     ]
 
 
@@ -188,7 +192,7 @@ _SMALL = (
     *_encoder_decoders((6, 10, 14)),
     *_encoders((4, 8, 16)),
     *_amplified(("post-ln", "pre-ln", "admin"), (4, 16)),
-    *_curved((4, 16)),
+    *_curved((4, 16), seeds=3),
     *_warm_ups(
         product(PAIR, ("adam",), (1e-3,), (0, 75)),
         25,
@@ -206,16 +210,27 @@ _MEDIUM = (
     *_encoder_decoders((6, 8, 10, 12, 14, 24, 32, 48, 64)),
     *_encoders((4, 8, 16, 32)),
     *_amplified(ARRANGEMENTS, (4, 8, 16, 32)),
-    *_curved((4, 8, 16, 32)),
+    *_curved((4, 8, 16, 32), seeds=20),
     *_warm_ups(
-        _compared(125, 16, adam=(1e-3, 2e-3), sgd=(0.7, 1.4)),
-        40,
-        steps=500,
-        warmup=125,
+        _compared(200, 25, adam=(5e-4, 1e-3), sgd=(0.7,)),
+        120,
+        steps=800,
+        warmup=200,
         seeds=3,
-        size={"width": 64},
+        size={"width": 128},
         batch_size=8,
         length=48,
+    ),
+    *_warm_ups(
+        _compared(100, 12, adam=(1e-3, 2e-3)),
+        30,
+        steps=400,
+        warmup=100,
+        seeds=3,
+        size={"width": 96},
+        task="lm",
+        batch_size=8,
+        length=64,
     ),
     *_limits(("pre-ln", "post-ln", "peri-ln"), ("sgd", "momentum", "adam"), (0.5, 2, 8), seeds=2),
 )
@@ -223,7 +238,7 @@ _PAPER = (
     *_encoder_decoders((6, 8, 10, 12, 14, 24, 32, 48, 64), width=512, batch_size=32, length=128),
     *_encoders((4, 8, 16, 32), width=512),
     *_amplified(ARRANGEMENTS, (4, 8, 16, 32)),
-    *_curved((4, 8, 16, 32)),
+    *_curved((4, 8, 16, 32), seeds=20),
     *_warm_ups(
         _compared(4000, 500, adam=(5e-4, 1e-3), sgd=(1e-3, 5e-3)),
         20_000,
@@ -235,6 +250,17 @@ _PAPER = (
         length=128,
         evaluation_batches=60,
     ),
+    *_warm_ups(
+        _compared(1000, 125, adam=(1e-3, 2e-3)),
+        4000,
+        steps=4000,
+        warmup=1000,
+        seeds=3,
+        size={"width": 512},
+        task="lm",
+        batch_size=32,
+        length=128,
+    ),
     *_limits(("pre-ln", "post-ln", "peri-ln"), ("sgd", "momentum", "adam"), (0.5, 2, 8), seeds=2),
 )
 
@@ -245,7 +271,7 @@ STUDY = Study(
     parts=("initialization", "warm-up", "limits"),
     budgets={
         "small": Budget(about="a look at every part, five minutes on two cores", cells=_SMALL),
-        "medium": Budget(about="every claim, half an hour on two cores", cells=_MEDIUM),
+        "medium": Budget(about="every claim, an hour and a half on two cores", cells=_MEDIUM),
         "paper": Budget(about="the paper's sizes; days on one accelerator", cells=_PAPER),
     },
 )

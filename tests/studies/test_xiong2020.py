@@ -34,8 +34,9 @@ def test_runs_with_and_without_warm_up_differ_in_nothing_else(budget):
     for run in STUDY.jobs(budget, ["warm-up"]):
         config = run.config.to_dict()
         warmup = config.pop("warmup")
-        optimizer, lr = run.key.split("/")[2:4]
-        groups.setdefault((run.variant, optimizer, lr, run.config.seed), []).append((warmup, str(config), run.size))
+        optimizer, lr = run.key.split("/")[3:5]
+        key = (run.task, run.variant, optimizer, lr, run.config.seed)
+        groups.setdefault(key, []).append((warmup, str(config), run.size))
     for runs in groups.values():
         assert len({config for _, config, _ in runs}) == len({str(size) for _, _, size in runs}) == 1
         lengths = {warmup for warmup, _, _ in runs}
@@ -46,9 +47,10 @@ def test_runs_with_and_without_warm_up_differ_in_nothing_else(budget):
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_the_keys_say_what_the_runs_are(budget):
     for run in STUDY.jobs(budget, ["warm-up"]):
-        _, variant, optimizer, lr, warmup, seed = run.key.split("/")
+        _, task, variant, optimizer, lr, warmup, seed = run.key.split("/")
         config = run.config
-        assert (variant, optimizer, seed) == (run.variant, config.optimizer, f"seed-{config.seed}")
+        assert (task, variant, optimizer) == (run.task, run.variant, config.optimizer)
+        assert seed == f"seed-{config.seed}"
         assert float(lr.removeprefix("lr-")) == config.lr
         assert int(warmup.removeprefix("warm-up-")) == config.warmup
     for run in STUDY.jobs(budget, ["limits"]):
@@ -68,10 +70,9 @@ def test_both_sides_of_the_predicted_limit_are_tried_and_the_same_for_both_predi
 
 
 def test_adam_has_the_papers_two_learning_rates_and_three_warm_ups():
-    adam = {tuple(key.split("/")[3:5]) for key in keys("warm-up") if "/post-ln/adam/" in key}
-    rates, lengths = {float(lr.removeprefix("lr-")) for lr, _ in adam}, {warmup for _, warmup in adam}
-    assert max(rates) == 2 * min(rates)
-    assert len(lengths) == 3
+    adam = {tuple(key.split("/")[4:6]) for key in keys("warm-up") if "/translation/post-ln/adam/" in key}
+    assert {lr for lr, _ in adam} == {"lr-0.0005", "lr-0.001"}
+    assert len({warmup for _, warmup in adam}) == 3
     assert len(adam) == 6
 
 

@@ -16,15 +16,15 @@ from analyses.papers.xiong2020.words import PAPER
 from gradlens.analysis import Analysis
 from gradlens.recording import Recording
 
-#: A row is one comparison, at one optimizer and learning rate. ``value``, ``low``, ``high``: how much lower the
-#: favoured setting's held-out loss is, mean over pairs of seeds in per cent of the loss with the whole warm-up;
+#: A row is one comparison, on one task at one optimizer and learning rate. ``value``, ``low``, ``high``: how much lower
+#: the favoured setting's held-out loss is, mean over pairs of seeds in per cent of the loss with the whole warm-up;
 #: ``bar``: what it must exceed; ``n``: pairs; ``diverged``, ``favoured_diverged``, ``against_diverged``: pairs of
 #: which either, the one, the other diverged.
 COLUMNS = (
-    "code", "optimizer", "lr", "favoured", "against", "verdict", "bar", "value", "low", "high", "n", "diverged",
+    "code", "task", "optimizer", "lr", "favoured", "against", "verdict", "bar", "value", "low", "high", "n", "diverged",
     "favoured_diverged", "against_diverged",
 )  # fmt: skip
-_TEXT = ("code", "optimizer", "favoured", "against", "verdict")
+_TEXT = ("code", "task", "optimizer", "favoured", "against", "verdict")
 
 
 class Compared(NamedTuple):
@@ -53,18 +53,18 @@ CLAIMS: dict[str, Compared] = {
 
 
 def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
-    """Return every comparison of every claim at each optimizer and learning rate that has a pair of runs for it.
+    """Return every comparison of every claim on each task, optimizer and learning rate that has a pair of runs for it.
 
     Args:
-        recordings: of any kind; translation runs that came to an end count (a divergence is one). Those of one seed
-            saw the same batches, and started from the same matrices.
+        recordings: of any kind; runs with and without warm-up that came to an end count (a divergence is one). Those of
+            one seed saw the same batches, and started from the same matrices.
     """
     runs = warm_up_runs(recordings)
     runs = runs[runs["ended"].astype(bool)]
     rows = [
         row
         for code, compared in CLAIMS.items()
-        for (optimizer, lr), own in runs.groupby(["optimizer", "lr"])
+        for (_, optimizer, _), own in runs.groupby(["task", "optimizer", "lr"])
         if not compared.optimizers or optimizer in compared.optimizers
         for row in _compare(code, compared, own)
     ]
@@ -83,8 +83,7 @@ def _compare(code: str, compared: Compared, runs: pd.DataFrame) -> Iterator[dict
     bar = 100.0 * limit(code, "margin") * (1 if compared.better else -1)
     yield {
         "code": code,
-        "optimizer": runs["optimizer"].iloc[0],
-        "lr": runs["lr"].iloc[0],
+        **runs[["task", "optimizer", "lr"]].iloc[0],
         "favoured": ", ".join(compared.favoured),
         "against": ", ".join(compared.against),
         "verdict": verdict(pairs.differences, bar, broke=bool(pairs.diverged.any())),
@@ -120,7 +119,7 @@ ANALYSIS = Analysis(
     title="The paper's claims about the warm-up, tested",
     question="Do the paper's claims about the warm-up hold in these runs?",
     reading=(
-        "A panel is a claim, a row an optimizer and learning rate: how much lower the held-out loss ends in the "
+        "A panel is a claim, a row a task, optimizer and learning rate: how much lower the held-out loss ends in the "
         "setting that the claim favours, mean over seeds with its 95 % interval, in per cent of the loss with the "
         "whole warm-up. Both runs of a pair saw the same batches from the same start. Right of the dotted line the "
         "claim is supported: a setting that is to be better must be so by a margin, one that is to be no worse may "

@@ -1,4 +1,4 @@
-"""The figure of ``xiong2020_claims``: a panel a claim, a row an optimizer and learning rate."""
+"""The figure of ``xiong2020_claims``: a panel a claim, a row a task, optimizer and learning rate."""
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
         figure: an empty one; its height is set to its rows.
     """
     if table.empty:
-        drawing.say(figure, "No two runs on translation share optimizer, learning rate and seed as a claim asks.")
+        drawing.say(figure, "No two training runs share task, optimizer, learning rate and seed as a claim asks.")
         return
     shown = [code for code in WORDS if (table["code"] == code).any()]
     heights = [_PANEL + _ROW * len(pick(table, code=code)) for code in shown]

@@ -64,6 +64,7 @@ def _ratio(measured: pd.DataFrame) -> pd.Series:
 def _trained(recordings: Sequence[Recording]) -> Iterator[dict[str, Any]]:
     """Yield the profiles at the first step and after the warm-up; the network is narrower, so it is its own measure."""
     runs = warm_up_runs(recordings)
+    runs = runs[runs["task"].str.startswith("translation")]
     runs = runs[(runs["variant"] == "post-ln") & (runs["optimizer"] == "adam") & (runs["warm_up"] == "full")]
     for lr, own in runs[runs["status"] == "complete"].groupby("lr"):
         ends = [both for recording in own["recording"] if (both := _first_and_after(recording)) is not None]

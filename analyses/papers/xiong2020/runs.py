@@ -1,4 +1,4 @@
-"""The training runs of the study: translation with and without warm-up, and learning rates around their limit."""
+"""The training runs of the study: with and without warm-up, and at learning rates around their limit."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,31 +15,35 @@ WARM_UPS = ("none", "short", "full")
 #: Optimizers, and how they are printed; in the order of the figures.
 OPTIMIZERS = {"adam": "Adam", "sgd": "SGD", "momentum": "SGD with momentum"}
 COLUMNS = (
-    "recording", "variant", "optimizer", "lr", "warm_up", "warm_up_steps", "seed", "steps", "status", "ended",
+    "recording", "task", "variant", "optimizer", "lr", "warm_up", "warm_up_steps", "seed", "steps", "status", "ended",
     "diverged", "diverged_at", "loss", "valid_loss", "bleu", "unit",
 )  # fmt: skip
 
 
 def warm_up_runs(recordings: Sequence[Recording]) -> pd.DataFrame:
-    """Return the runs on translation, a row each.
+    """Return the runs with and without warm-up, a row each.
 
     Args:
-        recordings: of any kind.
+        recordings: of any kind; training runs of the paper's arrangements count, but those at a predicted limit.
 
     Returns:
-        ``recording``; ``variant``; ``optimizer``; ``lr``, the highest; ``warm_up``, one of ``WARM_UPS``;
+        ``recording``; ``task``; ``variant``; ``optimizer``; ``lr``, the highest; ``warm_up``, one of ``WARM_UPS``;
         ``warm_up_steps``; ``seed``; ``steps`` as planned; ``status``; ``ended``: whether it came to an end, a
         divergence among them; ``diverged`` and ``diverged_at``; ``loss`` of training, mean over the last tenth of the
         recorded steps; ``valid_loss`` and ``bleu`` at the end. A run that diverged has neither of the three.
     """
     found = [r for r in recordings if _is_training(r) and "limit" not in r.meta and arrangement(r) in PAPER]
-    found = [r for r in found if str((r.meta.get("task") or {}).get("name", "")).startswith("translation")]
     return pd.DataFrame([_warm_up_run(recording) for recording in found], columns=list(COLUMNS))
 
 
 def optimizer_name(name: str) -> str:
     """Return how an optimizer is printed."""
     return OPTIMIZERS.get(name, name)
+
+
+def setting_name(task: str, optimizer: str, lr: float | str) -> str:
+    """Return how a setting is printed, such as ``translation, Adam 0.001``."""
+    return f"{task}, {optimizer_name(optimizer)} {float(lr):g}"
 
 
 def _is_training(recording: Recording) -> bool:
@@ -53,6 +57,7 @@ def _warm_up_run(recording: Recording) -> dict[str, Any]:
     ends = {} if status == "diverged" else {name: last_value(steps, name) for name in ("valid_loss", "bleu")}
     return {
         "recording": recording,
+        "task": str((meta.get("task") or {}).get("name", "")),
         "variant": arrangement(recording),
         "optimizer": str(training["optimizer"]),
         "lr": float(training["lr"]),

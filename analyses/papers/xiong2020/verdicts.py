@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analyses.papers.claims import BEGINS, PARTICIPLE, tally
-from analyses.papers.xiong2020.runs import optimizer_name
+from analyses.papers.xiong2020.runs import setting_name
 from analyses.papers.xiong2020.words import PAPER, farthest, signed
 from analyses.tables import pick
 from gradlens.analysis import Finding, Status
@@ -24,8 +24,8 @@ CODES = {
     ),
     "GL602": (
         "The length of the warm-up matters. A warm-up of an eighth of the whole one ends with a held-out loss that is "
-        "higher by more than the margin: in the paper 31.16 BLEU and 2.77 at the two learning rates, where the whole "
-        "one reaches about 34."
+        "higher by more than the margin: in the paper's translation 31.16 BLEU and 2.77 at the two learning rates, "
+        "where the whole one reaches about 34."
     ),
     "GL603": (
         "Pre-LN needs no warm-up. Trained with the full learning rate from the first step on, a Pre-LN network ends no "
@@ -101,7 +101,7 @@ def _judged(code: str, rows: pd.DataFrame) -> Finding:
     """More than half of the settings must support a claim, more than half contradict it for it to fail."""
     words = WORDS[code]
     if rows.empty:
-        claim = f"{words.title}: not tested, no two runs share optimizer, learning rate and seed as it asks."
+        claim = f"{words.title}: not tested, no two runs share task, optimizer, learning rate and seed as it asks."
         return Finding(code=code, status="not applicable", claim=claim, analysis=NAME)
     told = {v: [_told(row) for _, row in rows[rows["verdict"] == v].iterrows()] for v in PARTICIPLE}
     status: Status = "inconclusive"
@@ -151,8 +151,8 @@ def _told(row: pd.Series) -> str:
 
 
 def name_of(row: pd.Series) -> str:
-    """Name the optimizer and learning rate of a row."""
-    return f"{optimizer_name(row['optimizer'])} {row['lr']:g}"
+    """Name the task, optimizer and learning rate of a row."""
+    return setting_name(row["task"], row["optimizer"], row["lr"])
 
 
 def _details(row: pd.Series) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Fig. 2 of the paper: translation with and without warm-up, and the scores beside the paper's."""
+"""Fig. 2 of the paper: runs with and without warm-up, and the scores of translation beside the paper's."""
 
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
@@ -8,7 +8,7 @@ import pandas as pd
 
 from analyses.intervals import t_interval
 from analyses.papers.xiong2020.measured import PAPER
-from analyses.papers.xiong2020.runs import OPTIMIZERS, WARM_UPS, optimizer_name, warm_up_runs
+from analyses.papers.xiong2020.runs import OPTIMIZERS, WARM_UPS, optimizer_name, setting_name, warm_up_runs
 from analyses.papers.xiong2020.warm_up_figure import plot
 from analyses.papers.xiong2020.words import PAPER as REFERENCE
 from analyses.steps import over_seeds, smoothed
@@ -17,11 +17,11 @@ from gradlens.analysis import Analysis, Finding
 from gradlens.recording import Recording
 
 _NAME = "xiong2020_warm_up"
-_KEYS = ["variant", "optimizer", "lr", "warm_up"]
+_KEYS = ["task", "variant", "optimizer", "lr", "warm_up"]
 
 CODES = {
     "GL616": (
-        "Runs that diverged. Of the translations with and without warm-up, each setting of which a seed was stopped as "
+        "Runs that diverged. Of the runs with and without warm-up, each setting of which a seed was stopped as "
         "diverged is named, with the step. A run that diverged is a result: its curve is drawn up to its end, and in "
         "the claims it is worse than any that did not."
     ),
@@ -32,24 +32,29 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
     """Return the training loss over steps and the scores at the end of every setting.
 
     Args:
-        recordings: of any kind; training runs on translation count.
+        recordings: of any kind; training runs count, but those at a predicted limit.
 
     Returns:
-        ``variant``; ``group``, the optimizer; ``schedule``, the learning rate; ``stack``, the warm-up. Panel
+        ``variant``; ``group``, task/optimizer; ``schedule``, the learning rate; ``stack``, the warm-up. Panel
         ``curves``: the loss, mean over the seeds that came to their end, and by itself (with a ``label``) of every run
         that diverged. Panel ``summary``: ``valid_loss``, ``bleu``, ``warm-up steps``, ``steps``, ``diverged`` (value
         of n, ``x`` the first step) and ``unfinished``.
     """
     runs = warm_up_runs(recordings)
-    # Settings come in the order of the paper's figure: by arrangement, optimizer, learning rate, warm-up.
-    places = {"variant": list(PAPER), "optimizer": [*OPTIMIZERS, *runs["optimizer"]], "warm_up": list(WARM_UPS)}
+    # Settings come in the order of the paper's figure: by task, arrangement, optimizer, learning rate, warm-up.
+    places = {
+        "task": sorted(set(runs["task"]), key=lambda task: (not task.startswith("translation"), task)),
+        "variant": list(PAPER),
+        "optimizer": [*OPTIMIZERS, *runs["optimizer"]],
+        "warm_up": list(WARM_UPS),
+    }
     ordered = runs.sort_values(_KEYS, key=lambda c: c.map(places[str(c.name)].index) if c.name in places else c)
     return tidy(row for key, own in ordered.groupby(_KEYS, sort=False) for row in _setting(key, own))
 
 
 def _setting(key: Any, runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    variant, optimizer, lr, warm_up = key
-    who = {"variant": variant, "group": optimizer, "schedule": f"{lr:g}", "stack": warm_up}
+    task, variant, optimizer, lr, warm_up = key
+    who = {"variant": variant, "group": f"{task}/{optimizer}", "schedule": f"{lr:g}", "stack": warm_up}
     ended = runs[runs["ended"]]
     if len(ended) < len(runs):
         yield {**who, "panel": SUMMARY, "quantity": "unfinished", "value": len(runs) - len(ended), "n": len(runs)}
@@ -98,14 +103,17 @@ def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     for key, own in table[table["panel"] == SUMMARY].groupby(["variant", "group", "schedule", "stack"], sort=False):
         if pick(own, quantity="diverged").empty:
             continue
-        variant, optimizer, lr, warm_up = map(str, key)
-        steps = pick(own, quantity="warm-up steps")["value"].iloc[0]
+        variant, group, lr, warm_up = map(str, key)
+        task, optimizer = group.split("/")
+        steps, warm = (pick(own, quantity=name)["value"].iloc[0] for name in ("steps", "warm-up steps"))
         rows.append(
             {
+                "task": task,
+                "steps": f"{steps:.0f}",
                 "arrangement": PAPER[variant],
                 "optimizer": optimizer_name(optimizer),
-                "learning rate": lr,
-                "warm-up": f"{warm_up} ({steps:.0f})" if steps else warm_up,
+                "rate": lr,
+                "warm-up": f"{warm_up} ({warm:.0f})" if warm else warm_up,
                 "held-out loss": _score(own, "valid_loss", 3),
                 "BLEU": _score(own, "bleu", 1),
                 "paper's BLEU": _papers(table, key),
@@ -113,13 +121,13 @@ def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         )
     unfinished = int(pick(table, quantity="unfinished")["value"].sum())
     left_out = f" {unfinished} unfinished run{'s are' if unfinished > 1 else ' is'} left out." if unfinished else ""
-    seeds, length = ended["n"].max(), pick(table, quantity="steps")["value"].max()
+    seeds = ended["n"].max()
     caption = (
-        f"Translation after {length:.0f} steps: held-out loss in nats per piece and BLEU at the end, mean over "
-        f"{seeds:.0f} seed{'s' if seeds > 1 else ''} and half the width of its 95 % interval (where there is more "
-        "than one). The number behind a warm-up is its steps. The paper's BLEU is that of its own data (IWSLT14 "
-        "De-En), network and length of training, at the lower or the higher of its two learning rates, as ours, or "
-        f"at one that is not stated; – where no number of it was at hand.{left_out}"
+        f"Held-out loss in nats per piece at the end, and in translation BLEU, mean over {seeds:.0f} "
+        f"seed{'s' if seeds > 1 else ''} and half the width of its 95 % interval (where there is more than one). The "
+        "rate is the highest learning rate, the number behind a warm-up its steps. The paper's BLEU is that of its "
+        "own data (IWSLT14 De-En), network and length of training, at the lower or the higher of its two learning "
+        f"rates, as ours, or at one that is not stated; – where no number of it was at hand.{left_out}"
     )
     return {caption: pd.DataFrame(rows)}
 
@@ -139,8 +147,11 @@ def _score(own: pd.DataFrame, quantity: str, digits: int) -> str:
 
 def _papers(table: pd.DataFrame, key: Any) -> str:
     """Return the paper's BLEU at the same place: the lower or the higher of two learning rates."""
-    variant, optimizer, lr, warm_up = map(str, key)
-    rates = sorted(float(rate) for rate in pick(table, group=optimizer)["schedule"].unique())
+    variant, group, lr, warm_up = map(str, key)
+    task, optimizer = group.split("/")
+    if not task.startswith("translation"):
+        return ABSENT
+    rates = sorted(float(rate) for rate in pick(table, group=group)["schedule"].unique())
     place = "higher" if len(rates) > 1 and float(lr) == rates[-1] else "lower"
     found = pick(published(), variant=variant, optimizer=optimizer, warm_up=warm_up).set_index("lr")["bleu"]
     if place in found:
@@ -159,17 +170,15 @@ def judge(table: pd.DataFrame) -> list[Finding]:
         return []
     broke = ended[ended["value"] > 0]
     if broke.empty:
-        return [_finding("pass", f"None of the {ended['n'].sum():.0f} translation runs diverged.", 0.0)]
-    return [
-        _finding(
-            "warn",
-            f"{PAPER[row['variant']]}, {optimizer_name(row['group'])}, learning rate {row['schedule']}, "
-            f"warm-up {row['stack']}: {row['value']:.0f} of {row['n']:.0f} seeds diverged"
-            + (f" (the first at step {row['x']:.0f})." if pd.notna(row["x"]) else "."),
-            float(row["value"]),
-        )
-        for _, row in broke.iterrows()
-    ]
+        return [_finding("pass", f"None of the {ended['n'].sum():.0f} runs with and without warm-up diverged.", 0.0)]
+    return [_finding("warn", _broke(row), float(row["value"])) for _, row in broke.iterrows()]
+
+
+def _broke(row: pd.Series) -> str:
+    task, optimizer = row["group"].split("/")
+    setting = f"{PAPER[row['variant']]}, {setting_name(task, optimizer, row['schedule'])}, warm-up {row['stack']}"
+    first = f" (the first at step {row['x']:.0f})" if pd.notna(row["x"]) else ""
+    return f"{setting}: {row['value']:.0f} of {row['n']:.0f} seeds diverged{first}."
 
 
 def _finding(status: Any, claim: str, value: float) -> Finding:
@@ -191,12 +200,12 @@ def _finding(status: Any, claim: str, value: float) -> Finding:
 
 ANALYSIS = Analysis(
     name=_NAME,
-    title="Translation with and without warm-up",
-    question="How do Post-LN and Pre-LN learn to translate with the whole warm-up, some of it, and none?",
+    title="Training with and without warm-up",
+    question="How do Post-LN and Pre-LN learn with the whole warm-up, some of it, and none?",
     reading=(
-        "A row an arrangement, a column an optimizer and learning rate: the training loss (running mean over 5 % of "
-        "the recorded steps), mean over seeds in a band, their range. The learning rate falls alike in all runs of a "
-        "column, from the end of the whole warm-up on; only the way up differs. Thin, a run that diverged, with a "
+        "A row an arrangement, a column a task, optimizer and learning rate: the training loss (running mean over 5 % "
+        "of the recorded steps), mean over seeds in a band, their range. The learning rate falls alike in all runs of "
+        "a column, from the end of the whole warm-up on; only the way up differs. Thin, a run that diverged, with a "
         "cross at its end. The data, the network and the length of training are not the paper's, and so neither is the "
         "level of BLEU: what can be compared is which runs learn."
     ),

@@ -1,4 +1,4 @@
-"""The figure of ``xiong2020_warm_up``: a row an arrangement, a column an optimizer and learning rate."""
+"""The figure of ``xiong2020_warm_up``: a row an arrangement, a column a task, optimizer and learning rate."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from analyses import drawing
 from analyses.papers.xiong2020 import panels
 from analyses.papers.xiong2020.measured import PAPER
-from analyses.papers.xiong2020.runs import OPTIMIZERS, WARM_UPS, optimizer_name
+from analyses.papers.xiong2020.runs import WARM_UPS, optimizer_name
 from analyses.tables import pick
 
 _LOOKS: dict[str, drawing.Look] = {
@@ -33,21 +33,24 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
     """
     drawn = pick(table, panel="curves")
     if drawn.empty:
-        drawing.say(figure, "No training run on translation holds a loss.")
+        drawing.say(figure, "No training run with or without warm-up holds a loss.")
         return
     rows = panels.in_order(drawn["variant"])
     columns = list(dict.fromkeys(zip(drawn["group"], drawn["schedule"], strict=True)))
-    columns.sort(key=lambda column: ([*OPTIMIZERS, column[0]].index(column[0]), float(column[1])))
-    figure.set_size_inches(figure.get_figwidth(), 1.45 * len(rows) + 0.55)
-    axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey=True)
+    figure.set_size_inches(figure.get_figwidth(), 1.45 * len(rows) + 0.65)
+    axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex="col")
     for line, variant in zip(axes, rows, strict=True):
-        for ax, (optimizer, lr) in zip(line, columns, strict=True):
-            _draw(ax, pick(drawn, variant=variant, group=optimizer, schedule=lr))
+        for ax, (group, lr) in zip(line, columns, strict=True):
+            _draw(ax, pick(drawn, variant=variant, group=group, schedule=lr))
             drawing.counted_axis(ax, "step" if variant == rows[-1] else "", most=3)
             if variant == rows[0]:
-                ax.set_title(f"{optimizer_name(optimizer)}, {lr}", fontsize=7.5)
+                task, optimizer = group.split("/")
+                ax.set_title(f"{task}\n{optimizer_name(optimizer)}, {lr}", fontsize=7)
         line[0].set_ylabel(f"{PAPER[variant]}\nloss", fontsize=7.5)
-    _limit(axes, drawn)
+    tasks = [group.split("/")[0] for group, _ in columns]
+    for task in dict.fromkeys(tasks):
+        own = axes[:, [of == task for of in tasks]]
+        _limit(own, drawn[drawn["group"].str.startswith(f"{task}/")])
     there = [name for name in WARM_UPS if (drawn["stack"] == name).any()]
     keys = [drawing.entry(_NAMES[name], **_LOOKS[name]) for name in there]
     if (drawn["label"] != "").any():
@@ -72,14 +75,15 @@ def _draw(ax: Axes, rows: pd.DataFrame) -> None:
 
 
 def _limit(axes: Any, drawn: pd.DataFrame) -> None:
-    """Let the shared axis hold all that learns; curves beyond are cut, their crosses moved to its edge."""
+    """Give the axes of a task one scale, of all that learns; curves beyond are cut, their crosses moved to its edge."""
     ended = pick(drawn, label="") if (drawn["label"] == "").any() else drawn
     start = ended.sort_values("x").groupby(["variant", "group", "schedule", "stack"])["value"].first().median()
     low = float(ended["value"].min())
     top = min(float(ended["value"].max()), _ABOVE * float(start))
     room = 0.05 * max(top - low, 1e-3)
-    axes[0, 0].set_ylim(low - room, top + room)
     for ax in axes.flat:
+        ax.set_ylim(low - room, top + room)
+        ax.tick_params(labelleft=bool(ax in axes[:, 0]))
         for line in ax.lines:
             if line.get_marker() == _CROSS["marker"]:
                 line.set_ydata(np.clip(np.asarray(line.get_ydata(), dtype=np.float64), low - room, top + room))

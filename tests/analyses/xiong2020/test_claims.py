@@ -110,6 +110,19 @@ def test_unfinished_runs_and_those_at_a_limit_do_not_count() -> None:
     assert len(ANALYSIS.compute([*runs, *odd])) == len(ANALYSIS.compute(runs))
 
 
+def test_tasks_are_told_apart() -> None:
+    of_lm = {"task": {"name": "lm", "unit": "nats per piece"}}
+    runs = [*warm_ups(HOLDS, **of_lm), *warm_ups(FAILS)]
+    finding = judged(runs)["GL600"]
+    assert finding.claim.startswith("Mixed: ")
+    assert "supported in 1 of 2 settings (lm, Adam 0.001: +" in finding.claim
+    assert "contradicted in 1 (translation, Adam 0.001: " in finding.claim
+    assert CURVES.show is not None
+    (shown,) = CURVES.show(CURVES.compute(runs)).values()
+    assert list(shown["task"]) == ["translation"] * len(FAILS) + ["lm"] * len(HOLDS)
+    assert set(shown.loc[shown["task"] == "lm", "paper's BLEU"]) == {"–"}
+
+
 def test_a_claim_that_no_pair_tests_says_so() -> None:
     found = judged(warm_ups({("pre-ln", 0): 4.0, ("pre-ln", 20): 4.0}))
     assert found["GL603"].status == "pass"
@@ -128,7 +141,7 @@ def test_the_papers_numbers_stand_beside_ours_at_the_same_place_of_the_learning_
     assert CURVES.show is not None
     table = CURVES.compute([*warm_ups(HOLDS, lr=3e-3), *warm_ups(HOLDS, lr=1e-3)])
     (shown,) = CURVES.show(table).values()
-    papers = shown.set_index(["arrangement", "learning rate", "warm-up"])["paper's BLEU"]
+    papers = shown.set_index(["arrangement", "rate", "warm-up"])["paper's BLEU"]
     assert papers["Post-LN", "0.003", "none"] == papers["Post-LN", "0.001", "none"] == "8.45 (rate not stated)"
     assert papers["Pre-LN", "0.001", "none"] == "about 34 (rate not stated)"
     assert papers["Post-LN", "0.001", "short (5)"] == "31.16"
