@@ -8,6 +8,7 @@ theory is judged at once. The first run takes about an hour on one core; with ``
 import argparse
 import json
 import platform
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 
 from gradlens.theory.arrangements import ARRANGEMENTS
 from gradlens.theory.network import KINDS, Network
+from gradlens.theory.transformer import predict
 from tests.theory.measured import Measured, Table, errors, measure, network, predicted
 
 SEEDS, QUICK_SEEDS = 10, 3
@@ -150,6 +152,16 @@ def meets(found: dict[str, Any]) -> bool:
     return all(found[what][which] <= AIM[which] for what in ("gradients", "stream") for which in AIM)
 
 
+def milliseconds(kind: str, blocks: int, times: int = 5) -> float:
+    """Return the processor time of a prediction for Pre-LN, the least of several."""
+    cell, taken = network("pre-ln", kind, blocks), []
+    for _ in range(times):
+        start = time.process_time()
+        predict(cell)
+        taken.append(time.process_time() - start)
+    return 1e3 * min(taken)
+
+
 def main() -> None:
     """Measure what is missing, print the table, write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -166,6 +178,9 @@ def main() -> None:
         print(".", end="", flush=True)
     by_arrangement = {name: summary(found) for name, found in rows.items()}
     print(f"\n{table(by_arrangement)}")
+    for kind in KINDS:
+        taken = " and ".join(f"{milliseconds(kind, blocks):.0f}" for blocks in (64, 1000))
+        print(f"{kind}: a prediction for 64 and for 1,000 blocks takes {taken} ms")
     if options.quick:
         return
     singly = [row["cell"] | summary([row]) for found in rows.values() for row in found]

@@ -40,7 +40,7 @@ class Place:
 
     def norm(self, signal: Signal) -> Signal:
         """Divide by σ, the root of the second moment: the mean over features is zero but for O(1/d)."""
-        return scaled(signal, self.tape.pairs.own(self.tape.products(signal)) ** -0.5)
+        return scaled(signal, self.tape.pairs.own(signal.products) ** -0.5)
 
     def norm_after_addition(self, *signals: Signal) -> Signal:
         """Add, and normalize the sum."""

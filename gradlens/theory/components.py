@@ -5,14 +5,22 @@ covariance of tokens are here a table of products (``gradlens.theory.pairs``): t
 
 Forward, a table holds E[xᵢ·xₖ]/d; backward, E[gᵢ·gₖ]/d with g the gradient of the loss. Gradients are supposed to be
 independent of the forward pass, as with labels at initialization.
+
+One component stands for those of all blocks: what a block's backward pass needs of its forward pass is handed out and
+back. The energies of the parameters' gradients are found for all blocks at once.
 """
 
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 
 import numpy as np
 
 from gradlens.theory.activations import Moments
 from gradlens.theory.pairs import Array, Pairs
+
+#: What the backward pass of one block needs of its forward pass.
+Kept = tuple[Array, ...]
 
 
 def dropout(pairs: Pairs, products: Array, probability: float) -> Array:
@@ -58,10 +66,9 @@ class FeedForward:
     gain: float = 1.0
     inner_norm: bool = False
     centered: bool = True
-    _tables: tuple[Array, ...] = field(default=(), init=False)
 
-    def forward(self, x: Array) -> Array:
-        """Return the products of the outputs [2, classes] for those of the inputs."""
+    def forward(self, x: Array) -> tuple[Array, Kept]:
+        """Return the products of the outputs [2, classes] for those of the inputs, and what ``backward`` needs."""
         before = self._share(self.width) * x
         own = self.pairs.own(before)
         left, right = own[self.pairs.left], own[self.pairs.right]
@@ -69,23 +76,26 @@ class FeedForward:
         if self.inner_norm:
             if self.centered:  # less the product of the means
                 hidden = hidden - self.activation(left, right, np.zeros_like(before))[0]
-            scale = np.sqrt(self.pairs.own(hidden))
-            scale = scale[self.pairs.left] * scale[self.pairs.right]
+            scale = self.pairs.between(np.sqrt(self.pairs.own(hidden)))
             hidden, slope = hidden / scale, slope / scale
-        self._tables = x, hidden, slope
-        return self._share(self.ffn) * hidden
+        return self._share(self.ffn) * hidden, (x, hidden, slope)
 
-    def backward(self, g: Array) -> tuple[Array, dict[str, float]]:
-        """Return the products of the gradients at the inputs, and the energy of the gradient of each parameter."""
-        x, hidden, slope = self._tables
-        inside = self._share(self.width) * g * slope
-        energy = {
-            "w1.weight": self.width * self.ffn * self.pairs.total(inside, x),
-            "w1.bias": self.ffn * self.pairs.total(inside),
-            "w2.weight": self.width * self.ffn * self.pairs.total(g, hidden),
+    def backward(self, g: Array, kept: Kept) -> tuple[Array]:
+        """Return the products of the gradients at the inputs."""
+        *_, slope = kept
+        return (self._share(self.width) * self._share(self.ffn) * g * slope,)
+
+    def energies(self, gradients: Sequence[Array], kept: Sequence[Kept]) -> dict[str, Array]:
+        """Return the energy of the gradient of each parameter in each block [blocks]."""
+        g = np.array(gradients)
+        x, hidden, slope = (np.array(tables) for tables in zip(*kept, strict=True))
+        inside, weights = self._share(self.width), self.width * self.ffn
+        return {
+            "w1.weight": weights * inside * self.pairs.total(g, slope, x),
+            "w1.bias": self.ffn * inside * self.pairs.total(g, slope),
+            "w2.weight": weights * self.pairs.total(g, hidden),
             "w2.bias": self.width * self.pairs.total(g),
         }
-        return self._share(self.ffn) * inside, energy
 
     def _share(self, terms: int) -> float:
         return self.gain * 2 * terms / (self.width + self.ffn)
@@ -114,55 +124,80 @@ class Attention:
     width: int
     gain: float = 1.0
     inner_norm: bool = False
-    _tables: tuple[Array, ...] = field(default=(), init=False)
 
-    def forward(self, x: Array, y: Array) -> Array:
-        """Return the products of the outputs for those of the queries' inputs x and the keys' inputs y."""
-        weights = self.seen * np.exp((self._sharpness(x, y) * x)[:, :, None] * y[:, None, :])
-        weights /= weights.sum(-1, keepdims=True)
-        mean = (weights @ y[:, :, None])[..., 0]
-        spread = np.maximum((weights @ (y**2)[:, :, None])[..., 0] - mean**2, 0)
-        mixed = self.gain * mean
-        scale = np.ones_like(mixed)
+    def forward(self, x: Array, y: Array) -> tuple[Array, Kept]:
+        """Return the products of the outputs, and what ``backward`` needs.
+
+        Args:
+            x: products of the queries' inputs.
+            y: products of the keys' inputs.
+        """
+        logits = self._sharpness(x, y) * x
+        apart = y - y[0, 0]  # so that alike tokens, whose correlation many blocks and an arc cosine magnify, stay alike
+        powers = np.array([np.ones_like(y), apart, apart**2]).transpose(1, 2, 0)
+        whole, first, second = (self._weights(logits, y) @ powers).transpose(2, 0, 1)
+        off = first / whole
+        mean, spread = y[0, 0] + off, np.maximum(second / whole - off**2, 0)
+        rate = np.array(self.gain)
         if self.inner_norm:
-            own = np.sqrt(self.queries.own(mixed))
-            scale = own[self.queries.left] * own[self.queries.right]
-        self._tables = x, y, weights, mean, spread, mixed / scale, scale
-        return self.gain * mixed / scale
+            rate = rate / self.queries.between(np.sqrt(self.queries.own(self.gain * mean)))
+        mixed = rate * mean
+        return self.gain * mixed, (mixed, x, y, logits, whole, mean, spread, rate)
 
-    def _sharpness(self, x: Array, y: Array) -> Array:
-        """Return ζ of each class of pairs of queries [classes]."""
-        groups = self.queries.groups
-        seen = self.seen[:groups]
-        coincident = np.arange(len(self.keys.left)) < self.keys.groups
-        visible = seen @ coincident
-        alone, together = seen @ (coincident * y[0]) / visible, seen @ y[0] / seen.sum(-1)
-        zeta = effective_sharpness(self.queries.own(x) * (alone - together), visible)
-        both: Array = np.sqrt(zeta[self.queries.left] * zeta[self.queries.right])
-        return both
+    def backward(self, g: Array, kept: Kept) -> tuple[Array, Array]:
+        """Return the products of the gradients at the queries' and at the keys' inputs."""
+        _, x, y, logits, whole, mean, spread, rate = kept
+        inside = self.gain * rate * g  # at the values, were each query to see one key alone
+        sent = self.queries.count * inside / whole
+        weights = self._weights(logits, y)  # kept, they would be nearly all the memory that a prediction takes
+        at_keys = _into(sent * (1 - x * mean), weights) + _into(sent * x, weights) * y
+        return inside * spread, at_keys * self._per_key
 
-    def backward(self, g: Array) -> tuple[Array, Array, dict[str, float]]:
-        """Return the products of the gradients at the queries' and at the keys' inputs, and the parameters' energies.
+    def energies(self, gradients: Sequence[Array], kept: Sequence[Kept]) -> dict[str, Array]:
+        """Return the energy of the gradient of W_V, which is that of W_O, in each block [blocks].
 
         Those of W_Q and W_K are left out: where tokens are nearly alike they hang on how the similarities of pairs
         scatter around their mean, which the tables do not hold.
         """
-        x, y, weights, mean, spread, mixed, scale = self._tables
-        inside = self.gain * g / scale  # at the mixed values, before W_O
-        at_query = self.gain * inside * spread
-        arriving = self.queries.count[:, :, None] * weights
-        share = np.divide(1.0, self.keys.count, out=np.zeros_like(self.keys.count), where=self.keys.count > 0)
-        at_value = _into(arriving, inside) * share
-        pull = self.gain * inside * x
-        at_key = (_into(arriving, pull) * y - _into(arriving, pull * mean)) * share
-        energy = {
-            "value.weight": self.keys.total(at_value, y),
-            "out.weight": self.queries.total(g, mixed),
-        }
-        return at_query, at_key + self.gain * at_value, {name: self.width**2 * e for name, e in energy.items()}
+        mixed = np.array([mixed for mixed, *_ in kept])
+        energy = self.width**2 * self.queries.total(np.array(gradients), mixed)
+        return {"value.weight": energy, "out.weight": energy}
+
+    def _weights(self, logits: Array, y: Array) -> Array:
+        """Return E[aᵢⱼaₖₘ] but for its sum over keys, summed over the pairs of a class [2, queries, keys]."""
+        weights = logits[:, :, None] * y[:, None, :]
+        np.exp(weights, out=weights)
+        weights *= self.seen
+        return weights
+
+    def _sharpness(self, x: Array, y: Array) -> Array:
+        """Return ζ of each class of pairs of queries [classes]."""
+        zeta = effective_sharpness(self.queries.own(x) * (self._contrast @ y[0]), self._visible)
+        both: Array = np.sqrt(self.queries.between(zeta))
+        return both
+
+    @cached_property
+    def _visible(self) -> Array:
+        """Keys that a query sees [query groups]."""
+        visible: Array = self.seen[: self.queries.groups, : self.keys.groups].sum(-1)
+        return visible
+
+    @cached_property
+    def _contrast(self) -> Array:
+        """What a query makes of a table of keys: mean of a key with itself, less that of all pairs it sees."""
+        seen = self.seen[: self.queries.groups]
+        alone = seen * (np.arange(seen.shape[1]) < self.keys.groups)
+        contrast: Array = alone / alone.sum(-1, keepdims=True) - seen / seen.sum(-1, keepdims=True)
+        return contrast
+
+    @cached_property
+    def _per_key(self) -> Array:
+        """1 of the pairs of keys in a class; 0 where there are none."""
+        count = self.keys.count
+        return np.divide(1.0, count, out=np.zeros_like(count), where=count > 0)
 
 
-def _into(arriving: Array, table: Array) -> Array:
+def _into(table: Array, weights: Array) -> Array:
     """Sum what the pairs of queries send to each class of pairs of keys."""
-    summed: Array = (table[:, None, :] @ arriving)[:, 0, :]
+    summed: Array = (table[:, None, :] @ weights)[:, 0, :]
     return summed

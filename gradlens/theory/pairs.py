@@ -6,7 +6,8 @@ it: there positions are put in groups that grow with the position; else all are 
 
 A table of mean products has the shape [2, classes]: pairs in the same sequence, then pairs in different sequences.
 The first ``groups`` classes hold pairs at the same position (in the same sequence: a token with itself), the others
-pairs at different positions, of two groups.
+pairs at different positions, of two groups. Where tables of many blocks are asked about at once, they are stacked along
+axes before these two.
 """
 
 from dataclasses import dataclass
@@ -77,26 +78,35 @@ class Pairs:
 
     def own(self, products: Array) -> Array:
         """Return the second moment of the tokens of each group [groups]."""
-        own: Array = products[0, : self.groups]
+        own: Array = products[..., 0, : self.groups]
         return own
 
-    def over_tokens(self, products: Array) -> float:
-        """Return the second moment, mean over all tokens."""
-        return float(self.own(products) @ self.sizes / self.sizes.sum())
+    def between(self, factor: float | Array) -> float | Array:
+        """Return the product of a factor of the one and of the other token of a pair [classes].
 
-    def correlation(self, products: Array) -> float:
+        Args:
+            factor: of all tokens, or of those of each group [groups].
+        """
+        return factor**2 if isinstance(factor, float) else factor[self.left] * factor[self.right]
+
+    def over_tokens(self, products: Array) -> Array:
+        """Return the second moment, mean over all tokens."""
+        mean: Array = self.own(products) @ self.sizes / self.sizes.sum()
+        return mean
+
+    def correlation(self, products: Array) -> Array:
         """Return the correlation of two tokens of a sequence, mean over pairs; NaN for sequences of one token."""
         own, apart = np.sqrt(self.own(products)), self.count[0].copy()
         apart[: self.groups] = 0
-        correlation = products[0] / (own[self.left] * own[self.right])
-        return float(correlation @ apart / apart.sum()) if apart.any() else float("nan")
+        correlation = products[..., 0, :] / (own[..., self.left] * own[..., self.right])
+        mean: Array = correlation @ apart / (apart.sum() or np.nan)
+        return mean
 
-    def total(self, *products: Array) -> float:
+    def total(self, *products: Array) -> Array:
         """Return the sum over all ordered pairs of tokens of the product of the tables."""
-        everything = self.count.copy()
-        for table in products:
-            everything *= table
-        return float(everything.sum())
+        tables = ",".join(["...sc"] * len(products))
+        total: Array = np.einsum(f"sc,{tables}->...", self.count, *products)
+        return total
 
 
 def _group_sizes(length: int) -> Array:

@@ -7,21 +7,32 @@ that come through different matrices as energies.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-
-import numpy as np
+from dataclasses import dataclass
+from functools import reduce
 
 from gradlens.theory.pairs import Array, Pairs
 
-#: Source to its factor, a number for each group of positions.
-Signal = Mapping[int, Array]
+
+@dataclass(eq=False)
+class Signal:
+    """A linear combination of sources.
+
+    Attributes:
+        tape: of the sources.
+        factors: source to its factor, a number or a number for each group of positions.
+        products: of its tokens [2, classes].
+    """
+
+    tape: "Tape"
+    factors: Mapping[int, float | Array]
+    products: Array
 
 
 @dataclass(eq=False)
 class _Source:
     products: Array
     backward: Callable[[Array], None]
-    gradient: dict[int, Array] = field(default_factory=dict)
+    gradient: Array | None = None
 
 
 class Tape:
@@ -33,8 +44,7 @@ class Tape:
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs = pairs
-        self._sources: list[_Source] = []
-        self._gradients: list[Array] = []
+        self.sources: list[_Source] = []
 
     def source(self, products: Array, backward: Callable[[Array], None] = lambda products: None) -> Signal:
         """Return a new signal, independent of all others.
@@ -43,45 +53,42 @@ class Tape:
             products: of its tokens [2, classes].
             backward: called with the products of the gradients that arrived at it.
         """
-        self._sources.append(_Source(products, backward))
-        return {len(self._sources) - 1: np.ones(self.pairs.groups)}
-
-    def products(self, signal: Signal) -> Array:
-        """Return the products of a signal's tokens."""
-        return self._combined(signal, [self._sources[index].products for index in signal])
+        self.sources.append(_Source(products, backward))
+        return Signal(self, {len(self.sources) - 1: 1.0}, products)
 
     def settled(self, signal: Signal) -> Signal:
         """Return the signal as one source, where its parts are no longer needed."""
-        return self.source(self.products(signal), lambda gradient: self.send(signal, gradient))
+        return self.source(signal.products, lambda gradient: self.send(signal, gradient))
 
     def send(self, signal: Signal, gradient: Array) -> None:
         """Let a gradient, independent of those before it, arrive at a signal."""
-        self._gradients.append(gradient)
-        new = len(self._gradients) - 1
-        for index, factor in signal.items():
-            self._sources[index].gradient[new] = factor
+        for index, factor in signal.factors.items():
+            source, arriving = self.sources[index], self.pairs.between(factor) * gradient
+            source.gradient = arriving if source.gradient is None else source.gradient + arriving
 
     def run_backward(self) -> None:
-        """Pass the gradients back from the last source to the first."""
-        for source in reversed(self._sources):
-            if source.gradient:
-                source.backward(self._combined(source.gradient, [self._gradients[i] for i in source.gradient]))
-
-    def _combined(self, factors: Signal, tables: list[Array]) -> Array:
-        left, right = self.pairs.left, self.pairs.right
-        terms = [factor[left] * factor[right] * table for factor, table in zip(factors.values(), tables, strict=True)]
-        return terms[0] if len(terms) == 1 else np.add.reduce(terms)
+        """Pass the gradients back from the last source to the first, and forget the sources."""
+        while self.sources:
+            source = self.sources.pop()
+            if source.gradient is not None:
+                source.backward(source.gradient)
 
 
 def added(*signals: Signal) -> Signal:
-    """Return the sum of signals."""
-    total: dict[int, Array] = {}
-    for signal in signals:
-        for index, factor in signal.items():
-            total[index] = total[index] + factor if index in total else factor
-    return total
+    """Return the sum of signals of one tape."""
+    return reduce(_sum, signals)
+
+
+def _sum(a: Signal, b: Signal) -> Signal:
+    between, products, factors = a.tape.pairs.between, a.products + b.products, {**a.factors, **b.factors}
+    for index in a.factors.keys() & b.factors.keys():  # coherent
+        one, other = a.factors[index], b.factors[index]
+        factors[index] = one + other
+        products = products + (between(one + other) - between(one) - between(other)) * a.tape.sources[index].products
+    return Signal(a.tape, factors, products)
 
 
 def scaled(signal: Signal, factor: float | Array) -> Signal:
     """Return a signal times a number, or a number for each group of positions."""
-    return {index: own * factor for index, own in signal.items()}
+    factors = {index: own * factor for index, own in signal.factors.items()}
+    return Signal(signal.tape, factors, signal.tape.pairs.between(factor) * signal.products)

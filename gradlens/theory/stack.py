@@ -9,12 +9,19 @@ import numpy as np
 
 from gradlens.theory.activations import ACTIVATIONS
 from gradlens.theory.arrangements import ARRANGEMENTS, Arrangement, Branch, Place
-from gradlens.theory.components import Attention, FeedForward, dropout
+from gradlens.theory.components import Attention, FeedForward, Kept, dropout
 from gradlens.theory.network import Network
 from gradlens.theory.pairs import Array, Pairs
 from gradlens.theory.signals import Signal, Tape
 
-_Backward = Callable[[Array], None]
+
+class _Uses:
+    """What a component was in each block: what it kept forward, and backward the gradient that came to its output."""
+
+    def __init__(self, component: Attention | FeedForward) -> None:
+        self.component = component
+        self.kept: list[Kept] = []
+        self.gradients: list[Array] = []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +52,6 @@ class Stack:
         pairs: of its tokens.
         tape: of its signals.
         output: the signal after the last block and norm.
-        branch_moments: second moment of each branch's output, before dropout.
     """
 
     def __init__(
@@ -58,37 +64,39 @@ class Stack:
             causal="decoder" in (path, network.kind),
         )
         self.tape = Tape(self.pairs)
-        self.branch_moments: list[float] = []
         self._network, self._memory, self._skips = network, memory, skips
-        self._memory_products = np.zeros(0) if memory is None else memory.tape.products(memory.output)
-        self._memory_gradient = np.zeros_like(self._memory_products)
-        self._energy: dict[str, list[float]] = {}
+        arrangement = ARRANGEMENTS[network.arrangement]
+        alpha, beta = arrangement.constants(network.blocks, path or "single")
+        self._uses = {name: _Uses(component) for name, component in self._components(beta**2, arrangement).items()}
         self._streams: list[Array] = []
-        self.output: Signal = self._forward(ARRANGEMENTS[network.arrangement])
+        self._branched: list[Array] = []
+        self.output: Signal = self._forward(arrangement, alpha)
 
-    def run_backward(self) -> None:
-        """Pass back what was sent to the output, and on to the output of the memory."""
-        self.tape.run_backward()
-        if self._memory is not None:
-            self._memory.tape.send(self._memory.output, self._memory_gradient)
+    @property
+    def branch_moments(self) -> Array:
+        """Second moment of each branch's output, before dropout [blocks · branches]."""
+        return self.pairs.over_tokens(np.array(self._branched))
 
     def predicted(self) -> Predicted:
         """Return what is known after the backward pass."""
+        streams = np.array(self._streams)
         return Predicted(
-            stream=np.array([self.pairs.over_tokens(stream) for stream in self._streams]),
-            correlation=np.array([self.pairs.correlation(stream) for stream in self._streams]),
-            gradients={name: np.sqrt(energies[::-1]) for name, energies in self._energy.items()},
+            stream=self.pairs.over_tokens(streams),
+            correlation=self.pairs.correlation(streams),
+            gradients={
+                f"{name}.{parameter}": np.sqrt(energy)
+                for name, uses in self._uses.items()
+                for parameter, energy in uses.component.energies(uses.gradients[::-1], uses.kept).items()
+            },
         )
 
-    def _forward(self, arrangement: Arrangement) -> Signal:
-        network = self._network
-        alpha, beta = arrangement.constants(network.blocks, self.path or "single")
+    def _forward(self, arrangement: Arrangement, alpha: float) -> Signal:
+        network, branches = self._network, self._branches()
         within, across = network.source_coincidence if self.path == "encoder" else network.coincidence
         embedded = self.pairs.table(1.0, 0.5 + across / 2, (within / 2, across / 2))  # half token, half position
         x = self.tape.source(dropout(self.pairs, embedded, network.dropout))
-        self._streams.append(self.tape.products(x))
+        self._streams.append(x.products)
         for block in range(network.blocks):
-            branches = self._branches(beta**2, arrangement)
             place = Place(
                 tape=self.tape, entered=x, block=block, blocks=network.blocks, branches=len(branches), drop=self._drop
             )
@@ -96,64 +104,58 @@ class Stack:
                 place.alpha = alpha if not self._skips else self._skips[block * len(branches) + index]
                 place.last = index == len(branches) - 1
                 x = arrangement.rule(place, x, branch)
-            self._streams.append(self.tape.products(x if place.added is None else place.added))
             x = self.tape.settled(x)
+            self._streams.append((x if place.added is None else place.added).products)
         return place.norm(x) if arrangement.final_norm else x
 
-    def _branches(self, gain: float, arrangement: Arrangement) -> list[Branch]:
-        """Return the branches of one block, with matrices of their own."""
+    def _components(self, gain: float, arrangement: Arrangement) -> dict[str, Attention | FeedForward]:
+        """Return the components of a block, in its order."""
         network, pairs = self._network, self.pairs
-        scaled: dict[str, Any] = {"gain": gain, "inner_norm": arrangement.inner_norm}
-        attention = Attention(pairs, pairs, pairs.seen, width=network.width, **scaled)
-        branches: list[Branch] = [partial(self._attend, attention)]
+        scaled: dict[str, Any] = {"width": network.width, "gain": gain, "inner_norm": arrangement.inner_norm}
+        components = {"attention": Attention(pairs, pairs, pairs.seen, **scaled)}
         if self._memory is not None:
             keys = self._memory.pairs
             seen = np.tile(keys.seen[:1], (len(pairs.left), 1))  # every token sees the whole memory
-            of_cross = {} if arrangement.plain_cross else scaled
-            cross = Attention(pairs, keys, seen, width=network.width, **of_cross)
-            branches.append(partial(self._attend_to_memory, cross))
+            of_cross = {"width": network.width} if arrangement.plain_cross else scaled
+            components["cross_attention"] = Attention(pairs, keys, seen, **of_cross)
         activation = ACTIVATIONS[network.activation]
-        of_ffn = {"ffn": network.ffn, "centered": network.centered, **scaled}
-        ffn = FeedForward(pairs, activation, width=network.width, **of_ffn)
-        return [*branches, partial(self._feed, ffn)]
+        ffn = FeedForward(pairs, activation, ffn=network.ffn, centered=network.centered, **scaled)
+        return {**components, "ffn": ffn}
 
-    def _feed(self, ffn: FeedForward, u: Signal) -> Signal:
-        def backward(gradient: Array) -> None:
-            below, energy = ffn.backward(gradient)
-            self._keep("ffn", energy)
-            self.tape.send(u, below)
+    def _branches(self) -> list[Branch]:
+        """Return the branches of a block, in its order."""
+        attend_to_memory = [] if self._memory is None else [partial(self._attend_to_memory, self._memory)]
+        return [self._attend, *attend_to_memory, self._feed]
 
-        return self._branch(ffn.forward(self.tape.products(u)), backward)
+    def _attend(self, u: Signal) -> Signal:
+        return self._branch("attention", [u, u], lambda at_queries, at_keys: self.tape.send(u, at_queries + at_keys))
 
-    def _attend(self, attention: Attention, u: Signal) -> Signal:
-        def backward(gradient: Array) -> None:
-            at_queries, at_keys, energy = attention.backward(gradient)
-            self._keep("attention", energy)
-            self.tape.send(u, at_queries + at_keys)
-
-        x = self.tape.products(u)
-        return self._branch(attention.forward(x, x), backward)
-
-    def _attend_to_memory(self, attention: Attention, u: Signal) -> Signal:
-        def backward(gradient: Array) -> None:
-            at_queries, at_keys, energy = attention.backward(gradient)
-            self._keep("cross_attention", energy)
+    def _attend_to_memory(self, memory: "Stack", u: Signal) -> Signal:
+        def send(at_queries: Array, at_keys: Array) -> None:
             self.tape.send(u, at_queries)
-            self._memory_gradient = self._memory_gradient + at_keys
+            memory.tape.send(memory.output, at_keys)
 
-        return self._branch(attention.forward(self.tape.products(u), self._memory_products), backward)
+        return self._branch("cross_attention", [u, memory.output], send)
 
-    def _branch(self, products: Array, backward: _Backward) -> Signal:
-        self.branch_moments.append(self.pairs.over_tokens(products))
+    def _feed(self, u: Signal) -> Signal:
+        return self._branch("ffn", [u], lambda at_u: self.tape.send(u, at_u))
+
+    def _branch(self, name: str, inputs: list[Signal], send: Callable[..., None]) -> Signal:
+        """Return what a component makes of its inputs; ``send`` is given the gradient at each of them."""
+        uses = self._uses[name]
+
+        def backward(gradient: Array) -> None:
+            uses.gradients.append(gradient)
+            send(*uses.component.backward(gradient, kept))
+
+        products, kept = uses.component.forward(*[signal.products for signal in inputs])
+        uses.kept.append(kept)
+        self._branched.append(products)
         return self.tape.source(products, backward)
 
     def _drop(self, signal: Signal) -> Signal:
         if not self._network.dropout:
             return signal
         drop = partial(dropout, self.pairs, probability=self._network.dropout)
-        dropped = drop(self.tape.products(signal))
+        dropped = drop(signal.products)
         return self.tape.source(dropped, lambda gradient: self.tape.send(signal, drop(gradient)))
-
-    def _keep(self, branch: str, energy: dict[str, float]) -> None:
-        for name, value in energy.items():
-            self._energy.setdefault(f"{branch}.{name}", []).append(value)

@@ -59,9 +59,9 @@ def assert_mean(found: np.ndarray, draws: np.ndarray, rel: float, of_own: float 
     assert np.nanmax(error / np.nanmax(np.abs(mean))) < 0.05  # enough draws to tell
 
 
-def assert_energy(found: dict[str, float], draws: dict[str, np.ndarray], rel: float) -> None:
+def assert_energy(found: dict[str, np.ndarray], draws: dict[str, np.ndarray], rel: float) -> None:
     for name, energies in draws.items():
-        assert_mean(np.array(found[name]), energies, rel)
+        assert_mean(found[name][0], energies, rel)
 
 
 def related(pairs: Pairs, scale: float = 1.0) -> np.ndarray:
@@ -93,10 +93,11 @@ def test_feed_forward(activation: str, ffn: int, gain: float, inner_norm: str) -
     norm = {"inner_norm": bool(inner_norm), "centered": inner_norm != "rms_norm"}
     component = FeedForward(pairs, ACTIVATIONS[activation], width=D, ffn=ffn, gain=gain, **norm)
     draws = simulated(run, pairs, [pairs], g)
-    assert_mean(component.forward(x), draws.output, rel=0.01, of_own=0.01)
-    at_x, energy = component.backward(g)
+    output, kept = component.forward(x)
+    assert_mean(output, draws.output, rel=0.01, of_own=0.01)
+    (at_x,) = component.backward(g, kept)
     assert_mean(at_x, draws.at_inputs[0], rel=0.01, of_own=0.01)
-    assert_energy(energy, draws.energy, rel=0.01)
+    assert_energy(component.energies([g], [kept]), draws.energy, rel=0.01)
 
 
 def attended(x: Tensor, y: Tensor, generator: torch.Generator, causal: bool, gain: float, inner_norm: bool) -> Run:
@@ -124,10 +125,11 @@ def test_self_attention(causal: bool, gain: float, inner_norm: bool) -> None:
 
     component = Attention(pairs, pairs, pairs.seen, width=D, gain=gain, inner_norm=inner_norm)
     draws = simulated(run, pairs, [pairs], g)
-    assert_mean(component.forward(x, x), draws.output, rel=0.02)
-    at_query, at_key, energy = component.backward(g)
+    output, kept = component.forward(x, x)
+    assert_mean(output, draws.output, rel=0.02)
+    at_query, at_key = component.backward(g, kept)
     assert_mean(at_query + at_key, draws.at_inputs[0], rel=0.08)
-    assert_energy(energy, draws.energy, rel=0.01)
+    assert_energy(component.energies([g], [kept]), draws.energy, rel=0.01)
 
 
 @pytest.mark.parametrize(("own", "rel"), [(0.25, 0.1), (1.0, 0.35)], ids=["flat", "sharp"])
@@ -144,19 +146,34 @@ def test_attention_to_a_memory(own: float, rel: float) -> None:
 
     component = Attention(queries, memory, seen, width=D)
     draws = simulated(run, queries, [queries, memory], g)
-    assert_mean(component.forward(x, y), draws.output, rel=0.02)
-    at_query, at_key, energy = component.backward(g)
+    output, kept = component.forward(x, y)
+    assert_mean(output, draws.output, rel=0.02)
+    at_query, at_key = component.backward(g, kept)
     assert_mean(at_query, draws.at_inputs[0], rel)
     assert_mean(at_key, draws.at_inputs[1], rel=0.12)
-    assert_energy(energy, draws.energy, rel=0.01)
+    assert_energy(component.energies([g], [kept]), draws.energy, rel=0.01)
 
 
 def test_a_memory_of_one_and_the_same_token_sends_nothing_to_the_queries() -> None:
     queries, memory = Pairs.of(2, 5, causal=True), Pairs.of(2, 7, causal=False)
     component = Attention(queries, memory, np.tile(memory.seen[:1], (len(queries.left), 1)), width=D)
-    component.forward(related(queries), memory.table(1.0, 1.0, (1.0, 1.0)))
-    at_query, _, _ = component.backward(incoherent(queries))
+    _, kept = component.forward(related(queries), memory.table(1.0, 1.0, (1.0, 1.0)))
+    at_query, _ = component.backward(incoherent(queries), kept)
     np.testing.assert_allclose(at_query, 0, atol=1e-12)
+
+
+def test_energies_of_several_blocks_are_those_of_each_by_itself() -> None:
+    pairs = Pairs.of(2, 6, causal=True)
+    inputs, gradients = [related(pairs), related(pairs, 1.7)], [incoherent(pairs), 0.5 * related(pairs)]
+    ffn = FeedForward(pairs, ACTIVATIONS["gelu"], width=D, ffn=2 * D, inner_norm=True)
+    attention = Attention(pairs, pairs, pairs.seen, width=D, inner_norm=True)
+    for component, kept in (
+        (ffn, [ffn.forward(x)[1] for x in inputs]),
+        (attention, [attention.forward(x, x)[1] for x in inputs]),
+    ):
+        alone = [component.energies([g], [one]) for g, one in zip(gradients, kept, strict=True)]
+        for name, energies in component.energies(gradients, kept).items():
+            np.testing.assert_allclose(energies, [block[name][0] for block in alone], rtol=1e-12)
 
 
 def test_dropout_adds_to_a_tokens_own_product_alone() -> None:

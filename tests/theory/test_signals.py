@@ -33,10 +33,10 @@ def arriving(tape: Tape, energy: float) -> Array:
 
 def test_a_signal_added_to_itself_doubles_and_two_independent_ones_add_their_energies(tape: Tape) -> None:
     (a, _), (b, _) = source(tape, 3.0), source(tape, 5.0)
-    assert tape.products(added(a, a))[0, 0] == pytest.approx(4 * 3)
-    assert tape.products(added(a, b))[0, 0] == pytest.approx(3 + 5)
-    assert tape.products(added(scaled(a, 2.0), b, scaled(a, -1.0)))[0, 0] == pytest.approx(3 + 5)
-    assert tape.products(added(a, scaled(a, -1.0)))[0, 0] == 0
+    assert added(a, a).products[0, 0] == pytest.approx(4 * 3)
+    assert added(a, b).products[0, 0] == pytest.approx(3 + 5)
+    assert added(scaled(a, 2.0), b, scaled(a, -1.0)).products[0, 0] == pytest.approx(3 + 5)
+    assert added(a, scaled(a, -1.0)).products[0, 0] == 0
 
 
 def test_a_gradient_reaches_a_source_with_the_sum_of_its_factors(tape: Tape) -> None:
@@ -68,7 +68,7 @@ def test_two_skips_over_one_branch_are_coherent_with_each_other_alone(tape: Tape
     x, at_x = source(tape, 1.0)
     branch = tape.source(arriving(tape, 0.5), lambda gradient: tape.send(x, 0.25 * gradient))
     z = added(x, branch, x)
-    assert tape.products(z)[0, 0] == pytest.approx(4 + 0.5)
+    assert z.products[0, 0] == pytest.approx(4 + 0.5)
     tape.send(z, arriving(tape, 1.0))
     tape.run_backward()
     assert at_x.energy == pytest.approx(4 + 0.25)
@@ -77,8 +77,8 @@ def test_two_skips_over_one_branch_are_coherent_with_each_other_alone(tape: Tape
 def test_a_settled_signal_is_one_source_and_passes_its_gradient_on(tape: Tape) -> None:
     (a, at_a), (b, at_b) = source(tape, 3.0), source(tape, 5.0)
     settled = tape.settled(added(scaled(a, 2.0), b))
-    assert len(settled) == 1
-    assert tape.products(settled)[0, 0] == pytest.approx(4 * 3 + 5)
+    assert len(settled.factors) == 1
+    assert settled.products[0, 0] == pytest.approx(4 * 3 + 5)
     tape.send(scaled(settled, 0.5), arriving(tape, 8.0))
     tape.run_backward()
     assert at_a.energy == pytest.approx(4 * 0.25 * 8)
@@ -98,6 +98,17 @@ def test_a_factor_may_differ_from_group_to_group_of_positions() -> None:
     tape = Tape(pairs)
     signal = tape.source(pairs.table(4.0, 0.0, (1.0, 0.0)))
     halved = scaled(signal, np.array([1.0, 0.5]))
-    np.testing.assert_allclose(pairs.own(tape.products(halved)), [4, 1])
+    np.testing.assert_allclose(pairs.own(halved.products), [4, 1])
     between = next(i for i in range(pairs.groups, len(pairs.left)) if pairs.left[i] != pairs.right[i])
-    assert tape.products(halved)[0, between] == pytest.approx(0.5)
+    assert halved.products[0, between] == pytest.approx(0.5)
+
+
+def test_a_signal_and_a_part_of_it_add_as_amplitudes_in_each_group_of_positions() -> None:
+    """x + (x/σ + f) at two positions whose σ are 1 and 2: x counts 2 and 1.5 times, f once."""
+    pairs = Pairs.of(1, 2, causal=True)
+    tape = Tape(pairs)
+    x, f = (tape.source(pairs.table(own, 0.0, (apart, 0.0))) for own, apart in ((4.0, 1.0), (3.0, 0.5)))
+    total = added(x, added(scaled(x, np.array([1.0, 0.5])), f))
+    np.testing.assert_allclose(pairs.own(total.products), [4 * 4 + 3, 2.25 * 4 + 3])
+    between = next(i for i in range(pairs.groups, len(pairs.left)) if pairs.left[i] != pairs.right[i])
+    assert total.products[0, between] == pytest.approx(2 * 1.5 * 1 + 0.5)
