@@ -139,7 +139,7 @@ def main() -> None:
     """Print the table and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=30, help="for each case")
-    parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--only", default="", help="cases whose name holds this; the others stay in the JSON")
     parser.add_argument("--out", type=Path, default=Path("reports/overhead/overhead.json"))
     parser.add_argument("--one")
     parser.add_argument("--lens", action="store_true")
@@ -147,7 +147,8 @@ def main() -> None:
     if options.one:
         one(options.one, options.lens)
         return
-    results = {}
+    kept = options.only and options.out.exists()
+    results = json.loads(options.out.read_text())["cases"] if kept else {}
     print(f"{'case':40} {'ratio':>6} {'quartiles':>13} {'aim':>5} {'floor':>6} {'x floor':>7} {'ms':>7} {'memory':>7}")
     for name, make in cases().items():
         if options.only not in name:

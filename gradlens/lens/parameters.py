@@ -13,6 +13,8 @@ COLUMNS = ("grad_squares", "grad_absmax", "weight_squares", "update_squares", "n
 
 #: Entries below which a tensor on the host is measured together with others: its kernel would cost more than its sum.
 _SMALL = 4096
+#: Entries that are summed in float32 on the host; over millions that would be off by a thousandth.
+_ROW = 1024
 
 
 class ParameterReader:
@@ -124,7 +126,17 @@ def _raised(tensor: Tensor | None) -> Tensor:
 
 def _squares(tensors: list[Tensor]) -> Tensor:
     """Σ x² of each tensor, [P]."""
+    if tensors[0].device.type == "cpu":
+        return torch.stack([_square_sum(tensor) for tensor in tensors])
     return torch.stack(torch._foreach_norm(tensors)).double().square()
+
+
+def _square_sum(x: Tensor) -> Tensor:
+    """Σ x² of one tensor on the host."""
+    flat = x.reshape(-1)
+    whole = flat.numel() - flat.numel() % _ROW
+    rows: Tensor = torch.linalg.vector_norm(flat[:whole].view(-1, _ROW), dim=1)
+    return rows.double().square().sum() + flat[whole:].double().square().sum()
 
 
 def _measure(grads: list[Tensor], weights: list[Tensor]) -> Tensor:
@@ -151,8 +163,8 @@ def _measure_on_host(grads: list[Tensor], weights: list[Tensor]) -> np.ndarray:
         if grad.numel() >= _SMALL:
             # One after another, so that the second pass finds the gradient in the cache. The extremes take one pass;
             # the infinity norm is many times slower on a CPU.
-            norm, (low, high) = float(torch.linalg.vector_norm(grad)), torch.aminmax(grad)
-            out[:3, i] = norm**2, max(-float(low), float(high)), float(torch.linalg.vector_norm(weights[i])) ** 2
+            squares, (low, high) = float(_square_sum(grad)), torch.aminmax(grad)
+            out[:3, i] = squares, max(-float(low), float(high)), float(_square_sum(weights[i]))
     for i in np.flatnonzero(~np.isfinite(out[0])).tolist():
         # Only a broken step pays for the count.
         finite = grads[i][torch.isfinite(grads[i])]

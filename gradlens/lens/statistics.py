@@ -81,12 +81,15 @@ def moments(x: Tensor, dims: tuple[int, ...], *, centered: bool = False) -> tupl
 
 def norms(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     """Return the L2 norm of each vector."""
-    # Over any but the innermost dimensions vector_norm is ten times slower on a CPU than squares and a sum, which a
-    # compiler makes one loop of in any case (and in a graph nobody may ask how a gradient lies in memory).
-    if torch.compiler.is_compiling() or dims[0] != -len(dims) or not x.is_contiguous():
+    # Over the innermost dimensions vector_norm needs no tensor of squares; over others it is ten times slower on a CPU
+    # than squares and a sum, which a compiler makes one loop of in any case (and in a graph nobody may ask how a
+    # gradient lies in memory).
+    innermost = tuple(dim for place, dim in enumerate(reversed(dims), 1) if dim == -place)[::-1]
+    if torch.compiler.is_compiling() or not innermost or not x.is_contiguous():
         return x.square().sum(dims).sqrt()
-    norm: Tensor = vector_norm(x, dim=dims)
-    return norm
+    norm: Tensor = vector_norm(x, dim=innermost)
+    outer = tuple(dim + len(innermost) for dim in dims[: -len(innermost)])
+    return norm.square().sum(outer).sqrt() if outer else norm
 
 
 def extremes(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,10 +120,14 @@ def grad_output_moments(
         gain: γ, broadcastable to it, or None.
         dims: the entry dimensions.
     """
+    entries = [dim for dim in dims if gain is not None and -dim <= gain.dim()]
+    if gain is not None and any(gain.shape[dim] > 1 for dim in entries):
+        return norms(grad_output, dims), *moments(grad_output * gain, dims)
+    total, norm = moments(grad_output, dims)
     if gain is None:
-        total, norm = moments(grad_output, dims)
         return norm, total, norm
-    return norms(grad_output, dims), *moments(grad_output * gain, dims)
+    gain = gain.squeeze(entries)  # one number a vector
+    return norm, total * gain, norm * gain.abs()
 
 
 def sums(cells: Tensor, facts: Facts) -> Tensor:

@@ -189,6 +189,24 @@ def test_parameter_gradients_are_those_of_backward_before_clipping():
     assert step["clip_coef"] == pytest.approx(0.5 / total, rel=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(2500, 2001), (5_000_001,)], ids=["matrix", "flat"])
+def test_norms_of_millions_of_entries_are_exact(shape):
+    model = nn.Module()
+    model.weight = nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    model.forward = lambda factors: (model.weight * factors).sum()
+    factors = 1e-6 * torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    with gradlens.attach(model, watch=("params", "updates")) as lens:
+        model(factors).backward()
+        before = model.weight.detach().double()
+        with torch.no_grad():
+            model.weight -= 0.1 * model.weight
+        lens.step()
+    (row,) = lens.recording.params.to_dict("records")
+    expected = {"grad_norm": factors.double(), "weight_norm": before, "update_norm": model.weight.double() - before}
+    for column, tensor in expected.items():
+        assert row[column] == pytest.approx(float(tensor.detach().norm()), rel=1e-6), column
+
+
 def test_micro_batches_of_unequal_size_merge_to_the_whole_batch():
     torch.manual_seed(0)
     model, x = stack().double(), torch.randn(7, 5, 16, dtype=torch.float64)
