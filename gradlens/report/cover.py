@@ -64,16 +64,23 @@ def _size(comparison: Comparison) -> str:
 
 def _what_was_done(comparison: Comparison) -> list[str]:
     metas = [recording.meta for recording in comparison.recordings]
-    trained = [meta for meta in metas if meta.get("kind") != "init"]
+    trained = [meta for meta in metas if meta.get("kind") != "init" and "limit" not in meta]
     said = []
     if trained:
-        diverged = sum(meta.get("status") == "diverged" for meta in trained)
-        ended = f"; {diverged} of them diverged" if diverged else "; none of them diverged"
-        said.append(f"{_models(trained)} were trained side by side in {len(trained)} runs under the lens{ended}.")
+        said.append(f"{_models(trained)} were trained side by side in {_runs(trained)}.")
+    if pushed := [meta for meta in metas if "limit" in meta]:  # some of them are meant to diverge
+        factors = [meta["limit"]["factor"] for meta in pushed]
+        times = f"{min(factors):g} to {max(factors):g} times the learning rate predicted as their limit"
+        said.append(f"{_models(pushed)} were trained at {times} in {_runs(pushed)}.")
     if measured := [meta for meta in metas if meta.get("kind") == "init"]:
         seeds = sum(len(meta.get("seeds") or ()) for meta in measured)
         said.append(f"{_models(measured)} were measured at initialization: {len(measured)} networks, {seeds} seeds.")
     return said
+
+
+def _runs(metas: Sequence[Mapping[str, Any]]) -> str:
+    diverged = sum(meta.get("status") == "diverged" for meta in metas)
+    return f"{len(metas)} runs under the lens; {diverged or 'none'} of them diverged"
 
 
 def _models(metas: Sequence[Mapping[str, Any]]) -> str:

@@ -97,6 +97,19 @@ def test_what_was_only_measured_is_not_said_to_be_trained():
     assert both.verdict[1] == cover.verdict[0]
 
 
+def test_runs_at_multiples_of_a_predicted_limit_are_counted_apart():
+    pushed = [
+        make_recording(f"{factor} x", variant=variant, status=status, limit={"factor": factor})
+        for variant, factor, status in (("pre-ln", 0.5, "complete"), ("post-ln", 8.0, "diverged"))
+    ]
+    _, cover = covered([*grid(), *pushed])
+    assert cover.verdict[0] == "3 norms were trained side by side in 27 runs under the lens; 1 of them diverged."
+    assert cover.verdict[1] == (
+        "2 arrangements were trained at 0.5 to 8 times the learning rate predicted as their limit in 2 runs under the "
+        "lens; 1 of them diverged."
+    )
+
+
 def test_checks_that_are_no_claims_of_the_paper_are_counted_apart():
     own = [
         Finding(code="GL9", status=s, claim="x.", analysis="own") for s in ("warn", "pass", "not applicable", "pass")
