@@ -37,7 +37,7 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
         return
     rows = panels.in_order(drawn["variant"])
     columns = list(dict.fromkeys(zip(drawn["group"], drawn["schedule"], strict=True)))
-    figure.set_size_inches(figure.get_figwidth(), 1.45 * len(rows) + 0.65)
+    figure.set_size_inches(figure.get_figwidth(), 1.3 * len(rows) + 0.65)
     axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex="col")
     for line, variant in zip(axes, rows, strict=True):
         for ax, (group, lr) in zip(line, columns, strict=True):
