@@ -6,15 +6,16 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 
 #: What is kept of a parameter; a table's columns after step, name and numel.
 COLUMNS = ("grad_squares", "grad_absmax", "weight_squares", "update_squares", "nonfinite")
 
 
-#: Entries below which a tensor on the host is measured together with others: its kernel would cost more than its sum.
+#: Entries below which a tensor on the host needs no kernel of its own, which would cost more than its sum.
 _SMALL = 4096
-#: Entries that are summed in float32 on the host; over millions that would be off by a thousandth.
-_ROW = 1024
+#: Most entries that are summed in float32 on the host; over millions that would be off by a thousandth.
+_ROW = 2**16
 
 
 class ParameterReader:
@@ -127,16 +128,9 @@ def _raised(tensor: Tensor | None) -> Tensor:
 def _squares(tensors: list[Tensor]) -> Tensor:
     """Σ x² of each tensor, [P]."""
     if tensors[0].device.type == "cpu":
-        return torch.stack([_square_sum(tensor) for tensor in tensors])
+        flat, starts = _flat([_rows(tensor) for tensor in tensors])
+        return torch.from_numpy(np.add.reduceat(flat * flat, starts))
     return torch.stack(torch._foreach_norm(tensors)).double().square()
-
-
-def _square_sum(x: Tensor) -> Tensor:
-    """Σ x² of one tensor on the host."""
-    flat = x.reshape(-1)
-    whole = flat.numel() - flat.numel() % _ROW
-    rows: Tensor = torch.linalg.vector_norm(flat[:whole].view(-1, _ROW), dim=1)
-    return rows.double().square().sum() + flat[whole:].double().square().sum()
 
 
 def _measure(grads: list[Tensor], weights: list[Tensor]) -> Tensor:
@@ -151,20 +145,19 @@ def _measure(grads: list[Tensor], weights: list[Tensor]) -> Tensor:
 
 def _measure_on_host(grads: list[Tensor], weights: list[Tensor]) -> np.ndarray:
     """Do the same for tensors in the host's memory, and count the entries that are not finite and leave them out."""
-    out = np.zeros((4, len(grads)))
-    small = [i for i, grad in enumerate(grads) if grad.numel() < _SMALL]
-    if small:
-        flat, starts = _flat([grads[i] for i in small])
-        out[0, small] = np.add.reduceat(flat * flat, starts)
-        out[1, small] = np.maximum.reduceat(np.abs(flat), starts)
-        flat, starts = _flat([weights[i] for i in small])
-        out[2, small] = np.add.reduceat(flat * flat, starts)
+    out, rows = np.zeros((4, len(grads))), []
     for i, grad in enumerate(grads):
-        if grad.numel() >= _SMALL:
-            # One after another, so that the second pass finds the gradient in the cache. The extremes take one pass;
-            # the infinity norm is many times slower on a CPU.
-            squares, (low, high) = float(_square_sum(grad)), torch.aminmax(grad)
-            out[:3, i] = squares, max(-float(low), float(high)), float(_square_sum(weights[i]))
+        # One after another, so that the second pass finds the gradient in the cache. The extremes take one pass; the
+        # infinity norm is many times slower on a CPU.
+        rows.append(_rows(grad))
+        if rows[i].numel() < grad.numel():
+            low, high = torch.aminmax(grad)
+            out[1, i] = max(-float(low), float(high))
+    flat, starts = _flat(rows)
+    out[0] = np.add.reduceat(flat * flat, starts)
+    single = [rows[i].numel() == grad.numel() for i, grad in enumerate(grads)]
+    out[1, single] = np.maximum.reduceat(np.abs(flat), starts)[single]
+    out[2] = _squares(weights).numpy()
     for i in np.flatnonzero(~np.isfinite(out[0])).tolist():
         # Only a broken step pays for the count.
         finite = grads[i][torch.isfinite(grads[i])]
@@ -173,7 +166,18 @@ def _measure_on_host(grads: list[Tensor], weights: list[Tensor]) -> np.ndarray:
     return out
 
 
+def _rows(x: Tensor) -> Tensor:
+    """Return the entries of a tensor, of a large one its norm, or those of its parts: their squares have one sum."""
+    flat = x.reshape(-1)
+    if flat.numel() < _SMALL:
+        return flat
+    length = min(_ROW, flat.numel())
+    rest = flat.numel() % length
+    norms: Tensor = vector_norm(flat[: flat.numel() - rest].view(-1, length), dim=1)
+    return torch.cat([norms, flat[-rest:]]) if rest else norms
+
+
 def _flat(tensors: list[Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Lay small tensors end to end, in float64, and say where each begins."""
+    """Lay tensors end to end, in float64, and say where each begins."""
     starts = np.cumsum([0, *(tensor.numel() for tensor in tensors[:-1])])
     return torch.cat([tensor.reshape(-1) for tensor in tensors]).double().numpy(), starts
