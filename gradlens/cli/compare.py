@@ -68,11 +68,11 @@ def command(
         parsed = parse(operands, arguments, batch)
         import gradlens
         from gradlens.report import write_folder
-        from gradlens.training import sweep
+        from gradlens.training import comparison_plan, sweep
 
-        folder = out or sweep.default_out(parsed)
+        folder = out or comparison_plan.default_out(parsed)
         state().when_interrupted = f"What was recorded is safe in {folder}; the same command again goes on from there."
-        cells = sweep.plan(parsed, chosen)
+        cells = comparison_plan.plan(parsed, chosen)
         for cell in cells:
             if cell.kind == "init" and cell.subject and cell.subject.note:
                 terminal.note(cell.subject.note)

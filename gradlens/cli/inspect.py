@@ -80,7 +80,7 @@ def command(
             recording = load(operands[0].path)
         else:
             from gradlens.tasks import TASKS
-            from gradlens.training.sweep import measure
+            from gradlens.training.measurement import measure
 
             subject = operands[0].subject(TASKS[chosen.task](), chosen)
             if probes:

@@ -83,7 +83,7 @@ def command(
             )
         import gradlens
         from gradlens.tasks import TASKS
-        from gradlens.training.sweep import slug
+        from gradlens.training.comparison_plan import slug
         from gradlens.training.trainer import train
 
         subject = operand.subject(TASKS[task](), settings)

@@ -42,7 +42,7 @@ def _at_initialization(
 
 
 def encoder_decoders(blocks: Iterable[int], width: int = 256, batch_size: int = 16, length: int = 32) -> list[Cell]:
-    """Return the models of Figure 3; the gradient of the last block by depth needs no depth between, the growth by block does."""
+    """Return the models of Figure 3, at more depths."""
     return _at_initialization(
         "encoder-decoder",
         "translation",
@@ -107,7 +107,9 @@ def warm_ups(
     seeds: int = 3,
     **training: Any,
 ) -> list[Cell]:
-    """Return the runs of section 3.1: the warm-up a quarter of the steps, an eighth of that, or none; all decay from the full one's end.
+    """Return the runs of section 3.1: the warm-up a quarter of the steps, an eighth of that, or none.
+
+    All decay from the end of the full one.
 
     Args:
         task: translation, or the language model in place of their BERT.

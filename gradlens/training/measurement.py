@@ -1,17 +1,59 @@
-"""Measuring a model of the zoo at initialization, as a job of a grid; what a comparison's sweep does too."""
+"""Measuring a model at initialization: a subject of a comparison, or one of the zoo as a job of a grid."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gradlens.lens.initialization import at_init, describe
+from gradlens.lens.initialization import Probe, at_init, describe
 from gradlens.recording import Recording
 from gradlens.tasks.task import Task
 from gradlens.training.earlier import finished_run, is_finished
 from gradlens.training.jobs import Job, OnProgress, load_task
 from gradlens.training.probing import probed
+from gradlens.training.settings import Settings
+from gradlens.training.subject import Subject
 from gradlens.training.trainer import choose_device
+
+
+def measure(
+    subject: Subject,
+    settings: Settings,
+    out: Path | None,
+    on_seed: Callable[[int, int], None] | None = None,
+    *,
+    without_norms: bool = False,
+    probe: Probe | None = None,
+) -> Recording:
+    """Record a model at initialization, with other weights and another batch for each seed.
+
+    Args:
+        subject: what to measure.
+        settings: seeds, batch and device.
+        out: run folder; None keeps the recording in memory.
+        on_seed: called with (seeds done, seeds).
+        without_norms: whether a model without normalizations is measured too.
+        probe: reads more of each seed's model, as in ``at_init``.
+
+    Raises:
+        ModelError: the model cannot take the batch.
+        NothingFoundError: it has no normalization.
+    """
+    facts: dict[str, Any] = {"variant": subject.variant, "schedule": None, "operand": dict(subject.facts)}
+    if subject.measured.loss_fn == subject.task.loss:
+        facts |= on_task(subject.task, settings.batch_size, settings.length)
+    return at_init(
+        *subject.measured,
+        range(settings.seed, settings.seed + settings.seeds),
+        out=out,
+        label=subject.label,
+        device=choose_device(settings.device),
+        meta=facts,
+        on_seed=on_seed,
+        without_norms=without_norms,
+        probe=probe,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

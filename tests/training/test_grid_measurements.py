@@ -10,10 +10,9 @@ from gradlens.lens.initialization import at_init
 from gradlens.recording import load
 from gradlens.tasks import TASKS
 from gradlens.training.grid import run_grid
-from gradlens.training.measurement import Measurement
+from gradlens.training.measurement import Measurement, measure
 from gradlens.training.operands import Variant
 from gradlens.training.settings import Settings
-from gradlens.training.sweep import measure
 from tests.training.test_grid import MANIFEST, heard, planned
 
 SIZE = {"width": 16, "blocks": 2, "heads": 2}

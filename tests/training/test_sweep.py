@@ -5,9 +5,10 @@ import pytest
 
 from gradlens.errors import GradlensError
 from gradlens.recording import load
+from gradlens.training.comparison_plan import default_out, plan
 from gradlens.training.operands import RunFolder, Variant, parse
 from gradlens.training.settings import Settings, changes
-from gradlens.training.sweep import default_out, plan, run
+from gradlens.training.sweep import run
 
 SETTINGS = Settings(layers=2, width=8, heads=2, seeds=2, batch_size=2, length=8, steps=4, device="cpu")
 PRE, POST = Variant("pre-ln"), Variant("post-ln/adanorm")
