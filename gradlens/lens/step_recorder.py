@@ -1,0 +1,229 @@
+"""Where a step begins and ends, and what is written then: what the hooks and the optimizer call."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradlens.lens.functional import Watcher
+from gradlens.lens.observations import Observations
+from gradlens.lens.parameters import ParameterReader
+from gradlens.lens.sinks import Sink
+from gradlens.lens.step_rows import step_tables
+from gradlens.lens.switch import Switch
+from gradlens.lens.taps import Tap
+
+
+class StepRecorder:
+    """Counts steps, and writes those that are recorded.
+
+    Args:
+        sink: where rows go.
+        switch: shared with all hooks.
+        taps: of the modules.
+        functions: normalizations that run as functions.
+        parameters: None where parameters are not watched.
+        every: every how many steps one is recorded.
+        scaler: a ``GradScaler`` or None.
+        counts_overflows: whether a step that the scaler left out is counted here, for the optimizer closes the others.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        switch: Switch,
+        taps: Sequence[Tap],
+        functions: Watcher,
+        parameters: ParameterReader | None,
+        *,
+        every: int,
+        scaler: Any,
+        counts_overflows: bool,
+    ) -> None:
+        self._sink, self._switch, self._functions, self._parameters = sink, switch, functions, parameters
+        self._module_taps, self._every, self._scaler = list(taps), every, scaler
+        self._counts_overflows = counts_overflows
+        self.seen = Observations()
+        #: Called when there is something new for the audit to say.
+        self.on_news: Callable[[], None] = lambda: None
+        #: Whether the optimizer closed the step that is over, and ``add`` has not been called for it.
+        self.closed_by_optimizer = False
+        self._step = 0
+        self._backward_ended = False
+        #: The row of ``steps`` of the step that is over, which ``add`` may still fill.
+        self._open: dict[str, Any] | None = None
+        self._scale: Tensor | None = None
+        self._scaler_states: Any = None
+        self._lr = float("nan")
+        self._unscales_itself = False
+        self._clock = time.perf_counter()
+        switch.on_forward, switch.on_failure = self._forward, self._forward_failed
+        switch.on_backward, switch.on_backward_end = self._backward, self._backward_end
+
+    def start_at(self, step: int) -> None:
+        """Give the next step this number."""
+        self._step = step
+        self._switch.recording = step % self._every == 0
+
+    def close(self) -> None:
+        """Write what was recorded in the current step, but for its row of ``steps``, and begin the next."""
+        self.write_open()
+        self.closed_by_optimizer = False
+        if self._switch.recording:
+            self._write()
+        self._backward_ended = self._switch.root_seen = False
+        self.start_at(self._step + 1)
+        self._clock = time.perf_counter()
+
+    def add(self, loss: Tensor | float | None, lr: float | None, scalars: Mapping[str, Tensor | float]) -> None:
+        """Add to the step that is over what only the training loop knows, and write its row."""
+        # A number is copied to the host only where there is a row for it.
+        if self._open is None and scalars:
+            self._open = _steps_row(self._step - 1)  # an evaluation's result, say: nobody measures it again
+        if self._open is not None:
+            self._open["loss"] = [_number(loss)]
+            self._open["lr"] = self._open["lr"] if lr is None else [float(lr)]
+            self._open["extra"] = [{key: _number(value) for key, value in scalars.items()}]
+            self.write_open()
+
+    def write_open(self) -> None:
+        """Write the row of ``steps``, last: a step counts as recorded when it is there."""
+        row, self._open = self._open, None
+        if row is not None:
+            self._sink.append("steps", row)
+
+    # ------------------------------------------------------------------ what the hooks call
+
+    def _forward(self) -> None:
+        if self._scaler_skipped():
+            self.close()
+        if self._switch.recording:
+            self._functions.begin()
+            if self._backward_ended:
+                # A further micro-batch: its calls add to the rows of the same calls before.
+                self._backward_ended = False
+                self._switch.drain()
+                for tap in self._taps():
+                    tap.new_call()
+
+    def _scaler_skipped(self) -> bool:
+        """Whether the scaler found an overflow and left the optimizer's step out: then this was a step all the same.
+
+        ``update()`` gives the scaler a new record of its optimizers; to compare its factors would wait for the device.
+        """
+        now = getattr(self._scaler, "_per_optimizer_states", None)
+        return self._counts_overflows and self._backward_ended and now is not self._scaler_states
+
+    def _forward_failed(self) -> None:
+        for tap in self._taps():
+            tap.forward_failed()
+
+    def _backward(self) -> None:
+        if self._parameters is not None and self._switch.recording:
+            self._parameters.backward_begins()
+
+    def _backward_end(self) -> None:
+        self._backward_ended = True
+        if self._switch.recording:
+            self.seen.backward()
+        self._functions.end()
+        self._switch.drain()
+        if self._parameters is not None and self._switch.recording and self._parameters.changed():
+            self._parameters.read()
+        self._scaler_states = getattr(self._scaler, "_per_optimizer_states", None)
+        scale = getattr(self._scaler, "_scale", None)
+        self._scale = scale.detach().clone() if isinstance(scale, Tensor) else None
+
+    def before_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        """Read what is known only now: the learning rate, the gradients after clipping."""
+        self._lr = float(optimizer.param_groups[0]["lr"])
+        # GradScaler sets this for the time of the call, on fused optimizers.
+        self._unscales_itself = getattr(optimizer, "grad_scale", None) is not None
+        if self._switch.recording and self._parameters is not None and not _closure(args, kwargs):
+            if self._parameters.was_read:
+                self._parameters.reread()
+            else:
+                self._read_late("before the optimizer")
+
+    def after_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        """Close the step."""
+        if self._switch.recording and self._parameters is not None and _closure(args, kwargs):
+            # The closure ran forward and backward, and clipped, inside of the optimizer's step.
+            self._parameters.reread()
+        self.close()
+        self.closed_by_optimizer = True
+
+    # ------------------------------------------------------------------ writing
+
+    def _taps(self) -> list[Tap]:
+        return [*self._module_taps, *self._functions.taps()]
+
+    def _read_late(self, when: str) -> None:
+        """Read gradients whose end of backward was not seen, and say so."""
+        if self._parameters is not None and self._parameters.any_gradient():
+            self._parameters.read()
+            self.seen.notes.add(
+                "No backward pass was seen that filled the parameter gradients (the root module's forward did not run, "
+                "it returns no tensor that was used, or the gradients were set by hand, as with torch.autograd.grad): "
+                f"they were read {when}, after clipping if there was any."
+            )
+
+    def _write(self) -> None:
+        notes = len(self.seen.notes)
+        if self._parameters is not None and not self._parameters.was_read:
+            self._read_late("in step()")
+        scale = float(self._scale) if self._scale is not None else 1.0
+        tables = step_tables(self._step, self._taps(), self._parameters, scale)
+        if any(buffer.stale for buffer in self._switch.buffers.values()):
+            self.seen.notes.add(
+                "Gradients came back through a forward pass after a newer one had ended its backward: they are left "
+                "out of norms. Run each backward before the next forward, or count the passes as one step."
+            )
+        self._open = _steps_row(
+            self._step,
+            lr=self._lr,
+            grad_norm=_whole_norm(tables.get("params")),
+            clip_coef=self._clip_coef(scale),
+            loss_scale=scale if self._scaler is not None else float("nan"),
+            seconds=time.perf_counter() - self._clock,
+        )
+        for table, columns in tables.items():
+            self._sink.append(table, columns)
+        self.seen.step(self._step, tables.get("norms"))
+        for tap in self._taps():
+            tap.new_call()
+        if self.seen.steps == 1 or len(self.seen.notes) > notes:
+            self.on_news()
+        self._scale = None
+
+    def _clip_coef(self, scale: float) -> float:
+        """Gradient after clipping / before; an optimizer that unscales itself still had the scaled one."""
+        if self._parameters is None:
+            return float("nan")
+        return self._parameters.clip_coef * (1.0 if self._unscales_itself else scale)
+
+
+def _steps_row(step: int, **known: float) -> dict[str, Any]:
+    """Return a row of ``steps`` in which what is not known is missing."""
+    absent = dict.fromkeys(("loss", "lr", "grad_norm", "clip_coef", "loss_scale", "seconds"), float("nan"))
+    return {"step": [step]} | {name: [value] for name, value in (absent | known).items()} | {"extra": [{}]}
+
+
+def _closure(args: Any, kwargs: Any) -> bool:
+    """Whether optimizer.step was called with a closure."""
+    return any(callable(value) for value in (*args, *kwargs.values()))
+
+
+def _whole_norm(params: dict[str, Any] | None) -> float:
+    if params is None or np.isnan(params["grad_squares"]).all():
+        return float("nan")
+    return float(np.sqrt(np.nansum(params["grad_squares"])))
+
+
+def _number(value: Tensor | float | None) -> float:
+    if isinstance(value, Tensor):
+        value = value.detach()
+    return float("nan") if value is None else float(value)
