@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from gradlens.lens.compiling import compiled_inside
 from gradlens.lens.norm_kinds import TORCH_KINDS
+from gradlens.lens.norm_tap import NormTap
 from gradlens.lens.sites import Site
 from gradlens.lens.switch import Switch
-from gradlens.lens.taps import NormTap, Tap
+from gradlens.lens.tap import Tap
 
 #: Function of ``torch`` to the layer that does the same, and the names of its arguments (builtins have no signature).
 _FUNCTIONS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {

@@ -13,12 +13,13 @@ from gradlens.errors import GradlensError
 from gradlens.lens import compiling, provenance
 from gradlens.lens import functional as functional_norms
 from gradlens.lens.audit import Audit
+from gradlens.lens.norm_tap import NormTap
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.sinks import Sink
 from gradlens.lens.sites import Site, discover
 from gradlens.lens.step_recorder import StepRecorder
 from gradlens.lens.switch import Switch
-from gradlens.lens.taps import NormTap, RootTap, taps_of
+from gradlens.lens.taps import RootTap, taps_of
 from gradlens.recording import Recording
 from gradlens.recording.schema import STORED
 

@@ -14,7 +14,7 @@ from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.sinks import Sink
 from gradlens.lens.step_rows import step_tables
 from gradlens.lens.switch import Switch
-from gradlens.lens.taps import Tap
+from gradlens.lens.tap import Tap
 
 
 class StepRecorder:

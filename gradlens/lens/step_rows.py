@@ -6,9 +6,11 @@ import numpy as np
 
 from gradlens.lens import parameters as parameter_columns
 from gradlens.lens.compiling import pull_traced
+from gradlens.lens.norm_tap import NormTap
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.statistics import COLUMNS
-from gradlens.lens.taps import ActivationTap, NormTap, Tap
+from gradlens.lens.tap import Tap
+from gradlens.lens.taps import ActivationTap
 from gradlens.recording.schema import STORED
 
 _AT = {name: index for index, name in enumerate(COLUMNS)}
