@@ -13,39 +13,10 @@ import gradlens
 from gradlens import GradlensError
 from gradlens.models.transformer import Transformer
 from gradlens.norms import NORMS
+from tests.lens.networks import stack
+from tests.lens.training_loop import at_once, train
 
 SIZE = {"vocab": 32, "width": 16, "blocks": 2, "heads": 2, "max_length": 12}
-
-
-class Block(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.linear = nn.Linear(width, width)
-
-    def forward(self, x):
-        return x + self.linear(self.norm(x))
-
-
-def stack(width: int = 16, blocks: int = 3) -> nn.Module:
-    middle = nn.Sequential(*[Block(width) for _ in range(blocks)])
-    return nn.Sequential(nn.Linear(width, width), middle, nn.LayerNorm(width))
-
-
-def train(model, steps=4, lens=None, optimizer=None, **kwargs):
-    """A plain training loop; returns the losses."""
-    generator = torch.Generator().manual_seed(1)
-    optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-2)
-    losses = []
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss = model(torch.randn(4, 5, 16, generator=generator)).square().mean()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-        if lens is not None:
-            lens.step(loss=loss, **kwargs)
-    return losses
 
 
 def hooks(model: nn.Module) -> int:
@@ -124,107 +95,6 @@ def test_a_model_can_be_saved_and_copied_while_attached():
     assert lens.recording.norms.groupby("step").size().tolist() == [4, 4, 4]
     buffer.seek(0)
     train(torch.load(buffer, weights_only=False), steps=1)
-
-
-def test_every_n_records_every_nth_step():
-    model = stack()
-    with gradlens.attach(model, every=3) as lens:
-        train(model, steps=8, lens=lens)
-    for table in ("steps", "norms", "params", "activations"):
-        assert sorted(set(lens.recording.table(table)["step"])) == [0, 3, 6]
-
-
-def test_a_number_given_by_name_is_kept_on_a_step_that_is_not_recorded(tmp_path):
-    with gradlens.attach(stack(), out=tmp_path / "run", every=4) as lens:
-        for step in range(7):
-            lens.step(loss=1.0 + step, lr=0.5, **({"accuracy": step / 10} if step % 3 == 2 else {}))
-    steps = gradlens.load(tmp_path / "run").steps.set_index("step")
-    assert steps.index.tolist() == [0, 2, 4, 5]
-    assert steps["accuracy"].dropna().to_dict() == {2: 0.2, 5: 0.5}
-    assert steps["loss"].tolist() == [1.0, 3.0, 5.0, 6.0]
-
-
-def test_steps_are_counted_by_the_optimizer_without_a_line_in_the_loop():
-    model = stack()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.25)
-    with gradlens.attach(model, optimizer=optimizer) as lens:
-        train(model, steps=4, optimizer=optimizer)
-    steps = lens.recording.steps
-    assert steps["step"].tolist() == [0, 1, 2, 3]
-    assert steps["lr"].tolist() == [0.25] * 4
-    assert lens.recording.norms.groupby("step").size().tolist() == [4] * 4
-
-
-def test_step_after_the_optimizer_adds_its_numbers_and_counts_once():
-    model = stack()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.25)
-    with gradlens.attach(model, optimizer=optimizer) as lens:
-        losses = train(model, steps=3, lens=lens, optimizer=optimizer, accuracy=0.5)
-    steps = lens.recording.steps
-    assert steps["loss"].tolist() == losses
-    assert steps["accuracy"].tolist() == [0.5] * 3
-
-
-def test_parameter_gradients_are_those_of_backward_before_clipping():
-    torch.manual_seed(0)
-    model = stack()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with gradlens.attach(model, optimizer=optimizer, watch=("norms", "params", "updates")) as lens:
-        model(torch.randn(4, 5, 16)).square().sum().backward()
-        named = list(model.named_parameters())
-        expected = {n: (p.grad.norm().item(), p.grad.abs().max().item(), p.norm().item()) for n, p in named}
-        total = float(nn.utils.clip_grad_norm_(model.parameters(), 0.5))
-        before = {n: p.detach().clone() for n, p in model.named_parameters()}
-        optimizer.step()
-        lens.step()
-    params = lens.recording.params.set_index("name")
-    for name, (norm, absmax, weight) in expected.items():
-        assert params.loc[name, "grad_norm"] == pytest.approx(norm, rel=1e-6)
-        assert params.loc[name, "grad_absmax"] == pytest.approx(absmax, rel=1e-6)
-        assert params.loc[name, "weight_norm"] == pytest.approx(weight, rel=1e-6)
-        change = float((dict(model.named_parameters())[name] - before[name]).norm())
-        assert params.loc[name, "update_norm"] == pytest.approx(change, rel=1e-5)
-    step = lens.recording.steps.iloc[0]
-    assert step["grad_norm"] == pytest.approx(total, rel=1e-6)
-    assert step["clip_coef"] == pytest.approx(0.5 / total, rel=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(2500, 2001), (5_000_001,)], ids=["matrix", "flat"])
-def test_norms_of_millions_of_entries_are_exact(shape):
-    model = nn.Module()
-    model.weight = nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
-    model.forward = lambda factors: (model.weight * factors).sum()
-    factors = 1e-6 * torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    with gradlens.attach(model, watch=("params", "updates")) as lens:
-        model(factors).backward()
-        before = model.weight.detach().double()
-        with torch.no_grad():
-            model.weight -= 0.1 * model.weight
-        lens.step()
-    (row,) = lens.recording.params.to_dict("records")
-    expected = {"grad_norm": factors.double(), "weight_norm": before, "update_norm": model.weight.double() - before}
-    for column, tensor in expected.items():
-        assert row[column] == pytest.approx(float(tensor.detach().norm()), rel=1e-6), column
-
-
-def test_micro_batches_of_unequal_size_merge_to_the_whole_batch():
-    torch.manual_seed(0)
-    model, x = stack().double(), torch.randn(7, 5, 16, dtype=torch.float64)
-
-    def record(parts):
-        with gradlens.attach(model) as lens:
-            model.zero_grad()
-            for part in parts:
-                model(part).square().sum().backward()
-            lens.step()
-        return lens.recording
-
-    whole, split = record([x]), record([x[:2], x[2:3], x[3:]])
-    assert split.norms["call"].tolist() == [0] * 4
-    for table in ("norms", "activations", "params"):
-        expected = whole.table(table).select_dtypes("number")
-        got = split.table(table)[expected.columns]
-        assert got.to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-9, abs=1e-25, nan_ok=True)
 
 
 def test_a_module_called_twice_gets_a_row_a_call():
@@ -315,12 +185,6 @@ def test_blocks_and_their_stacks_are_found():
     assert sites["block"].isna()["2"]
 
 
-def at_once(model: nn.Module) -> gradlens.Recording:
-    with gradlens.attach(model) as lens:
-        train(model, steps=1, lens=lens)
-    return lens.recording
-
-
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_torch_encoder_layers_are_placed_by_norm_first(norm_first):
     layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, norm_first=norm_first, batch_first=True)
@@ -328,27 +192,6 @@ def test_torch_encoder_layers_are_placed_by_norm_first(norm_first):
     sites = at_once(encoder).sites.set_index("site")
     assert sites.loc["layers.0.norm1", "placement"] == ("pre_branch" if norm_first else "post_add")
     assert sites.loc["norm", "placement"] == "final"
-
-
-def test_tied_weights_are_reported_once_with_all_their_names():
-    model = nn.Sequential(nn.Linear(16, 16, bias=False), nn.LayerNorm(16), nn.Linear(16, 16, bias=False))
-    model[2].weight = model[0].weight
-    with gradlens.attach(model) as lens:
-        train(model, steps=1, lens=lens)
-        assert lens.audit().tied == {"0.weight": ["2.weight"]}
-    assert lens.recording.params["name"].tolist() == ["0.weight", "1.weight", "1.bias"]
-
-
-def test_an_evaluation_between_steps_is_not_recorded():
-    model = stack()
-    with gradlens.attach(model) as lens:
-        for _ in range(2):
-            model(torch.randn(4, 5, 16)).square().mean().backward()
-            with torch.no_grad():
-                model(torch.randn(9, 5, 16))
-            lens.step()
-    assert lens.recording.norms["call"].max() == 0
-    assert set(lens.recording.norms["vectors"]) == {20}
 
 
 @pytest.mark.parametrize(
