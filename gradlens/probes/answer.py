@@ -1,6 +1,6 @@
 """The answer to "which learning rate, and is a warm-up needed?", with the readings it rests on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import Any
@@ -96,14 +96,7 @@ def answer(
     survived = trial(model, several, loss_fn, optimizer=optimizer, start=now.value, seed=seed)
     keep(survived)
     rate = min(now.value, survived.value) / 2
-    trained, losses = trained_copy(model, several, loss_fn, Plan(kind=optimizer), rate, steps, seed)
-    later = learning_rate_limit(trained, several, loss_fn, optimizer=optimizer, seed=seed)
-    later = replace(
-        later,
-        name=f"{later.name} after {steps} steps",
-        forward=later.forward + len(losses),
-        backward=later.backward + len(losses),
-    )
+    later = _limit_after(steps, rate, model, several, loss_fn, optimizer, seed)
     keep(later)
     lowest, what = min(
         (now.value, "where the edge of stability lies at initialization"),
@@ -146,6 +139,26 @@ def _divergence(survived: Reading, lr: float | None) -> str:
     if lr is not None and lr >= survived.high:
         text += f" The planned {lr:g} is above that."
     return text
+
+
+def _limit_after(
+    steps: int,
+    rate: float,
+    model: nn.Module,
+    batches: Sequence[Any],
+    loss_fn: Callable[[Any, Any], Tensor] | None,
+    optimizer: OptimizerKind,
+    seed: int,
+) -> Reading:
+    """Read the limit again after some steps at a learning rate; those steps count as part of what it cost."""
+    trained, losses = trained_copy(model, batches, loss_fn, Plan(kind=optimizer), rate, steps, seed)
+    later = learning_rate_limit(trained, batches, loss_fn, optimizer=optimizer, seed=seed)
+    return replace(
+        later,
+        name=f"{later.name} after {steps} steps",
+        forward=later.forward + len(losses),
+        backward=later.backward + len(losses),
+    )
 
 
 def _warmup(now: float, later: float, lr: float | None, steps: int, rate: float) -> tuple[bool, str]:
