@@ -68,6 +68,17 @@ def settings(audit: Mapping[str, Any], kind: str) -> Iterator[tuple[str, str]]:
         yield "tied parameters", f"{some([' = '.join([name, *others]) for name, others in tied.items()])}; read once"
 
 
+def lacking_processes(processes: Mapping[str, int]) -> str:
+    """Say that some of the processes that trained together were not recorded; empty where all were."""
+    recorded, world = processes.get("recorded", 1), processes.get("world", 1)
+    if recorded >= world:
+        return ""
+    return (
+        f"Only {recorded} of {world} processes recorded: the others' part of the batch, and of sharded parameters, is "
+        "missing. Attach a lens with the same out= in each process."
+    )
+
+
 def some(names: Sequence[str]) -> str:
     """Name the first few, and count the others."""
     shown = ", ".join(names[:_MOST_NAMES])
@@ -104,7 +115,8 @@ def _passes(passes: int) -> str:
 
 def _norm_gradients(setting: Mapping[str, Any]) -> str:
     world = int(setting["world"])
-    whose = "" if world == 1 else f"; each of the {world} processes its own, before any reduction"
+    shared = setting.get("data", world)
+    whose = f"; of all {world} processes, divided by the {shared} that share the data" if world > 1 else ""
     return f"at each call, as backward brings them, before clipping{whose}"
 
 

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from gradlens import load
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -28,6 +31,19 @@ def test_recording_a_training_run_works_as_printed(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "1 norms found, 1 fired in 10 recorded steps" in done.stdout
     assert (tmp_path / "runs" / "mine.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without torch.distributed")
+def test_several_processes_record_as_printed(tmp_path):
+    code = next(code for code in PYTHON if "torchrun" in code)
+    (tmp_path / "train.py").write_text(code)
+    start = re.search(r"torchrun (.*)", code)[1].split()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *start]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    recording = load(tmp_path / "runs" / "sharded")
+    assert recording.meta["processes"]["recorded"] == 2
+    assert set(recording.norms["rank"]) == {0, 1}
 
 
 @pytest.mark.parametrize("line", [one for line in SHELL for one in line.splitlines() if " inspect model.py" in one])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from analyses.audits import counts, settings
+from analyses.audits import counts, lacking_processes, settings
 from analyses.findings.audit import CODES, judge
 from analyses.groups import name_of
 from analyses.tables import ABSENT, identity, pick
@@ -57,6 +57,8 @@ def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
     for sentence in audit.get("problems") or ():
         if not (without and str(sentence).startswith(_NO_NORM)):
             yield {**who, "part": "problem", "answer": str(sentence)}
+    if sentence := lacking_processes(recording.meta.get("processes") or {}):
+        yield {**who, "part": "problem", "answer": sentence}
     for key in _MISSED:
         for site in audit.get(key) or ():
             yield {**who, "part": "missed", "question": key, "answer": str(site)}

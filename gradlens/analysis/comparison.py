@@ -100,7 +100,7 @@ def compare(recordings: Sequence[Recording], analyses: Sequence[Analysis] | None
     """
     if not recordings:
         raise NothingFoundError("A comparison needs at least one recording; got none.")
-    named = _with_distinct_labels([_with_printable_label(r) for r in recordings])
+    named = _with_distinct_labels([_with_printable_label(r.over_processes()) for r in recordings])
     questions = discover() if analyses is None else analyses
     return Comparison(named, tuple(_section(analysis, named) for analysis in questions))
 

@@ -9,8 +9,9 @@ from torch import nn
 
 from gradlens.errors import GradlensError
 from gradlens.lens.lens import Lens
-from gradlens.lens.provenance import distributed, provenance
+from gradlens.lens.provenance import provenance
 from gradlens.lens.sinks import open_sink
+from gradlens.lens.world import class_of, world_of
 
 
 def attach(
@@ -56,14 +57,16 @@ def attach(
     _refuse(model)
     meta: dict[str, Any] = {
         "kind": "attached",
-        "label": label or (Path(out).name if out is not None else type(model).__name__),
-        "model": {"family": type(model).__name__, "parameters": sum(p.numel() for p in model.parameters())},
+        "label": label or (Path(out).name if out is not None else class_of(model).__name__),
+        "model": {"family": class_of(model).__name__, "parameters": sum(p.numel() for p in model.parameters())},
         "every": every,
         "watch": list(watch),
         **provenance(),
     }
-    rank = torch.distributed.get_rank() if distributed() else 0
-    sink = open_sink(out, meta, rank)
+    world = world_of(model)
+    if world.size > 1:
+        meta["processes"] = {"world": world.size, "data": len(world.data), "recorded": 1}
+    sink = open_sink(out, meta, world.rank)
     try:
         lens = Lens(
             model,
@@ -73,7 +76,7 @@ def attach(
             optimizer=optimizer,
             scaler=scaler,
             functional=functional,
-            rank=rank,
+            world=world,
         )
         lens.start_at(sink.next_step())
         return lens

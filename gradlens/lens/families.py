@@ -22,6 +22,8 @@ from typing import TypeAlias
 
 from torch import nn
 
+from gradlens.lens.world import class_of
+
 #: Path of a norm below the class that holds it, to its placement.
 Placements: TypeAlias = Mapping[str, str]
 #: Class that holds norms to their placements, or to a function that tells them from an instance.
@@ -153,7 +155,7 @@ def placements_of(module: nn.Module) -> Placements:
 
     A subclass of a known class counts as long as it does not replace ``forward``, which is what arranges the norms.
     """
-    cls = type(module)
+    cls = class_of(module)
     declared = getattr(module, "placements", None)
     if isinstance(declared, Mapping):
         return declared
@@ -171,9 +173,9 @@ def is_block(cls: type[nn.Module]) -> bool:
 
 def is_stage(module: nn.Module) -> bool:
     """Whether the class's name says that it is a stage, which holds a stack of blocks and the way to the next one."""
-    return type(module).__name__.endswith("Stage")
+    return class_of(module).__name__.endswith("Stage")
 
 
 def named_for_lacking_one(module: nn.Module) -> bool:
     """Whether the class's name says that it has no norm (wav2vec 2.0's ``NoLayerNormConvLayer``)."""
-    return "NoLayerNorm" in type(module).__name__
+    return "NoLayerNorm" in class_of(module).__name__

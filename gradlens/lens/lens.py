@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gradlens.errors import GradlensError
-from gradlens.lens import compiling, provenance
+from gradlens.lens import compiling
 from gradlens.lens import functional as functional_norms
 from gradlens.lens.audit import Audit
 from gradlens.lens.norm_tap import NormTap
@@ -20,6 +20,7 @@ from gradlens.lens.sites import Site, discover
 from gradlens.lens.step_recorder import StepRecorder
 from gradlens.lens.switch import Switch
 from gradlens.lens.taps import RootTap, taps_of
+from gradlens.lens.world import World
 from gradlens.recording import Recording
 from gradlens.recording.schema import STORED
 
@@ -42,15 +43,17 @@ class Lens:
         optimizer: torch.optim.Optimizer | None = None,
         scaler: Any = None,
         functional: bool = False,
-        rank: int = 0,
+        world: World | None = None,
     ) -> None:
         # First of all: what torch.compile wraps a model in would stand before every name.
         model = compiling.unwrapped(model)
         self._sink, self._every, self._scaled = sink, every, scaler is not None
         self._status: str | None = None
         self._closed = False
-        self._switch = Switch(rank, _device(model))
-        self._parameters = ParameterReader(model, "updates" in watch) if {"params", "updates"} & set(watch) else None
+        self._switch = Switch(world or World(), _device(model))
+        self._parameters: ParameterReader | None = None
+        if {"params", "updates"} & set(watch):
+            self._parameters = ParameterReader(model, self._switch.world, "updates" in watch)
         self._graphs_dropped = compiling.forget_graphs()
         sites, self._strangers = discover(model, watch)
         self._taps = [tap for site in sites for tap in taps_of(site, self._switch)]
@@ -69,6 +72,8 @@ class Lens:
             counts_overflows=optimizer is not None,
         )
         self._recorder.on_news = self._write_audit
+        if self._switch.world.note:
+            self._recorder.seen.notes.add(self._switch.world.note)
         try:
             for tap in self._taps:
                 self._handles += tap.handles()
@@ -156,7 +161,8 @@ class Lens:
             "micro_batches": self._recorder.seen.backwards,
             "every": self._every,
             "functional": self._functions.record,
-            "world": torch.distributed.get_world_size() if provenance.distributed() else 1,
+            "world": self._switch.world.size,
+            "data": len(self._switch.world.data),
         }
 
     def detach(self) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from gradlens.lens import statistics
 from gradlens.lens.norm_kinds import NormKind
 from gradlens.lens.statistics import Facts
+from gradlens.lens.world import local
 
 #: Backward nodes that hold mean and 1/σ in the open, [vectors] each.
 _NODES = ("NativeLayerNormBackward0", "NativeGroupNormBackward0", "NativeBatchNormBackward0")
@@ -38,7 +39,7 @@ def saved(output: Any, vectors: tuple[int, ...], width: int) -> tuple[Tensor, ..
     node: Any = getattr(output, "grad_fn", None)
     if type(node).__name__ not in _NODES:
         return None
-    mean, inv_sigma = node._saved_result1, node._saved_result2
+    mean, inv_sigma = local(node._saved_result1), local(node._saved_result2)
     if mean is None or inv_sigma.dtype not in (torch.float32, torch.float64) or not inv_sigma.numel():
         return None
     inv_sigma = inv_sigma.view(vectors)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlens.errors import GradlensError
+from gradlens.lens.world import local, placements
 
 Layout = Literal["axes", "trailing", "channels", "groups", "instances"]
 
@@ -63,10 +64,10 @@ class NormKind:
 
     def gain(self, module: nn.Module, ndim: int) -> Tensor | None:
         """Return γ, shaped to broadcast to ``vectors`` of an ``ndim``-dimensional input; None where there is none."""
-        weight = getattr(module, "weight", None)
-        if not isinstance(weight, Tensor):
+        given = getattr(module, "weight", None)
+        if not isinstance(given, Tensor):
             return None
-        weight = weight.detach()
+        weight: Tensor = local(given.detach())
         if weight.dtype in (torch.float16, torch.bfloat16):
             weight = weight.float()
         if self.gain_offset:
@@ -101,6 +102,15 @@ class NormKind:
         unbatched = any(isinstance(module, cls) and x.dim() < ndim for cls, ndim in _INSTANCE_DIMS.items())
         x = x.unsqueeze(0) if unbatched else x
         return x.reshape(x.shape[0], x.shape[1], -1), (-1,)
+
+    def split(self, module: nn.Module, x: Tensor) -> bool:
+        """Whether processes hold parts of one vector: no part says what happens to the whole."""
+        if isinstance(module, nn.SyncBatchNorm):
+            return module.training
+        sharded = [placement.dim - x.dim() for placement in placements(x) if placement.is_shard()]
+        if self.layout in ("groups", "instances"):
+            return any(dim + x.dim() > 0 for dim in sharded)
+        return bool(sharded) and any(dim in self.vectors(module, x)[1] for dim in sharded)
 
     def running(self, module: nn.Module) -> tuple[Tensor, Tensor] | None:
         """Return running mean and variance where the layer uses them as constants (evaluation), else None."""

@@ -24,6 +24,7 @@ from gradlens.lens.sites import Site
 from gradlens.lens.statistics import Facts
 from gradlens.lens.switch import Switch
 from gradlens.lens.tap import Tap, sizes
+from gradlens.lens.world import placements
 from gradlens.outputs import first_tensor
 
 
@@ -82,7 +83,10 @@ class NormTap(Tap):
         if not isinstance(x, Tensor):
             self.switch.unsupported[self.site.path] = f"its input is a {type(x).__name__}, not a tensor"
             return None
-        if x.numel() == 0:
+        if x.numel() == 0 or not self.switch.holds(self.site.path, x):
+            return None
+        if self.switch.world.size > 1 and self.kind.split(module, x):
+            self.switch.unsupported[self.site.path] = "its vectors are split over processes"
             return None
         hook = self._begin(module, x, between)
         if hook is None or not x.requires_grad:
@@ -148,9 +152,11 @@ class NormTap(Tap):
                 self._without_graph.setdefault(without_graph, deque()).append(row)
             return None
         # γ as it is now: torch.func.functional_call takes the parameters away again before backward.
-        gain = self.kind.gain(module, x.dim())
-        between.hook = partial(self._grad_output, row, row.generation, module, gain)
-        return partial(self._grad_input, row, row.generation, module)
+        # Copied, for FSDP frees what it gathered.
+        gain, lies = self.kind.gain(module, x.dim()), placements(x)
+        gain = gain if gain is None else gain.clone()
+        between.hook = partial(self._grad_output, row, row.generation, module, gain, lies)
+        return partial(self._grad_input, row, row.generation, module, lies)
 
     def _measure(self, module: nn.Module, row: Row, x: Tensor, output: Any = None) -> None:
         self.dtype = x.dtype
@@ -162,15 +168,28 @@ class NormTap(Tap):
             cells = norm_input.measured(self.kind, module, view, dims, width, x.dtype)
         row.begin(cells, self.switch.known_extremes(x) or statistics.extremes(view), facts)
 
-    def _grad_output(self, row: Row, generation: int, module: nn.Module, gain: Tensor | None, grad: Tensor) -> None:
-        view, dims = self.kind.vectors(module, statistics.raised(grad))
+    def _grad_output(
+        self, row: Row, generation: int, module: nn.Module, gain: Tensor | None, lies: tuple[Any, ...], grad: Tensor
+    ) -> None:
         if not self.switch.root_seen:
             self.switch.arm()
+        if not self._lies_alike(grad, lies):
+            return
+        view, dims = self.kind.vectors(module, statistics.raised(grad))
         row.put(1, statistics.grad_output_moments(view, gain, dims), generation)
 
-    def _grad_input(self, row: Row, generation: int, module: nn.Module, grad: Tensor) -> None:
+    def _grad_input(self, row: Row, generation: int, module: nn.Module, lies: tuple[Any, ...], grad: Tensor) -> None:
+        if not self._lies_alike(grad, lies):
+            return
         view, dims = self.kind.vectors(module, statistics.raised(grad))
         row.put(2, statistics.moments(view, dims), generation)
+
+    def _lies_alike(self, grad: Tensor, lies: tuple[Any, ...]) -> bool:
+        """Whether a gradient lies across processes as the input did; to bring it there would wait for the others."""
+        if placements(grad) == lies:
+            return True
+        self.switch.unsupported[self.site.path] = f"a gradient lies as {placements(grad)}, its input as {lies}"
+        return False
 
     # ------------------------------------------------------------------ while a graph is traced
 

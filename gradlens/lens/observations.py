@@ -79,7 +79,7 @@ class Observations:
             setting: what the numbers depend on besides the model.
         """
         fired = tuple(path for path in norms if path in self._fired)
-        elsewhere = switch.without_graph | switch.transformed | functions.as_functions()
+        elsewhere = switch.without_graph | switch.transformed | switch.elsewhere | functions.as_functions()
         return Audit(
             norms=norms,
             fired=fired,

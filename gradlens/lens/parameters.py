@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
+from gradlens.lens.world import World, is_partial, local
+
 #: What is kept of a parameter; a table's columns after step, name and numel.
 COLUMNS = ("grad_squares", "grad_absmax", "weight_squares", "update_squares", "nonfinite")
 
@@ -19,19 +21,25 @@ _ROW = 2**16
 
 
 class ParameterReader:
-    """Reads all parameters of a model; tied weights once, under their first name.
+    """Reads all parameters of a model, or what this process holds of them; tied weights once, under their first name.
 
     Args:
         model: any module.
+        world: where this process stands; parameters, or parts of them, that a process before it has are left to that.
         updates: whether to keep a copy of the weights so that the optimizer's change can be measured.
     """
 
-    def __init__(self, model: nn.Module, updates: bool) -> None:
+    def __init__(self, model: nn.Module, world: World, updates: bool) -> None:
         named = list(model.named_parameters())
+        first = {id(p): name for name, p in named}
+        #: Those that other processes record, too: a sum that was not taken is missing for all of them.
+        self._shared = named if world.size > 1 else []
+        named = [(name, p) for name, p in named if world.holds_parameter(p)]
         self.names = tuple(name for name, _ in named)
         self.parameters = [parameter for _, parameter in named]
-        self.numel = np.array([p.numel() for p in self.parameters], dtype=np.int64)
-        first = {id(p): name for name, p in named}
+        self.numel = np.array([local(p).numel() for p in self.parameters], dtype=np.int64)
+        #: Those whose gradient is a sum over processes that was not taken yet when backward ended: it is missing.
+        self.unreduced: set[str] = set()
         every = model.named_parameters(remove_duplicate=False)
         #: First name to the other names of the same tensor.
         self.tied: dict[str, list[str]] = defaultdict(list)
@@ -50,8 +58,9 @@ class ParameterReader:
     def read(self) -> None:
         """Take the sums of all gradients and weights now; a later call in the same step replaces them."""
         self._read = []
+        self.unreduced = {name for name, parameter in self._shared if is_partial(parameter.grad)}
         with torch.no_grad():
-            for indices in self._groups(lambda p: p.grad is not None):
+            for indices in self._groups(self._has_gradient):
                 grads = [_raised(self.parameters[i].grad) for i in indices]
                 weights = [_raised(self.parameters[i]) for i in indices]
                 measure = _measure_on_host if grads[0].device.type == "cpu" else _measure
@@ -62,7 +71,7 @@ class ParameterReader:
     def reread(self) -> None:
         """Measure two small gradients again, after clipping: a uniform factor shows on any."""
         candidates = [i for indices, _ in self._read for i in indices if self.parameters[i].grad is not None]
-        smallest = sorted(candidates, key=lambda i: self.parameters[i].numel())[:2]
+        smallest = sorted(candidates, key=lambda i: self.numel[i])[:2]
         with torch.no_grad():
             self._after = [(index, _squares([_raised(self.parameters[index].grad)])) for index in smallest]
 
@@ -95,7 +104,7 @@ class ParameterReader:
             out[indices, 0], out[indices, 1], out[indices, 2], out[indices, 4] = squares, absmax, weights, bad
         if self._before is not None:
             changes = [p.detach() - old for p, old in zip(self.parameters, self._before, strict=True)]
-            for indices in self._groups(lambda p: True):
+            for indices in self._groups(lambda index: True):
                 out[indices, 3] = _squares([_raised(changes[i]) for i in indices]).cpu().numpy()
             self._before = None
         self.clip_coef = float("nan")
@@ -107,17 +116,21 @@ class ParameterReader:
         self._read, self._after = [], []
         return out
 
-    def _groups(self, keep: Callable[[Tensor], bool]) -> list[list[int]]:
+    def _has_gradient(self, index: int) -> bool:
+        return self.parameters[index].grad is not None and self.names[index] not in self.unreduced
+
+    def _groups(self, keep: Callable[[int], bool]) -> list[list[int]]:
         """Indices of parameters that can be measured together: one device, one dtype."""
         groups: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
         for index, parameter in enumerate(self.parameters):
-            if keep(parameter) and parameter.numel():
+            if self.numel[index] and keep(index):
                 groups[parameter.device, parameter.dtype].append(index)
         return list(groups.values())
 
 
 def _raised(tensor: Tensor | None) -> Tensor:
     assert tensor is not None
+    tensor = local(tensor)
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
     if tensor.is_complex():

@@ -41,8 +41,3 @@ def provenance() -> dict[str, Any]:
         "cpu": platform.machine(),
         "threads": torch.get_num_threads(),
     }
-
-
-def distributed() -> bool:
-    """Whether this process is one of several that train together."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -10,6 +10,7 @@ from gradlens.errors import GradlensError
 from gradlens.lens.families import is_block, is_stage, named_for_lacking_one, placements_of
 from gradlens.lens.norm_kinds import NormKind, looks_like_norm, recognise
 from gradlens.lens.probing import probe
+from gradlens.lens.world import class_of
 
 #: The names that ``watch`` understands besides regular expressions.
 WATCH = ("norms", "blocks", "params", "updates")
@@ -30,7 +31,7 @@ class Site:
 
     def row(self) -> dict[str, object]:
         """Return the row of the ``sites`` table."""
-        module, norm = self.module, self.norm
+        module, norm, cls = self.module, self.norm, class_of(self.module)
         shape = getattr(module, "normalized_shape", None)
         weight = getattr(module, "weight", None)
         width = None
@@ -38,7 +39,7 @@ class Site:
             width = _product(shape) if shape is not None else (weight.numel() if weight is not None else None)
         return {
             "site": self.path,
-            "module_class": f"{type(module).__module__}.{type(module).__qualname__}",
+            "module_class": f"{cls.__module__}.{cls.__qualname__}",
             "kind": self.kind,
             "norm": norm.name if norm else None,
             "placement": self.placement,
@@ -86,7 +87,7 @@ def blocks(model: nn.Module) -> dict[str, tuple[int, bool]]:
 def _run(module: nn.Module) -> dict[str, nn.Module]:
     """Return the modules of a list where they may be blocks: composed, and of one class; else none."""
     children = dict(module.named_children()) if isinstance(module, nn.ModuleList | nn.Sequential) else {}
-    classes = {type(child) for child in children.values()}
+    classes = {class_of(child) for child in children.values()}
     composed = all(next(child.children(), None) is not None for child in children.values())
     return children if len(classes) == 1 and composed and is_block(classes.pop()) else {}
 

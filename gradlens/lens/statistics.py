@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from gradlens.lens.world import local
+
 #: Per-vector moments of one call, in three phases: of the input, of grad_output, of grad_input.
 CELLS = (
     ("input_sum", "input_norm", "inv_sigma"),
@@ -58,8 +60,11 @@ class Facts(NamedTuple):
 
 
 def raised(x: Tensor) -> Tensor:
-    """Return x without its graph, in float32 or better: a float16 square overflows at 256."""
-    x = x.detach()
+    """Return x, or this process's part of it, without its graph and in float32 or better.
+
+    A float16 square overflows at 256.
+    """
+    x = local(x.detach())
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 

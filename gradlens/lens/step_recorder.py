@@ -177,6 +177,12 @@ class StepRecorder:
             self._read_late("in step()")
         scale = float(self._scale) if self._scale is not None else 1.0
         tables = step_tables(self._step, self._taps(), self._parameters, scale)
+        unreduced = sorted(self._parameters.unreduced) if self._parameters is not None else []
+        if unreduced:
+            self.seen.notes.add(
+                f"The gradients of {len(unreduced)} parameters ({unreduced[0]}, ...) are missing: sums over processes "
+                "that were not taken when backward ended (DTensor, Partial); to take them would wait for the others."
+            )
         if any(buffer.stale for buffer in self._switch.buffers.values()):
             self.seen.notes.add(
                 "Gradients came back through a forward pass after a newer one had ended its backward: they are left "
@@ -185,7 +191,7 @@ class StepRecorder:
         self._open = _steps_row(
             self._step,
             lr=self._lr,
-            grad_norm=_whole_norm(tables.get("params")),
+            grad_norm=float("nan") if unreduced else _whole_norm(tables.get("params")),
             clip_coef=self._clip_coef(scale),
             loss_scale=scale if self._scaler is not None else float("nan"),
             seconds=time.perf_counter() - self._clock,

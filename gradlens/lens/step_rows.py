@@ -11,13 +11,11 @@ from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.statistics import COLUMNS
 from gradlens.lens.tap import Tap
 from gradlens.lens.taps import ActivationTap
-from gradlens.recording.schema import STORED
+from gradlens.recording.schema import GRADIENT_SQUARES, STORED
 
 _AT = {name: index for index, name in enumerate(COLUMNS)}
 #: Columns of the tables that are sums as they are.
 _NORM_SUMS = tuple(column.name for column in STORED["norms"] if column.name in _AT)
-#: Those that hold a gradient squared: what a loss scale s multiplies by s².
-_SQUARED = tuple(name for name in _NORM_SUMS if name.startswith(("energy", "mean2", "var")))
 
 #: One row of the step: its tap and the number of the call.
 _Entry = tuple[Tap, int]
@@ -79,7 +77,7 @@ def _keys(step: int, entries: list[_Entry], lines: np.ndarray) -> dict[str, Any]
         "step": np.full(count, step),
         "site": tuple(tap.site.path for tap, _ in entries),
         "call": np.array([call for _, call in entries]),
-        "rank": np.full(count, entries[0][0].switch.rank),
+        "rank": np.full(count, entries[0][0].switch.world.rank),
         "width": (lines[_AT["entries"]] / vectors).round().astype(np.int64),
         "vectors": vectors.astype(np.int64),
     }
@@ -88,7 +86,7 @@ def _keys(step: int, entries: list[_Entry], lines: np.ndarray) -> dict[str, Any]
 def _norms(step: int, entries: list[_Entry], lines: np.ndarray, scale: float) -> dict[str, Any]:
     columns = _keys(step, entries, lines) | {name: lines[_AT[name]] for name in _NORM_SUMS if name != "vectors"}
     if scale != 1.0:
-        columns |= {name: columns[name] / scale**2 for name in _SQUARED}
+        columns |= {name: columns[name] / scale**2 for name in GRADIENT_SQUARES}
     return columns
 
 

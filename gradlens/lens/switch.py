@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 
 from gradlens.lens.hooks import at_end_of_backward, in_backward, regions
 from gradlens.lens.rows import RowBuffer
+from gradlens.lens.world import World
 
 _switches: "WeakValueDictionary[int, Switch]" = WeakValueDictionary()
 _numbers = itertools.count()
@@ -21,9 +22,9 @@ _GRAD = torch._C._functorch.TransformType.Grad
 class Switch:
     """The shared state. ``recording`` is a plain bool: a compiled graph has one version with it and one without."""
 
-    def __init__(self, rank: int, device: torch.device) -> None:
+    def __init__(self, world: World, device: torch.device) -> None:
         self.recording = True
-        self.rank = rank
+        self.world = world
         #: Where the model was when the lens was attached; compiled graphs write there.
         self.device = device
         #: Whether the end of this step's backward pass will be known from the root's output.
@@ -41,6 +42,8 @@ class Switch:
         #: Sites that ran without a graph, outside of any checkpoint, and those inside of a transform of torch.func.
         self.without_graph: set[str] = set()
         self.transformed: set[str] = set()
+        #: Sites whose activations another process records, which has the same.
+        self.elsewhere: set[str] = set()
         self._evaluating = threading.local()
         self._armed_for = -1
         self._number = next(_numbers)
@@ -69,6 +72,13 @@ class Switch:
             self.without_graph.add(site)
             return False
         return True
+
+    def holds(self, site: str, x: Tensor) -> bool:
+        """Whether an activation is this process's to record."""
+        if self.world.size == 1 or self.world.holds(x):
+            return True
+        self.elsewhere.add(site)
+        return False
 
     def drain(self) -> None:
         """Turn all waiting moments into sums."""

@@ -10,6 +10,7 @@ from gradlens.lens.compiling import TRACED_CALLS, TracedLines, next_traced_call
 from gradlens.lens.rows import Row
 from gradlens.lens.sites import Site
 from gradlens.lens.switch import Switch
+from gradlens.lens.world import placements
 
 
 class Tap(ABC):
@@ -33,6 +34,11 @@ class Tap(ABC):
     def traced_call(self, tensor: Tensor) -> int | None:
         """Return the number of the next call in a graph that is being traced; None where it cannot be recorded."""
         if not torch.is_grad_enabled():
+            return None
+        if placements(tensor):
+            self.switch.unsupported[self.site.path] = "a DTensor in a compiled graph: run the model uncompiled"
+            return None
+        if not self.switch.holds(self.site.path, tensor):
             return None
         if tensor.device != self.switch.device:
             self.switch.unsupported[self.site.path] = "the model was moved after attaching, and compiled: attach after"

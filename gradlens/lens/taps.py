@@ -49,7 +49,7 @@ class ActivationTap(Tap):
             if self.tensor == "output":
                 self.switch.unsupported[self.site.path] = "its output holds no floating tensor"
             return
-        if x.numel() == 0:
+        if x.numel() == 0 or not self.switch.holds(self.site.path, x):
             return
         call = self.traced_call(x) if compiling else None
         if compiling and call is None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradlens.recording.schema import PUBLIC, STORED, Column, names
+from gradlens.recording.schema import GRADIENT_SQUARES, PUBLIC, STORED, Column, names
 
 _PANDAS = {"string": "str", "int": "int64", "float": "float64", "bool": "bool"}
 
@@ -20,7 +20,7 @@ def merge(table: str, stored: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         table: name of the table.
-        stored: stored columns; extra columns are kept as they are in the first row of a key.
+        stored: stored columns; of numbers that the user added the mean is taken.
 
     Returns:
         One row a key, in order of first appearance.
@@ -28,10 +28,30 @@ def merge(table: str, stored: pd.DataFrame) -> pd.DataFrame:
     keys = [c.name for c in STORED[table] if c.merge == "key"]
     if not stored.duplicated(keys).any():
         return stored
-    how: dict[str, Any] = {"sum": lambda s: s.sum(min_count=1), "max": "max", "same": "first"}
+    how: dict[str, Any] = {
+        "sum": lambda s: s.sum(min_count=1),
+        "norm": lambda s: np.sqrt(s.pow(2).sum(min_count=1)),
+        "max": "max",
+        "mean": "mean",
+        "same": "first",
+    }
     rules: dict[Any, Any] = {c.name: how[c.merge] for c in STORED[table] if c.merge != "key"}
-    rules |= {name: "first" for name in stored.columns if name not in rules and name not in keys}
+    rules |= {name: "mean" for name in stored.columns if name not in rules and name not in keys}
     return stored.groupby(keys, sort=False, dropna=False).agg(rules).reset_index()[list(stored.columns)]
+
+
+def over_processes(table: str, stored: pd.DataFrame, data: int) -> pd.DataFrame:
+    """Merge the rows of all processes: one row a call, as one process that got all the data would have written it.
+
+    Args:
+        table: ``"norms"`` or ``"activations"``.
+        stored: stored columns.
+        data: processes that divide the data; the loss that is trained is the mean over them, so the gradient of each
+            process's own is that many times as large.
+    """
+    merged = merge(table, stored.assign(rank=0))
+    squares = [name for name in GRADIENT_SQUARES if name in merged]
+    return merged.assign(**{name: merged[name] / data**2 for name in squares})
 
 
 def _ratio(top: pd.Series, bottom: pd.Series) -> pd.Series:

@@ -2,6 +2,8 @@
 
 import fcntl
 import json
+import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -77,37 +79,61 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def claim(folder: Path) -> IO[str]:
-    """Create the folder and take its lock; the kernel frees it when the process ends, however it ends."""
+#: What a process of several may have made before the first one writes the manifest.
+_EARLY = re.compile(r"lock(-r\d+)?|segments|manifest\.json\.tmp")
+#: Attempts to take a lock: somebody who looks whether it is held holds it for a moment.
+_ATTEMPTS = 3
+
+
+def claim(folder: Path, rank: int = 0) -> IO[str]:
+    """Create the folder and take a process's lock; the kernel frees it when the process ends, however it ends.
+
+    Args:
+        folder: the run folder.
+        rank: of the process, where several write one run.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        foreign = [p.name for p in folder.iterdir() if p.name not in ("lock", "manifest.json.tmp")]
+        foreign = [p.name for p in folder.iterdir() if not _EARLY.fullmatch(p.name)]
         if foreign and not (folder / "manifest.json").exists():
             raise RecordingError(
                 f"A run folder must be empty or hold a gradlens run; {folder} holds {', '.join(sorted(foreign)[:3])}. "
                 "Choose another folder."
             )
-        lock = (folder / "lock").open("a")
+        lock = (folder / (f"lock-r{rank}" if rank else "lock")).open("a")
     except OSError as error:
         raise RecordingError(refused(folder, error)) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise RecordingError(
-            f"One process writes a run folder at a time; another one is writing {folder} now. "
-            "Wait for it, stop it, or choose another folder."
-        ) from error
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as error:
+            if not left:
+                lock.close()
+                raise RecordingError(
+                    f"One process writes a run folder at a time; another one is writing {folder} now. "
+                    "Wait for it, stop it, or choose another folder."
+                ) from error
+            time.sleep(0.02)
     return lock
 
 
+def release(lock: IO[str]) -> None:
+    """Give a lock back: also where a child process, a loader's worker, still has the file open."""
+    if not lock.closed:
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        lock.close()
+
+
 def being_written(folder: Path) -> bool:
-    """Whether another process holds the folder's lock now."""
-    if not (folder / "lock").exists():
-        return False
-    with (folder / "lock").open("a") as lock:
+    """Whether some process holds a lock of the folder now."""
+    return any(_held(path) for path in folder.glob("lock*"))
+
+
+def _held(path: Path) -> bool:
+    with path.open() as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
             return True
     return False

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 
 import pandas as pd
@@ -15,9 +16,14 @@ from gradlens.recording.folder import FOLDERS_OF_RUNS, being_written, read_manif
 from gradlens.recording.recording import Recording
 from gradlens.recording.schema import STORED, TABLES
 
+#: Tables with rows of training steps, which are whole or not.
+_BY_STEP = ("norms", "activations", "params", "steps")
+
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     """Yield every whole batch of a segment; a torn tail ends it, as after a kill."""
+    if not path.exists():
+        return
     with path.open("rb") as file, contextlib.suppress(pa.ArrowInvalid, OSError, EOFError):
         yield from pa.ipc.open_stream(file)
 
@@ -28,27 +34,68 @@ def expand_extra(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([frame, extra], axis=1)
 
 
+def attempts(folder: Path, rank: int) -> int:
+    """Count the attempts of a process that left something."""
+    paths = (folder / "segments").glob(f"*-r{rank}-a*.arrows")
+    return max((_attempt(path) + 1 for path in paths), default=0)
+
+
+def recorded_ranks(folder: Path) -> int:
+    """Count the processes that wrote segments."""
+    return len({_rank(path) for path in (folder / "segments").glob("*-r*-a*.arrows")})
+
+
+def _attempt(path: Path) -> int:
+    return int(path.stem.rsplit("-a", 1)[1])
+
+
+def _rank(path: Path) -> int:
+    return int(path.stem.split("-r")[1].split("-a")[0])
+
+
 def _read_segments(folder: Path, table: str) -> pd.DataFrame | None:
-    """Read a table's segments of all attempts and ranks; later attempts replace earlier rows from their start on."""
-    rows: pd.DataFrame | None = None
-    paths = (folder / "segments").glob(f"{table}-r*-a*.arrows")
-    for path in sorted(paths, key=lambda p: (int(p.stem.rsplit("-a", 1)[1]), p.name)):
-        batches = list(_batches(path))
-        if not batches:
-            if path.stat().st_size > 4096:
-                raise RecordingError(
-                    f"{path} must be an Arrow stream; it cannot be read as one. It was not written by gradlens or is "
-                    "damaged from its start: move it away to read the rest of the run."
-                )
-            continue
-        frame = pa.Table.from_batches(batches).to_pandas(maps_as_pydicts=None)
-        frame["rank_"], rank = int(path.stem.split("-r")[1].split("-a")[0]), "rank_"
-        if rows is not None and "step" in frame:
-            rows = rows[(rows["step"] < frame["step"].min()) | (rows[rank] != frame[rank].iloc[0])]
-        elif rows is not None:
-            rows = rows[:0]
-        rows = frame if rows is None else pd.concat([rows, frame], ignore_index=True)
+    """Read a table's segments, up to the last step that is whole: every process that counts steps has counted it."""
+    rows = _read_attempts(folder, table)
+    steps = _read_attempts(folder, "steps") if table in _BY_STEP else None
+    if rows is not None and steps is not None:
+        # Of an evaluation between recorded steps one process may know alone.
+        recorded = steps[steps["seconds"].notna()] if steps["rank_"].nunique() > 1 else steps
+        whole = rows["step"] <= recorded.groupby("rank_")["step"].max().min()
+        rows = rows[whole | rows["seconds"].isna() if table == "steps" else whole & rows["step"].isin(recorded["step"])]
     return None if rows is None else rows.drop(columns="rank_")
+
+
+def _read_attempts(folder: Path, table: str) -> pd.DataFrame | None:
+    """Read a table's segments, with a column ``rank_``; later attempts replace earlier rows from their start on."""
+    rows: pd.DataFrame | None = None
+    for path in _segments(folder, table):
+        batches = list(_batches(path))
+        if not batches and path.exists() and path.stat().st_size > 4096:
+            raise RecordingError(
+                f"{path} must be an Arrow stream; it cannot be read as one. It was not written by gradlens or is "
+                "damaged from its start: move it away to read the rest of the run."
+            )
+        if rows is not None:
+            others = rows["rank_"] != _rank(path)
+            rows = rows[others | (rows["step"] < _start(path))] if "step" in rows else rows[others | (not batches)]
+        if batches:
+            frame = pa.Table.from_batches(batches).to_pandas(maps_as_pydicts=None)
+            frame["rank_"] = _rank(path)
+            rows = frame if rows is None else pd.concat([rows, frame], ignore_index=True)
+    return rows
+
+
+def _segments(folder: Path, table: str) -> list[Path]:
+    """Return where a table's segments lie, or would: one for every attempt and rank that left any table."""
+    written = {(_attempt(path), _rank(path)) for path in (folder / "segments").glob("*-r*-a*.arrows")}
+    return [folder / "segments" / f"{table}-r{rank}-a{attempt}.arrows" for attempt, rank in sorted(written)]
+
+
+def _start(path: Path) -> float:
+    """Return the first step of a segment's attempt, of all its tables; infinite where it came to none."""
+    others = path.parent.glob(f"*-r{_rank(path)}-a{_attempt(path)}.arrows")
+    first = (next(_batches(other), None) for other in others)
+    return min((batch["step"][0].as_py() for batch in first if batch and "step" in batch.schema.names), default=inf)
 
 
 def read_stored(folder: Path, table: str) -> pd.DataFrame | None:
@@ -62,7 +109,13 @@ def read_stored(folder: Path, table: str) -> pd.DataFrame | None:
     """
     path = folder / f"{table}.parquet"
     # While segments exist the compaction is not known to be whole: they are the truth.
-    if path.exists() and not (folder / "segments").exists():
+    if (folder / "segments").exists():
+        segments = _read_segments(folder, table)
+        if segments is not None:
+            segments = merge(table, expand_extra(segments) if "extra" in segments else segments)
+        if (folder / "segments").exists():
+            return segments  # else the run was closed in between
+    if path.exists():
         try:
             frame: pd.DataFrame = pq.read_table(path).to_pandas()
         except (pa.ArrowException, OSError) as error:
@@ -74,10 +127,7 @@ def read_stored(folder: Path, table: str) -> pd.DataFrame | None:
         if missing:
             raise RecordingError(f"{path} must hold the column {missing[0]!r}; it does not. It is no gradlens table.")
         return frame
-    segments = _read_segments(folder, table)
-    if segments is None:
-        return None
-    return merge(table, expand_extra(segments) if "extra" in segments else segments)
+    return None
 
 
 def load(path: str | Path) -> Recording:
@@ -100,5 +150,7 @@ def load(path: str | Path) -> Recording:
         raise RecordingError(f"A recording is one run; {folder} is a {what} of several. Load one of its runs: {named}.")
     if manifest.get("status") == "running" and not being_written(folder):
         manifest["status"] = "interrupted"
+    if "processes" in manifest and (folder / "segments").exists():
+        manifest["processes"] = {**manifest["processes"], "recorded": recorded_ranks(folder)}
     stored = {table: read_stored(folder, table) for table in TABLES}
     return Recording(manifest, {k: v for k, v in stored.items() if v is not None}, folder)

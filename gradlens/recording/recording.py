@@ -12,6 +12,8 @@ from gradlens.errors import NothingFoundError
 from gradlens.recording import derive
 from gradlens.recording.schema import PUBLIC, names
 
+_NOTHING = pd.DataFrame({"rank": []})
+
 
 class Recording:
     """Six tables and a metadata record. A value: its tables are copies, nothing writes through it.
@@ -62,6 +64,19 @@ class Recording:
             frame = derive.empty(PUBLIC[name]) if stored is None else derive.public(name, stored)
             self._public[name] = frame
         return self._public[name].copy()
+
+    def over_processes(self) -> Self:
+        """Return the recording with the rows of all processes merged, as analyses read it; itself where one wrote it.
+
+        Sums add. Gradients at norms are divided by the number of processes that share the data: each has them of its
+        own loss, and the mean of the losses is what is trained.
+        """
+        data = int(self.meta.get("processes", {}).get("data", 1))
+        several = {name for name in ("norms", "activations") if self._stored.get(name, _NOTHING)["rank"].nunique() > 1}
+        if not several:
+            return self
+        merged = {name: derive.over_processes(name, self._stored[name], data) for name in several}
+        return type(self)(self.meta, self._stored | merged, self.path)
 
     @property
     def label(self) -> str:

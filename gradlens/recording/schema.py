@@ -15,7 +15,9 @@ from typing import Literal
 SCHEMA_VERSION = 1
 
 DType = Literal["string", "int", "float", "bool"]
-Merge = Literal["key", "sum", "max", "same"]
+#: Rows of one key: sums add, a norm is the root of the sum of squares, of numbers that each process has its own of the
+#: mean is taken; the rest agree.
+Merge = Literal["key", "sum", "norm", "max", "mean", "same"]
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,12 @@ STORED: dict[str, tuple[Column, ...]] = {
     "params": (
         _STEP,
         _key("name", "string", "the parameter's name, as named_parameters gives it"),
-        Column("numel", "int", "entries"),
-        Column("grad_squares", "float", "Σ grad², at the end of backward; missing without a gradient"),
-        Column("grad_absmax", "float", "max |grad|"),
-        Column("weight_squares", "float", "Σ w², where the gradient was taken"),
-        Column("update_squares", "float", "Σ (w after the optimizer − w before)²; missing unless watched"),
-        Column("nonfinite", "int", "entries of the gradient that are NaN or infinite"),
+        Column("numel", "int", "entries", merge="sum"),
+        _sum("grad_squares", "Σ grad², at the end of backward; missing without a gradient"),
+        Column("grad_absmax", "float", "max |grad|", merge="max"),
+        _sum("weight_squares", "Σ w², where the gradient was taken"),
+        _sum("update_squares", "Σ (w after the optimizer − w before)²; missing unless watched"),
+        Column("nonfinite", "int", "entries of the gradient that are NaN or infinite", merge="sum"),
     ),
     "probes": (
         _STEP,
@@ -107,14 +109,17 @@ STORED: dict[str, tuple[Column, ...]] = {
     ),
     "steps": (
         _STEP,
-        Column("loss", "float", "the loss that was passed to step()", "loss"),
+        Column("loss", "float", "the loss that was passed to step(); the mean over processes", "loss", merge="mean"),
         Column("lr", "float", "learning rate of the first parameter group", "1/step"),
-        Column("grad_norm", "float", "L2 norm of all parameter gradients, before clipping", "loss/weight"),
-        Column("clip_coef", "float", "gradient after clipping / before"),
+        Column("grad_norm", "float", "L2 norm of all parameter gradients before clipping", "loss/weight", merge="norm"),
+        Column("clip_coef", "float", "gradient after clipping / before", merge="mean"),
         Column("loss_scale", "float", "the factor the loss was multiplied by"),
-        Column("seconds", "float", "wall time since the step before", "s"),
+        Column("seconds", "float", "wall time since the step before", "s", merge="mean"),
     ),
 }  # fmt: skip
+
+#: Sums of gradients squared: a loss that is s times as large has them s² times as large.
+GRADIENT_SQUARES = tuple(c.name for c in STORED["norms"] if c.name.startswith(("energy", "mean2", "var")))
 
 PUBLIC: dict[str, tuple[Column, ...]] = {
     "sites": STORED["sites"],

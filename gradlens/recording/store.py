@@ -2,12 +2,15 @@
 
     run/
       manifest.json                 metadata, status, schema version (temp file + rename)
-      lock                          held by the process that writes
+      lock, lock-r1 ...             held by the processes that write
       segments/norms-r0-a0.arrows   one Arrow IPC stream a table, rank and attempt; one batch a recorded step
       norms.parquet                 after closing: the same stored columns, merged
 
 A batch is one write() call, so a killed process loses at most the step it was writing: the reader takes every
 whole batch and stops at a torn one. An attempt that starts at step s replaces all earlier rows from s on.
+
+Several processes may write one run, each its own segments; none waits for another. The first one writes the manifest;
+the last one to close leaves the Parquet files.
 """
 
 import functools
@@ -22,18 +25,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradlens.errors import RecordingError
-from gradlens.recording.folder import EXTRA, arrow_schema, claim, read_manifest, refused, write_json
-from gradlens.recording.reading import read_stored
+from gradlens.recording.folder import (
+    EXTRA,
+    arrow_schema,
+    being_written,
+    claim,
+    read_manifest,
+    refused,
+    release,
+    write_json,
+)
+from gradlens.recording.reading import attempts, read_stored, recorded_ranks
 from gradlens.recording.schema import SCHEMA_VERSION, TABLES
 from gradlens.recording.template import Template
 
+#: Status of a run that nothing is added to.
+_FINISHED = ("complete", "diverged")
+
 
 class RunWriter:
-    """Appends recorded steps to a run folder. One process a folder, enforced by a lock.
+    """Appends recorded steps to a run folder. One process a folder and rank, enforced by a lock.
 
     Args:
         folder: created where missing; an unfinished run in it gets a further attempt.
-        meta: metadata for the manifest.
+        meta: metadata for the manifest, which the process of rank 0 writes.
         rank: process rank, part of the segments' names.
 
     Raises:
@@ -45,28 +60,29 @@ class RunWriter:
         self._files: dict[str, IO[bytes]] = {}
         self._failed: OSError | None = None
         self._templates: dict[str, Template | None] = {}
-        self._lock = claim(folder)
+        self._lock = claim(folder, rank)
         try:
             before = read_manifest(folder) if (folder / "manifest.json").exists() else {}
-            if before.get("status") in ("complete", "diverged"):
+            if before.get("status") in _FINISHED:
                 raise RecordingError(
                     f"A recording is never overwritten; {folder} holds a finished run ({before.get('label')!r}). "
                     "Choose another folder, or delete this one."
                 )
-            self.attempt = int(before.get("attempts", 0))
+            self.attempt = int(before.get("attempts", 0)) if rank == 0 else attempts(folder, rank)
             self.meta: dict[str, Any] = {**before, **meta, "schema": SCHEMA_VERSION, "status": "running"}
             self.meta["attempts"] = self.attempt + 1
             # First the manifest: a folder without one, but with anything else in it, is taken for somebody else's.
-            write_json(folder / "manifest.json", self.meta)
+            self.annotate({})
             (folder / "segments").mkdir(exist_ok=True)
         except BaseException:
-            self._lock.close()
+            release(self._lock)
             raise
 
     def annotate(self, meta: Mapping[str, Any]) -> None:
-        """Add metadata and write the manifest."""
+        """Add metadata; the process of rank 0 writes the manifest."""
         self.meta.update(meta)
-        write_json(self.folder / "manifest.json", self.meta)
+        if self.rank == 0:
+            write_json(self.folder / "manifest.json", self.meta)
 
     def append(self, table: str, columns: Mapping[str, Any]) -> None:
         """Append rows to one table, as one batch in one write.
@@ -109,14 +125,45 @@ class RunWriter:
             return
         for file in self._files.values():
             file.close()
+        whole = status in _FINISHED and self._failed is None
+        alone = self.rank == 0 and not any(self.folder.glob("lock-r*"))
         try:
-            if status in ("complete", "diverged") and self._failed is None:
+            if whole and alone:
                 compact(self.folder)
             self.annotate({"status": status})
-            if status in ("complete", "diverged") and self._failed is None:
-                shutil.rmtree(self.folder / "segments", ignore_errors=True)
+            if whole and alone:
+                _remove_segments(self.folder)
         finally:
-            self._lock.close()
+            release(self._lock)
+        if whole and not alone:
+            _close_last(self.folder)
+
+
+def _close_last(folder: Path) -> None:
+    """Compact the run of several processes, if this was the last of them to close it."""
+    status = read_manifest(folder).get("status") if (folder / "manifest.json").exists() else None
+    if status not in _FINISHED or being_written(folder):
+        return
+    try:
+        lock = claim(folder)
+    except RecordingError:
+        return  # another one closed at the same moment and does it
+    try:
+        if (folder / "segments").exists():
+            compact(folder)
+            manifest = read_manifest(folder)
+            processes = {**manifest.get("processes", {}), "recorded": recorded_ranks(folder)}
+            write_json(folder / "manifest.json", {**manifest, "processes": processes})
+            _remove_segments(folder)
+    finally:
+        release(lock)
+
+
+def _remove_segments(folder: Path) -> None:
+    """Remove the segments, all at once for a reader: while there are some, they are what it reads."""
+    done = folder / "segments.done"
+    (folder / "segments").rename(done)
+    shutil.rmtree(done, ignore_errors=True)
 
 
 def _write_all(file: IO[bytes], rest: memoryview) -> None:

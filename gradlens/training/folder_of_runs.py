@@ -7,7 +7,7 @@ from typing import Any
 
 from gradlens.errors import GradlensError, RecordingError
 from gradlens.recording import SCHEMA_VERSION
-from gradlens.recording.folder import FOLDERS_OF_RUNS, claim, read_manifest, write_json
+from gradlens.recording.folder import FOLDERS_OF_RUNS, claim, read_manifest, release, write_json
 
 Manifest = Mapping[str, Any]
 
@@ -39,7 +39,7 @@ def claimed(out: Path, wanted: Manifest, changed: Callable[[Manifest, Manifest],
         finally:
             write_json(out / "manifest.json", manifest | {"status": status})
     finally:
-        lock.close()
+        release(lock)
 
 
 def _check(out: Path, there: Manifest, wanted: Manifest, changed: Callable[[Manifest, Manifest], list[str]]) -> None:

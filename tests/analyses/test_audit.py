@@ -188,7 +188,7 @@ def test_calls_are_a_range_where_norms_differ(calls: dict[str, Any], words: str)
         ({"micro_batches": 4}, "backward passes", "4 in the first recorded step"),
         ({"micro_batches": 4}, "gradients of parameters", "summed over 4 backward passes"),
         ({"micro_batches": 0}, "backward passes", "none was seen"),
-        ({"world": 8}, "gradients of norms", "each of the 8 processes its own, before any reduction"),
+        ({"world": 8}, "gradients of norms", "of all 8 processes, divided by the 8 that share the data"),
         ({"world": 8}, "gradients of parameters", "after reductions"),
         ({"loss_scale": True}, "loss scale", "divided out of every gradient"),
         ({"autocast": "float16"}, "loss scale", "where the loss was scaled, so are all gradients here"),

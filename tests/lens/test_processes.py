@@ -1,0 +1,59 @@
+"""Several processes that train together write one recording: what one process with all the data would have written.
+
+That the lens leaves their training bit-equal is asserted inside the processes.
+"""
+
+import pandas as pd
+import pytest
+import torch.distributed
+
+import gradlens
+from tests.lens.processes import SHARES, WAYS, alone, together
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without torch.distributed")
+
+TABLES = {"sites", "norms", "activations", "params", "steps"}
+#: What cannot be whole: outputs of blocks are plain tensors there, parts of a sequence that nothing tells from whole
+#: ones; gradients of the norms' parameters are sums over processes that nobody took when backward ended.
+PARTIAL = {"sequence parallel": {"activations", "params", "steps"}}
+
+
+def plain(recording: gradlens.Recording, table: str) -> pd.DataFrame:
+    """A table without what DDP puts before names, in an order of its own."""
+    frame = recording.table(table).drop(columns=["seconds", "order"], errors="ignore")
+    names = [name for name in ("site", "name") if name in frame]
+    frame[names] = frame[names].replace("^module.", "", regex=True)
+    keys = [key for key in ("step", "site", "name", "tensor", "call") if key in frame]
+    return frame.sort_values(keys).reset_index(drop=True)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_processes_together_record_what_one_with_all_the_data_would(way, tmp_path):
+    shares = (sum(SHARES),) if way in ("tensor parallel", "sequence parallel") else SHARES
+    expected, recording = alone(tmp_path / "alone", shares), together(way, tmp_path / "run")
+    assert recording.meta["processes"]["recorded"] == WAYS[way][0]
+    assert not (recording.path / "segments").exists(), "the last one to close leaves Parquet files"
+    got = recording.over_processes()
+    for table in sorted(TABLES - PARTIAL.get(way, set())):
+        pd.testing.assert_frame_equal(plain(got, table), plain(expected, table), rtol=1e-9, atol=1e-12)
+    if way == "sequence parallel":
+        params, known = plain(got, "params"), plain(expected, "params")
+        reduced = params["grad_norm"].notna()
+        assert set(params.loc[~reduced, "name"].str.extract(r"(norm|^2)")[0]) == {"norm", "2"}
+        pd.testing.assert_frame_equal(params[reduced], known[reduced], rtol=1e-9)
+        assert got.steps["grad_norm"].isna().all(), "a norm without some of its terms would be too small"
+        assert any("sums over processes" in problem for problem in got.meta["audit"]["problems"])
+
+
+def test_a_lens_on_one_process_alone_waits_for_none_and_the_report_says_what_is_missing(tmp_path):
+    recording = together("fsdp", tmp_path / "run", attached=(0,))
+    assert recording.steps["step"].tolist() == [0, 1]
+    (finding,) = [f for f in gradlens.compare([recording]).findings if "processes recorded" in f.claim]
+    assert finding.status == "warn"
+    assert "only 1 of 2 processes recorded" in finding.claim
+
+
+def test_a_process_that_dies_takes_nothing_from_the_others(tmp_path):
+    recording = together("ddp", tmp_path / "run", kill=True)
+    assert recording.meta["status"] == "complete"
+    assert recording.norms.groupby(["step", "rank"]).size().tolist() == [4] * 4
