@@ -29,7 +29,7 @@ def test_recording_a_training_run_works_as_printed(tmp_path):
     code = next(code for code in PYTHON if "gradlens.attach" in code)
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "1 norms found, 1 fired in 10 recorded steps" in done.stdout
+    assert "1 norm found, 1 fired in 10 recorded steps" in done.stdout
     assert (tmp_path / "runs" / "mine.pdf").read_bytes().startswith(b"%PDF")
 
 

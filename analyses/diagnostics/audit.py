@@ -17,7 +17,7 @@ from gradlens.recording import Recording
 COLUMNS = ("label", "variant", "kind", "part", "question", "value", "answer")
 #: Keys of the audit that hold sites of which something is missing.
 _MISSED = (
-    "silent", "strangers", "transformed", "without_graph", "impossible",
+    "silent", "strangers", "transformed", "without_graph", "impossible", "hooked",
     "without_grad_output", "without_grad_input", "unsupported", "functional",
 )  # fmt: skip
 _SEEN = (

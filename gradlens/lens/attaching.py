@@ -1,17 +1,20 @@
 """``gradlens.attach``: from a model and a few wishes to a lens."""
 
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from gradlens.errors import GradlensError
+from gradlens.errors import GradlensError, RecordingError
 from gradlens.lens.lens import Lens
 from gradlens.lens.provenance import provenance
 from gradlens.lens.sinks import open_sink
 from gradlens.lens.world import class_of, world_of
+from gradlens.recording.folder import FINISHED, read_manifest
 
 
 def attach(
@@ -53,6 +56,13 @@ def attach(
         raise GradlensError(f"attach needs a torch.nn.Module; got {type(model).__name__}. Pass the model itself.")
     if every < 1:
         raise GradlensError(f"every must be 1 or more; got {every}.")
+    if out is not None and not isinstance(out, str | os.PathLike):
+        raise GradlensError(f"out must be the path of a run folder, or None; got {out!r}.")
+    if optimizer is not None and not isinstance(getattr(optimizer, "_optimizer_step_pre_hooks", None), dict):
+        raise GradlensError(
+            f"optimizer must be a torch.optim.Optimizer; got {type(optimizer).__name__}. "
+            "Pass the one inside of it, or call lens.step() after each step."
+        )
     watch = (watch,) if isinstance(watch, str) else tuple(watch)
     _refuse(model)
     meta: dict[str, Any] = {
@@ -63,6 +73,8 @@ def attach(
         "watch": list(watch),
         **provenance(),
     }
+    if out is not None:
+        _check_earlier(Path(out), meta)
     world = world_of(model)
     if world.size > 1:
         meta["processes"] = {"world": world.size, "data": len(world.data), "recorded": 1}
@@ -77,16 +89,37 @@ def attach(
             scaler=scaler,
             functional=functional,
             world=world,
+            step=sink.next_step(),
         )
-        lens.start_at(sink.next_step())
         return lens
     except BaseException:
         sink.close("interrupted")
         raise
 
 
+def _check_earlier(folder: Path, meta: Mapping[str, Any]) -> None:
+    """Refuse to go on with an interrupted run of something else."""
+    if not (folder / "manifest.json").exists():
+        return
+    there = read_manifest(folder)
+    numbers = {"parameters": (there.get("model") or {}).get("parameters"), "every": there.get("every")}
+    now = {"parameters": meta["model"]["parameters"], "every": meta["every"]}
+    other = [f"{name} {was}, now {now[name]}" for name, was in numbers.items() if was not in (None, now[name])]
+    if other and there.get("status") not in FINISHED:
+        raise RecordingError(
+            f"An interrupted run goes on with the same model and cadence; in {folder} there were other ones: "
+            f"{'; '.join(other)}. Choose another folder, or delete this one."
+        )
+
+
 def _refuse(model: nn.Module) -> None:
     """Refuse what cannot be recorded, with what to do instead."""
+    dynamo: Any = sys.modules.get("torch._dynamo")
+    if dynamo is not None and getattr(dynamo.config, "compiled_autograd", False):
+        raise GradlensError(
+            "A lens cannot follow compiled autograd: its backward pass runs no hooks of Python. "
+            "Set torch._dynamo.config.compiled_autograd to False while you record."
+        )
     for path, module in model.named_modules():
         where = f"{type(module).__name__} at {path!r}" if path else type(module).__name__
         if isinstance(module, nn.DataParallel):

@@ -22,6 +22,7 @@ class Audit:
         functional: normalizations that ran as functions, outside any tapped module: where and how often a step.
         impossible: norms whose shares lie outside of 0 to 1: they do something that their kind does not say.
         tied: parameter name to its other names.
+        hooked: norms with hooks that are not the lens'.
         nonfinite: the first place and step with a NaN or infinity; empty where there was none.
         steps: recorded steps.
         gradient: what the recorded parameter gradients are.
@@ -44,6 +45,7 @@ class Audit:
     functional: dict[str, int] = field(default_factory=dict)
     impossible: tuple[str, ...] = ()
     tied: dict[str, list[str]] = field(default_factory=dict)
+    hooked: tuple[str, ...] = ()
     nonfinite: str = ""
     steps: int = 0
     gradient: str = ""
@@ -80,8 +82,13 @@ class Audit:
             )
         if self.impossible:
             found.append(
-                f"The shares of {_some(self.impossible)} are impossible: these norms do more than normalize. "
-                "Do not use their rows, or name their axes with gradlens.register_norm."
+                f"The shares of {_some(self.impossible)} are impossible: these norms do not do what was taken for "
+                "granted. Do not use their rows; look at their axes, and at what else than a gain they multiply by."
+            )
+        if self.hooked:
+            found.append(
+                f"Other hooks stand on {_some(self.hooked)}: what they change counts as the norm's. "
+                "If they change an input, an output or a gradient, record without them."
             )
         found += self.notes
         found += [f"Nothing is recorded at {path}: {why}." for path, why in self.unsupported.items()]
@@ -101,7 +108,8 @@ class Audit:
         return {**asdict(self), "problems": self.problems()}
 
     def __str__(self) -> str:
-        head = f"{len(self.norms)} norms found, {len(self.fired)} fired in {self.steps} recorded steps. {self.gradient}"
+        found = f"{len(self.norms)} norm" + "s" * (len(self.norms) != 1)
+        head = f"{found} found, {len(self.fired)} fired in {self.steps} recorded steps. {self.gradient}"
         return "\n".join([head, *(f"- {problem}" for problem in self.problems())])
 
 

@@ -98,7 +98,7 @@ class Watcher:
         return {
             tap.site.path
             for tap in self._tapped.values()
-            if id(getattr(tap.site.module, "weight", None)) in self._gains
+            if id(tap.site.module._parameters.get("weight")) in self._gains
         }
 
     def unseen(self) -> dict[str, int]:

@@ -7,12 +7,20 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils import checkpoint
+from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode_stack
 
 
 def hook_gradient(tensor: Tensor, hook: Callable[[Tensor], None]) -> None:
     """Call the hook with the tensor's gradient, once it is complete."""
     tensor.register_hook(hook)  # type: ignore[no-untyped-call]
+
+
+def is_batched(grad: Tensor) -> bool:
+    """Whether a gradient stands for several at once (``is_grads_batched``, a vectorized Jacobian)."""
+    functorch = torch._C._functorch
+    return functorch.is_batchedtensor(grad) or functorch.is_legacy_batchedtensor(grad)
 
 
 def in_backward() -> bool:
@@ -43,6 +51,12 @@ def regions() -> tuple[int | None, int | None]:
     return None, without_graph
 
 
+def _selective() -> bool:
+    """Whether a selective checkpoint counts operations now, which ours would confuse: its second pass has none."""
+    modes = (checkpoint._CachingTorchDispatchMode, checkpoint._CachedTorchDispatchMode)
+    return any(isinstance(mode, modes) for mode in _get_current_dispatch_mode_stack())
+
+
 class Hook:
     """A hook as it is registered on a module: saved or copied with the module, it turns into one that does nothing."""
 
@@ -51,12 +65,27 @@ class Hook:
 
     def __call__(self, *args: Any) -> Any:
         """Run the hook."""
+        if torch.compiler.is_compiling():
+            return None if torch.compiler.is_exporting() else self.run(*args)
+        if torch._C._len_torch_dispatch_stack() and _selective():
+            with _disable_current_modes():
+                return self.run(*args)
         return self.run(*args)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Callable[..., None], int]]:
         # A standard library object that takes any arguments and does nothing (level 0 is never logged), so that the
         # model loads where gradlens is not installed.
         return partial, (logging.getLogger("gradlens").log, 0)
+
+
+def has_others(module: nn.Module) -> bool:
+    """Whether hooks stand on a module that are neither ours nor those with which PyTorch distributes it."""
+    kinds = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    hooks = (getattr(hook, "func", hook) for kind in kinds for hook in kind.values())
+    return any(
+        not isinstance(hook, Hook) and not str(getattr(hook, "__module__", "")).startswith("torch.distributed")
+        for hook in hooks
+    )
 
 
 def at_end_of_backward(callback: Callable[[], None]) -> None:

@@ -13,6 +13,7 @@ from gradlens.errors import GradlensError
 from gradlens.lens import compiling
 from gradlens.lens import functional as functional_norms
 from gradlens.lens.audit import Audit
+from gradlens.lens.hooks import has_others
 from gradlens.lens.norm_tap import NormTap
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.sinks import Sink
@@ -25,6 +26,11 @@ from gradlens.recording import Recording
 from gradlens.recording.schema import STORED
 
 _OWN_COLUMNS = {column.name for column in STORED["steps"]}
+#: Whoever restores the model says where it goes on (``start_at``); else nobody knows that it was restored.
+_GOES_ON = (
+    "The recording goes on at step {}, where an earlier attempt ended: its steps are one training only if model and "
+    "optimizer are as they were then. Say so with lens.start_at, or record a new training in a folder of its own."
+)
 
 
 class Lens:
@@ -44,6 +50,7 @@ class Lens:
         scaler: Any = None,
         functional: bool = False,
         world: World | None = None,
+        step: int = 0,
     ) -> None:
         # First of all: what torch.compile wraps a model in would stand before every name.
         model = compiling.unwrapped(model)
@@ -69,9 +76,13 @@ class Lens:
             self._parameters,
             every=every,
             scaler=scaler,
-            counts_overflows=optimizer is not None,
+            optimizer=optimizer,
         )
         self._recorder.on_news = self._write_audit
+        self._recorder.start_at(step)
+        self._goes_on = _GOES_ON.format(step) if step else ""
+        if self._goes_on:
+            self._recorder.seen.notes.add(self._goes_on)
         if self._switch.world.note:
             self._recorder.seen.notes.add(self._switch.world.note)
         try:
@@ -116,6 +127,7 @@ class Lens:
     def start_at(self, step: int) -> None:
         """Give the next step this number, as after a resume: rows from it on replace those of earlier attempts."""
         self._recorder.start_at(step)
+        self._recorder.seen.notes.discard(self._goes_on)
 
     def annotate(self, **meta: Any) -> None:
         """Add metadata to the recording (JSON values)."""
@@ -144,6 +156,7 @@ class Lens:
             functions=self._functions,
             strangers=tuple(self._strangers),
             tied=dict(self._parameters.tied) if self._parameters else {},
+            hooked=tuple(tap.site.path for tap in self._taps if tap.site.norm and has_others(tap.site.module)),
             setting=self._setting(),
         )
 
@@ -164,6 +177,10 @@ class Lens:
             "world": self._switch.world.size,
             "data": len(self._switch.world.data),
         }
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """In a copy of what holds it (a module, a checkpoint) its place is empty: it watches one model, one folder."""
+        return type(None), ()
 
     def detach(self) -> None:
         """Remove every hook and close the recording. Calling it again does nothing."""

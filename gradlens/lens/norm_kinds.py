@@ -5,12 +5,15 @@ A module is recognised, in this order, by
 2. a class attribute ``normalizes``: a mapping with the keywords of ``NormKind`` (the project's own norms say it so,
    and anybody's class may, without importing gradlens);
 3. its class, for PyTorch's own norms (a subclass only where it does not replace ``forward``);
-4. its behaviour (``gradlens.lens.probing``), for any class with "norm" in its name.
+4. its behaviour (``gradlens.lens.probing``), for any class whose name or whose parameters look like a norm's.
+
+What a registered class says of its axes is completed by its behaviour: which parameter is the gain, which σ it takes.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +37,8 @@ class NormKind:
         scaled: whether it divides by σ.
         mean_gradient: whether the derivative of μ flows.
         scale_gradient: whether the derivative of σ flows.
-        gain_offset: what is added to the parameter ``weight`` to give γ (1 for Gemma's norms).
+        gain_name: the module's attribute that γ is in.
+        gain_offset: what is added to it to give γ (1 for Gemma's norms).
         eps_value: eps, where the module has no attribute that tells.
         unbiased: whether σ is the deviation over H − 1 plus eps, as hand-written norms have it (and the code of Xu et
             al. 2019), instead of the root of variance plus eps.
@@ -47,6 +51,7 @@ class NormKind:
     scaled: bool = True
     mean_gradient: bool = True
     scale_gradient: bool = True
+    gain_name: str = "weight"
     gain_offset: float = 0.0
     eps_value: float | None = None
     unbiased: bool = False
@@ -64,7 +69,7 @@ class NormKind:
 
     def gain(self, module: nn.Module, ndim: int) -> Tensor | None:
         """Return γ, shaped to broadcast to ``vectors`` of an ``ndim``-dimensional input; None where there is none."""
-        given = getattr(module, "weight", None)
+        given = getattr(module, self.gain_name, None)
         if not isinstance(given, Tensor):
             return None
         weight: Tensor = local(given.detach())
@@ -143,7 +148,9 @@ def register_norm(
 ) -> None:
     """Tell the lens that a class is a normalization.
 
-    Its gain is taken from a parameter ``weight``, its eps from ``eps`` (or ``variance_epsilon``, ``epsilon``).
+    Which of its parameters is the gain, and which σ it divides by, is told from what it does to random vectors; where
+    it cannot be run on them the gain is taken to be ``weight``. Its eps is read from ``eps`` (or ``variance_epsilon``,
+    ``epsilon``).
 
     Args:
         cls: the module class; subclasses that do not replace ``forward`` count too.
@@ -184,10 +191,24 @@ def recognise(module: nn.Module, probe: Callable[[nn.Module], NormKind | None]) 
     known = _by_class(_registered, cls)
     if known is None and isinstance(declared, dict):
         known = NormKind(**declared)
+    elif known is not None:
+        known = _completed(known, probe(module))
     known = known or _by_class(TORCH_KINDS, cls)
-    if known is None and looks_like_norm(module):
+    if known is None and (looks_like_norm(module) or _has_parameters_of_one(module)):
         known = probe(module)
+        if known is None and not looks_like_norm(module):
+            _others.add(cls)
     return known
+
+
+def _completed(registered: NormKind, found: NormKind | None) -> NormKind:
+    """Return what was registered, with what its behaviour tells besides, if that agrees."""
+    if found is None or found.centered != registered.centered or not registered.scaled:
+        return registered
+    # Channels first are tried on four dimensions.
+    dims = 4 if found.axes == (-3,) else 0
+    axes = tuple(axis - dims if axis >= 0 else axis for axis in registered.axes)
+    return replace(found, axes=registered.axes, name=registered.name) if axes == found.axes else registered
 
 
 def looks_like_norm(module: nn.Module) -> bool:
@@ -197,3 +218,15 @@ def looks_like_norm(module: nn.Module) -> bool:
     return "norm" in type(module).__name__.lower() and not any(
         "norm" in type(child).__name__.lower() for child in module.children()
     )
+
+
+#: Classes with a norm's parameters that do something else.
+_others: "WeakSet[type[nn.Module]]" = WeakSet()
+
+
+def _has_parameters_of_one(module: nn.Module) -> bool:
+    """Whether a class of the user's has nothing but one or two vectors of one length, as a gain and a bias are."""
+    cls, sizes = type(module), [parameter.shape for parameter in module.parameters()]
+    if cls in _others or cls.__module__.startswith("torch.") or next(module.children(), None) is not None:
+        return False
+    return 1 <= len(sizes) <= 2 and len(set(sizes)) == 1 and len(sizes[0]) == 1 and sizes[0][0] > 1

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.hooks import RemovableHandle
 
 from gradlens.lens import norm_input, statistics
-from gradlens.lens.hooks import Hook, hook_gradient, in_backward, regions
+from gradlens.lens.hooks import Hook, hook_gradient, in_backward, is_batched, regions
 from gradlens.lens.rows import Row
 from gradlens.lens.sites import Site
 from gradlens.lens.statistics import Facts
@@ -57,6 +58,11 @@ class NormTap(Tap):
         super().new_call()
         self._without_graph.clear()
 
+    def forward_failed(self, forward: int) -> None:
+        """Take back the calls of a forward pass that raised, and let go of what it left."""
+        super().forward_failed(forward)
+        self._between.clear()
+
     @property
     def inside(self) -> bool:
         """Whether this thread is between the module's two hooks: what its own body calls is seen already."""
@@ -82,6 +88,9 @@ class NormTap(Tap):
         x = self._input_of(args, kwargs)
         if not isinstance(x, Tensor):
             self.switch.unsupported[self.site.path] = f"its input is a {type(x).__name__}, not a tensor"
+            return None
+        if x.is_nested:
+            self.switch.unsupported[self.site.path] = "a nested tensor"
             return None
         if x.numel() == 0 or not self.switch.holds(self.site.path, x):
             return None
@@ -152,9 +161,7 @@ class NormTap(Tap):
                 self._without_graph.setdefault(without_graph, deque()).append(row)
             return None
         # γ as it is now: torch.func.functional_call takes the parameters away again before backward.
-        # Copied, for FSDP frees what it gathered.
-        gain, lies = self.kind.gain(module, x.dim()), placements(x)
-        gain = gain if gain is None else gain.clone()
+        gain, lies = self._gain(module, x.dim()), placements(x)
         between.hook = partial(self._grad_output, row, row.generation, module, gain, lies)
         return partial(self._grad_input, row, row.generation, module, lies)
 
@@ -173,19 +180,34 @@ class NormTap(Tap):
     ) -> None:
         if not self.switch.root_seen:
             self.switch.arm()
-        if not self._lies_alike(grad, lies):
+        if not self._is_measurable(grad, lies):
             return
         view, dims = self.kind.vectors(module, statistics.raised(grad))
         row.put(1, statistics.grad_output_moments(view, gain, dims), generation)
 
     def _grad_input(self, row: Row, generation: int, module: nn.Module, lies: tuple[Any, ...], grad: Tensor) -> None:
-        if not self._lies_alike(grad, lies):
+        if not self._is_measurable(grad, lies):
             return
         view, dims = self.kind.vectors(module, statistics.raised(grad))
         row.put(2, statistics.moments(view, dims), generation)
 
-    def _lies_alike(self, grad: Tensor, lies: tuple[Any, ...]) -> bool:
-        """Whether a gradient lies across processes as the input did; to bring it there would wait for the others."""
+    def _gain(self, module: nn.Module, ndim: int) -> Tensor | None:
+        """Return γ, copied, for FSDP frees what it gathered; a parametrization is run again, and must give the same."""
+        if not is_parametrized(module, self.kind.gain_name):
+            gain = self.kind.gain(module, ndim)
+            return gain if gain is None else gain.clone()
+        with torch.random.fork_rng([] if self.switch.device.type == "cpu" else [self.switch.device]):
+            before = torch.get_rng_state()
+            gain = self.kind.gain(module, ndim)
+            if not torch.equal(before, torch.get_rng_state()):
+                self.switch.unsupported[self.site.path] = "its gain is drawn at random: its shares are of another draw"
+        return gain
+
+    def _is_measurable(self, grad: Tensor, lies: tuple[Any, ...]) -> bool:
+        """Whether a gradient is one, and lies across processes as the input did; to bring it there would wait."""
+        if is_batched(grad):
+            self.switch.transformed.add(self.site.path)
+            return False
         if placements(grad) == lies:
             return True
         self.switch.unsupported[self.site.path] = f"a gradient lies as {placements(grad)}, its input as {lies}"

@@ -47,7 +47,8 @@ class Observations:
             self._calls.update(sites)
         self._fired.update(sites)
         for end, arrived in self._arrived.items():
-            came = norms[f"n_{end}"] > 0
+            # Where no vector was finite there is nothing to tell whether it came.
+            came = (norms[f"n_{end}"] > 0) | (norms["n_input"] == 0)
             arrived.update(sites if came.all() else [site for site, c in zip(sites, came, strict=True) if c])
         whole = (norms["n_grad_input"] == norms["n_grad_output"]) & (norms["energy_g"] > 0)
         removed = norms["energy_g"] - norms["energy_recentering"] - norms["energy_kept"]
@@ -66,6 +67,7 @@ class Observations:
         functions: Watcher,
         strangers: tuple[str, ...],
         tied: dict[str, list[str]],
+        hooked: tuple[str, ...],
         setting: dict[str, Any],
     ) -> Audit:
         """Say what was seen and what was missed; the arguments are what ``Audit`` has of these names.
@@ -76,6 +78,7 @@ class Observations:
             functions: knows the normalizations that ran as functions.
             strangers: modules that are called norms, but whose behaviour is not understood.
             tied: parameter name to its other names.
+            hooked: norms with hooks of others.
             setting: what the numbers depend on besides the model.
         """
         fired = tuple(path for path in norms if path in self._fired)
@@ -95,6 +98,7 @@ class Observations:
             impossible=tuple(path for path in norms if path in self._impossible),
             notes=tuple(sorted(self.notes)),
             tied=tied,
+            hooked=hooked,
             nonfinite=self._first_nonfinite,
             steps=self.steps,
             gradient=_GRADIENT,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
-from gradlens.lens.world import World, is_partial, local
+from gradlens.lens.world import World, distributed, is_partial, local
 
 #: What is kept of a parameter; a table's columns after step, name and numel.
 COLUMNS = ("grad_squares", "grad_absmax", "weight_squares", "update_squares", "nonfinite")
@@ -16,6 +16,8 @@ COLUMNS = ("grad_squares", "grad_absmax", "weight_squares", "update_squares", "n
 
 #: Entries below which a tensor on the host needs no kernel of its own, which would cost more than its sum.
 _SMALL = 4096
+#: Most gradients that are measured again after clipping.
+_REREAD = 8
 #: Most entries that are summed in float32 on the host; over millions that would be off by a thousandth.
 _ROW = 2**16
 
@@ -30,7 +32,26 @@ class ParameterReader:
     """
 
     def __init__(self, model: nn.Module, world: World, updates: bool) -> None:
+        self._model, self._world = model, world
+        self._watch_updates = updates
+        #: Whether the model has other parameters now than when the lens was attached.
+        self.replaced = False
+        self._before: list[Tensor | None] | None = None
+        self._read: list[tuple[list[int], Tensor | np.ndarray]] = []
+        self._after: list[tuple[int, Tensor]] = []
+        self._versions: list[tuple[int, int] | None] = []
+        #: Gradient after clipping / before, of the step that was pulled last; missing where it was not measured, or
+        #: where it is not one factor (clipping by value).
+        self.clip_coef = float("nan")
+        #: Those whose gradient is a sum over processes that was not taken yet when backward ended: it is missing.
+        self.unreduced: set[str] = set()
+        self._look()
+
+    def _look(self) -> None:
+        """Take the parameters that the model has now."""
+        model, world = self._model, self._world
         named = list(model.named_parameters())
+        self._there = [id(p) for _, p in named]
         first = {id(p): name for name, p in named}
         #: Those that other processes record, too: a sum that was not taken is missing for all of them.
         self._shared = named if world.size > 1 else []
@@ -38,22 +59,12 @@ class ParameterReader:
         self.names = tuple(name for name, _ in named)
         self.parameters = [parameter for _, parameter in named]
         self.numel = np.array([local(p).numel() for p in self.parameters], dtype=np.int64)
-        #: Those whose gradient is a sum over processes that was not taken yet when backward ended: it is missing.
-        self.unreduced: set[str] = set()
         every = model.named_parameters(remove_duplicate=False)
         #: First name to the other names of the same tensor.
         self.tied: dict[str, list[str]] = defaultdict(list)
         for name, parameter in every:
             if name != first[id(parameter)]:
                 self.tied[first[id(parameter)]].append(name)
-        self._watch_updates = updates
-        self._before: list[Tensor] | None = None
-        self._read: list[tuple[list[int], Tensor | np.ndarray]] = []
-        self._after: list[tuple[int, Tensor]] = []
-        self._versions: list[tuple[int, int] | None] = []
-        #: Gradient after clipping / before, of the step that was pulled last; missing where it was not measured, or
-        #: where it is not one factor (clipping by value).
-        self.clip_coef = float("nan")
 
     def read(self) -> None:
         """Take the sums of all gradients and weights now; a later call in the same step replaces them."""
@@ -66,17 +77,26 @@ class ParameterReader:
                 measure = _measure_on_host if grads[0].device.type == "cpu" else _measure
                 self._read.append((indices, measure(grads, weights)))
             if self._watch_updates:
-                self._before = [p.detach().clone() for p in self.parameters]
+                # Quantized and frozen ones do not change.
+                self._before = [p.detach().clone() if p.requires_grad else None for p in self.parameters]
 
     def reread(self) -> None:
-        """Measure two small gradients again, after clipping: a uniform factor shows on any."""
-        candidates = [i for indices, _ in self._read for i in indices if self.parameters[i].grad is not None]
-        smallest = sorted(candidates, key=lambda i: self.numel[i])[:2]
+        """Measure some gradients again, after clipping: a small one of each part of the model, in case only one is."""
+        chosen: dict[str, int] = {}
+        for index in sorted((i for indices, _ in self._read for i in indices), key=lambda i: int(self.numel[i])):
+            if self.parameters[index].grad is not None:
+                chosen.setdefault(self.names[index].partition(".")[0], index)
         with torch.no_grad():
-            self._after = [(index, _squares([_raised(self.parameters[index].grad)])) for index in smallest]
+            self._after = [
+                (index, _squares([_raised(self.parameters[index].grad)])) for index in [*chosen.values()][:_REREAD]
+            ]
 
     def backward_begins(self) -> None:
-        """Note the gradients as they are."""
+        """Note the gradients as they are, of the parameters that there are now."""
+        # FSDP replaces them itself for the time of a pass.
+        if not distributed() and self._there != [id(p) for p in self._model.parameters()]:
+            self._look()
+            self.replaced = True
         self._versions = self._now()
 
     def changed(self) -> bool:
@@ -91,6 +111,10 @@ class ParameterReader:
         """Whether gradients were read since the last ``pull``."""
         return bool(self._read)
 
+    def lacks_gradients(self) -> bool:
+        """Whether there are parameters to train, and none of them was read."""
+        return not self.was_read and any(p.requires_grad for p in self.parameters)
+
     def any_gradient(self) -> bool:
         """Whether some parameter holds a gradient now."""
         return any(p.grad is not None for p in self.parameters)
@@ -103,9 +127,11 @@ class ParameterReader:
             squares, absmax, weights, bad = sums.cpu().numpy() if isinstance(sums, Tensor) else sums
             out[indices, 0], out[indices, 1], out[indices, 2], out[indices, 4] = squares, absmax, weights, bad
         if self._before is not None:
-            changes = [p.detach() - old for p, old in zip(self.parameters, self._before, strict=True)]
-            for indices in self._groups(lambda index: True):
-                out[indices, 3] = _squares([_raised(changes[i]) for i in indices]).cpu().numpy()
+            before = self._before
+            for indices in self._groups(lambda index: before[index] is not None):
+                pairs = ((self.parameters[i].detach(), before[i]) for i in indices)
+                changes = [_raised(now - then) for now, then in pairs if then is not None]
+                out[indices, 3] = _squares(changes).cpu().numpy()
             self._before = None
         self.clip_coef = float("nan")
         ratios = [
@@ -133,6 +159,7 @@ def _raised(tensor: Tensor | None) -> Tensor:
     tensor = local(tensor)
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
+        tensor = tensor if tensor.numel() else tensor.new_zeros(1)
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj())
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -6,6 +6,7 @@ and unit variance (or unit mean square) along an axis, it is that norm, whatever
 
 import copy
 import itertools
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,7 @@ def probe(module: nn.Module) -> NormKind | None:
     Args:
         module: the candidate; it is copied, never run itself.
     """
-    weight = getattr(module, "weight", None)
-    width = weight.numel() if isinstance(weight, Tensor) and weight.dim() == 1 else 16
+    width = next((p.numel() for p in module.parameters(recurse=False) if p.dim() == 1), 16)
     state = torch.get_rng_state()
     try:
         double = copy.deepcopy(module).to("cpu", torch.float64).eval()
@@ -51,7 +51,7 @@ def _inputs(width: int) -> list[tuple[Tensor, tuple[int, ...]]]:
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
-        return 3.0 * torch.randn(*shape, generator=generator, dtype=torch.float64) + 1.5
+        return 3.0 * torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu") + 1.5
 
     last = [(draw(*lead, width), axes) for lead, axes in _TRIALS]
     return [*last, (draw(2, width, 3, 4), (-3,))]
@@ -72,24 +72,34 @@ def _kind(module: nn.Module, x: Tensor, axes: tuple[int, ...]) -> NormKind | Non
     if y is None:
         return None
     name = type(module).__name__.lower()
-    bias = getattr(module, "bias", None)
-    shift = NormKind(name=name, axes=axes).gain(_Bias(bias), x.dim()) if isinstance(bias, Tensor) else None
-    for (centered, unbiased), offset in itertools.product(_CONVENTIONS, (0.0, 1.0)):
+    for (gain_name, bias_name), (centered, unbiased), offset in itertools.product(
+        _roles(module), _CONVENTIONS, (0.0, 1.0)
+    ):
         kind = NormKind(
-            name=name, axes=axes, centered=centered, mean_gradient=centered, gain_offset=offset, unbiased=unbiased
+            name=name,
+            axes=axes,
+            centered=centered,
+            mean_gradient=centered,
+            gain_name=gain_name,
+            gain_offset=offset,
+            unbiased=unbiased,
         )
         gain = kind.gain(module, x.dim())
+        # A bias is shaped by the same rule as a gain.
+        shift = replace(kind, gain_name=bias_name, gain_offset=0.0).gain(module, x.dim())
         if not (offset and gain is None) and _matches(kind, module, x, y, gain, shift):
             return kind
     return None
 
 
-class _Bias(nn.Module):
-    """Lets a bias be shaped by the same rule as a gain."""
-
-    def __init__(self, bias: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(bias.detach(), requires_grad=False)
+def _roles(module: nn.Module) -> list[tuple[str, str]]:
+    """Return which parameter may be the gain and which the bias; the usual names first, an absent one for none."""
+    own = [name for name, _ in module.named_parameters(recurse=False)]
+    if len(own) > 2:
+        return [("weight", "bias")]
+    names = (*sorted(own, key=lambda name: name != "weight"), *(["bias", "weight"][: 2 - len(own)]))
+    pairs = list(itertools.permutations(dict.fromkeys(names), 2))
+    return sorted(pairs, key=lambda pair: pair[0] != "weight")
 
 
 def _matches(

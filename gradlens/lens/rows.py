@@ -77,7 +77,6 @@ class RowBuffer:
         self.stale = False
         #: What was drained: rows, columns that came, sums [rows, COLUMNS], extremes [rows, 2].
         self._drained: list[tuple[list[int], np.ndarray, Tensor, Tensor]] = []
-        self._zeros: dict[tuple[torch.Size, torch.dtype], Tensor] = {}
 
     def new_row(self) -> Row:
         """Return the next free row, which stays its caller's for good."""
@@ -92,9 +91,7 @@ class RowBuffer:
                 groups[row.cells[0][0].shape, row.cells[0][0].dtype].append(row)
         with torch.no_grad():
             for (shape, dtype), rows in groups.items():
-                if (shape, dtype) not in self._zeros:
-                    self._zeros[shape, dtype] = torch.zeros(shape, dtype=dtype, device=self.device)
-                self._drain_group(rows, self._zeros[shape, dtype])
+                self._drain_group(rows, torch.zeros(shape, dtype=dtype, device=self.device))
 
     def _drain_group(self, rows: list[Row], zero: Tensor) -> None:
         cells = [

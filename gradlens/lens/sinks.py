@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,8 +64,9 @@ class MemorySink:
 
     def frames(self) -> dict[str, pd.DataFrame]:
         """Return the stored tables as they were appended."""
+        # A frame a table, not one a step: over thousands of steps that is seconds less.
         return {
-            table: pd.concat([pd.DataFrame(dict(columns)) for columns in rows], ignore_index=True)
+            table: pd.DataFrame({name: list(chain.from_iterable(row[name] for row in rows)) for name in rows[0]})
             for table, rows in self._rows.items()
         }
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from gradlens.errors import GradlensError
 from gradlens.lens.families import is_block, is_stage, named_for_lacking_one, placements_of
@@ -33,7 +34,10 @@ class Site:
         """Return the row of the ``sites`` table."""
         module, norm, cls = self.module, self.norm, class_of(self.module)
         shape = getattr(module, "normalized_shape", None)
-        weight = getattr(module, "weight", None)
+        # A parametrization is not run for its size: it may draw numbers.
+        gain = norm.gain_name if norm is not None else "weight"
+        parametrized = is_parametrized(module, gain)
+        weight = None if parametrized else getattr(module, gain, None)
         width = None
         if norm is not None and norm.layout in ("axes", "trailing"):
             width = _product(shape) if shape is not None else (weight.numel() if weight is not None else None)
@@ -47,7 +51,7 @@ class Site:
             "order": self.order,
             "width": width,
             "eps": norm.eps(module) if norm else None,
-            "affine": weight is not None if norm else None,
+            "affine": parametrized or weight is not None if norm else None,
             "centered": norm.centered if norm else None,
         }
 

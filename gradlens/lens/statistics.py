@@ -48,7 +48,8 @@ class Facts(NamedTuple):
         width: H.
         centered: 1 where ``input_norm`` is ‖x − mean‖, else 0.
         recenters: 1 where the derivative of the mean flows, else 0.
-        from_sigma: 1 where only mean and σ of the input are known and ``input_norm`` is not, else 0.
+        from_sigma: 1 where only mean and σ of the input are known and ``input_norm`` is not, else 0; never in a graph
+            that is compiled.
         eps: what σ² has above the variance; asked for only with from_sigma.
     """
 
@@ -168,7 +169,8 @@ def sums(cells: Tensor, facts: Facts) -> Tensor:
         n,
         inverse,
         x_sum,
-        x_squares + from_sigma * (known - x_squares) + centered * x_sum2 / width,
+        (torch.where(from_sigma > 0, known, x_squares) if isinstance(from_sigma, Tensor) else x_squares)
+        + centered * x_sum2 / width,
         n,
         out_squares,
         g_squares,
@@ -190,7 +192,8 @@ def _products(rows: Tensor, weights: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         # A compiler makes one loop of it with what comes before; a matrix product would stand alone.
         return (rows.unsqueeze(2) * weights.unsqueeze(1)).sum(3)
-    return torch.bmm(rows, weights.transpose(1, 2))
+    with torch.autocast(rows.device.type, enabled=False):  # a backward pass may run inside of one
+        return torch.bmm(rows, weights.transpose(1, 2))
 
 
 def _unsqueezed(x: Tensor, dims: tuple[int, ...], ndim: int) -> Tensor:

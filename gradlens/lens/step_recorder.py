@@ -28,7 +28,8 @@ class StepRecorder:
         parameters: None where parameters are not watched.
         every: every how many steps one is recorded.
         scaler: a ``GradScaler`` or None.
-        counts_overflows: whether a step that the scaler left out is counted here, for the optimizer closes the others.
+        optimizer: the one that closes steps; None where ``close`` is called. A step that the scaler left out is counted
+            here, then.
     """
 
     def __init__(
@@ -41,11 +42,11 @@ class StepRecorder:
         *,
         every: int,
         scaler: Any,
-        counts_overflows: bool,
+        optimizer: torch.optim.Optimizer | None,
     ) -> None:
         self._sink, self._switch, self._functions, self._parameters = sink, switch, functions, parameters
         self._module_taps, self._every, self._scaler = list(taps), every, scaler
-        self._counts_overflows = counts_overflows
+        self._optimizer = optimizer
         self.seen = Observations()
         #: Called when there is something new for the audit to say.
         self.on_news: Callable[[], None] = lambda: None
@@ -56,7 +57,9 @@ class StepRecorder:
         #: The row of ``steps`` of the step that is over, which ``add`` may still fill.
         self._open: dict[str, Any] | None = None
         self._scale: Tensor | None = None
+        #: The scaler's record of its optimizers when backward ended, and when the optimizer stepped last.
         self._scaler_states: Any = None
+        self._stepped_in: Any = None
         self._lr = float("nan")
         self._unscales_itself = False
         self._clock = time.perf_counter()
@@ -100,6 +103,8 @@ class StepRecorder:
     def _forward(self) -> None:
         if self._scaler_skipped():
             self.close()
+        if self._switch.backward_broke():
+            self._forward_failed(self._switch.forwards - 1)
         if self._switch.recording:
             self._functions.begin()
             if self._backward_ended:
@@ -114,12 +119,14 @@ class StepRecorder:
 
         ``update()`` gives the scaler a new record of its optimizers; to compare its factors would wait for the device.
         """
-        now = getattr(self._scaler, "_per_optimizer_states", None)
-        return self._counts_overflows and self._backward_ended and now is not self._scaler_states
+        now, then = getattr(self._scaler, "_per_optimizer_states", None), self._scaler_states
+        if self._optimizer is None or not self._backward_ended or now is then or then is self._stepped_in:
+            return False
+        return id(self._optimizer) in (then or ())
 
-    def _forward_failed(self) -> None:
+    def _forward_failed(self, forward: int) -> None:
         for tap in self._taps():
-            tap.forward_failed()
+            tap.forward_failed(forward)
 
     def _backward(self) -> None:
         if self._parameters is not None and self._switch.recording:
@@ -153,6 +160,7 @@ class StepRecorder:
         if self._switch.recording and self._parameters is not None and _closure(args, kwargs):
             # The closure ran forward and backward, and clipped, inside of the optimizer's step.
             self._parameters.reread()
+        self._stepped_in = getattr(self._scaler, "_per_optimizer_states", None)
         self.close()
         self.closed_by_optimizer = True
 
@@ -175,19 +183,10 @@ class StepRecorder:
         notes = len(self.seen.notes)
         if self._parameters is not None and not self._parameters.was_read:
             self._read_late("in step()")
+        unreduced = sorted(self._parameters.unreduced) if self._parameters is not None else []
+        self._note(unreduced)
         scale = float(self._scale) if self._scale is not None else 1.0
         tables = step_tables(self._step, self._taps(), self._parameters, scale)
-        unreduced = sorted(self._parameters.unreduced) if self._parameters is not None else []
-        if unreduced:
-            self.seen.notes.add(
-                f"The gradients of {len(unreduced)} parameters ({unreduced[0]}, ...) are missing: sums over processes "
-                "that were not taken when backward ended (DTensor, Partial); to take them would wait for the others."
-            )
-        if any(buffer.stale for buffer in self._switch.buffers.values()):
-            self.seen.notes.add(
-                "Gradients came back through a forward pass after a newer one had ended its backward: they are left "
-                "out of norms. Run each backward before the next forward, or count the passes as one step."
-            )
         self._open = _steps_row(
             self._step,
             lr=self._lr,
@@ -204,6 +203,29 @@ class StepRecorder:
         if self.seen.steps == 1 or len(self.seen.notes) > notes:
             self.on_news()
         self._scale = None
+
+    def _note(self, unreduced: list[str]) -> None:
+        """Note what changes the meaning of this step's numbers, before they are read."""
+        if self._parameters is not None and self._parameters.replaced:
+            self.seen.notes.add(
+                "Parameters were replaced or added after the lens was attached: they are read as they are now, earlier "
+                "steps hold those that were there. Attach when the model is complete."
+            )
+        if self._parameters is not None and self._backward_ended and self._parameters.lacks_gradients():
+            self.seen.notes.add(
+                "No parameter held a gradient when a backward pass had ended, and none is recorded: an optimizer that "
+                "steps inside of backward drops them, torch.autograd.grad leaves none. Record without these."
+            )
+        if unreduced:
+            self.seen.notes.add(
+                f"The gradients of {len(unreduced)} parameters ({unreduced[0]}, ...) are missing: sums over processes "
+                "that were not taken when backward ended (DTensor, Partial); to take them would wait for the others."
+            )
+        if any(buffer.stale for buffer in self._switch.buffers.values()):
+            self.seen.notes.add(
+                "Gradients came back through a forward pass after a newer one had ended its backward: they are left "
+                "out of norms. Run each backward before the next forward, or count the passes as one step."
+            )
 
     def _clip_coef(self, scale: float) -> float:
         """Gradient after clipping / before; an optimizer that unscales itself still had the scaled one."""
@@ -224,7 +246,7 @@ def _closure(args: Any, kwargs: Any) -> bool:
 
 
 def _whole_norm(params: dict[str, Any] | None) -> float:
-    if params is None or np.isnan(params["grad_squares"]).all():
+    if params is None or params["nonfinite"].any() or np.isnan(params["grad_squares"]).all():
         return float("nan")
     return float(np.sqrt(np.nansum(params["grad_squares"])))
 

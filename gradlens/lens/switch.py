@@ -29,12 +29,15 @@ class Switch:
         self.device = device
         #: Whether the end of this step's backward pass will be known from the root's output.
         self.root_seen = False
+        #: Whether the last thing that happened was the end of a backward pass.
+        self.backward_over = False
         #: Forward passes of the model that have begun.
         self.forwards = 0
         #: The precision of autocast around the model's last forward pass; empty without.
         self.autocast = ""
         self.on_forward: Callable[[], None] = lambda: None
-        self.on_failure: Callable[[], None] = lambda: None
+        #: Called with the number of the forward pass that raised.
+        self.on_failure: Callable[[int], None] = lambda forward: None
         self.on_backward: Callable[[], None] = lambda: None
         self.on_backward_end: Callable[[], None] = lambda: None
         self.buffers: dict[torch.device, RowBuffer] = {}
@@ -51,6 +54,12 @@ class Switch:
         self._measured: tuple[ref[Tensor], int, tuple[Tensor, Tensor]] | None = None
         _switches[self._number] = self
 
+    def begin_forward(self) -> None:
+        """Begin a forward pass: the root was called, or a site after a backward pass where the root never is."""
+        self.backward_over = False
+        self.forwards += 1
+        self.on_forward()
+
     def evaluate(self, now: bool) -> None:
         """Say whether this thread runs an evaluation of the whole model, which is not recorded."""
         self._evaluating.now = now
@@ -64,6 +73,8 @@ class Switch:
         """Whether a call that begins now is recorded, in eager mode."""
         if not self.recording or self.evaluating or torch._C._get_tracing_state() is not None:
             return False
+        if self.backward_over and not self.root_seen and not in_backward():
+            self.begin_forward()
         transforms = torch._C._functorch.get_interpreter_stack()
         if forward_ad._current_level >= 0 or (transforms and any(one.key() != _GRAD for one in transforms)):
             self.transformed.add(site)
@@ -100,8 +111,16 @@ class Switch:
             # Queued twice: DDP and FSDP finish their reductions in callbacks of the first round.
             at_end_of_backward(partial(at_end_of_backward, self._ended))
 
+    def backward_broke(self) -> bool:
+        """Whether the last backward pass began and never ended: it raised. Said once."""
+        broke = self._armed_for != -1 and not in_backward()
+        if broke:
+            self._armed_for = -1
+        return broke
+
     def _ended(self) -> None:
         self._armed_for = -1
+        self.backward_over = True
         self.on_backward_end()
 
     def arm_in_graph(self, grad: Tensor) -> None:
@@ -110,7 +129,8 @@ class Switch:
 
     def remember(self, x: Tensor, extremes: tuple[Tensor, Tensor]) -> None:
         """Note a tensor's extremes: a block's output is often the next norm's input."""
-        self._measured = (ref(x), x._version, extremes)
+        if not x.is_inference():  # which has no version to tell it by
+            self._measured = (ref(x), x._version, extremes)
 
     def known_extremes(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return the tensor's extremes, if it is the one that was measured last."""
@@ -123,7 +143,9 @@ class Switch:
 @torch.library.custom_op("gradlens::arm", mutates_args=("flag",))
 def _arm(flag: Tensor, switch: int) -> None:
     """Arm a switch. The flag is written to by name only, so that no compiler takes the call for dead code."""
-    _switches[switch].arm()
+    armed = _switches.get(switch)
+    if armed is not None:  # the lens is gone, and its graph runs backward
+        armed.arm()
 
 
 @_arm.register_fake

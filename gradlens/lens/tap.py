@@ -49,9 +49,13 @@ class Tap(ABC):
         """Start counting calls again, for a further step or micro-batch."""
         self.calls = 0
 
-    def forward_failed(self) -> None:
-        """Take back the calls of the forward pass that raised: it may be repeated."""
-        while self.calls and self.rows[self.calls - 1].forward == self.switch.forwards:
+    def forward_failed(self, forward: int) -> None:
+        """Take back the calls of a forward pass that raised, or whose backward pass did: it may be repeated.
+
+        Args:
+            forward: its number.
+        """
+        while self.calls and self.rows[self.calls - 1].forward == forward:
             self.calls -= 1
             self.rows[self.calls].cancel()
 

@@ -45,6 +45,9 @@ class ActivationTap(Tap):
         elif in_backward() or not self.switch.records(self.site.path):
             return
         x = first_tensor(value)
+        if x is not None and x.is_nested:
+            self.switch.unsupported[self.site.path] = "a nested tensor"
+            return
         if x is None or x.dim() == 0:
             if self.tensor == "output":
                 self.switch.unsupported[self.site.path] = "its output holds no floating tensor"
@@ -87,11 +90,10 @@ class RootTap:
             # An evaluation: it belongs to no training step.
             self.switch.evaluate(True)
         else:
-            self.switch.forwards += 1
             kind = self.switch.device.type
             enabled = torch.is_autocast_enabled(kind)
             self.switch.autocast = str(torch.get_autocast_dtype(kind)).removeprefix("torch.") if enabled else ""
-            self.switch.on_forward()
+            self.switch.begin_forward()
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if torch.compiler.is_compiling():
@@ -106,9 +108,10 @@ class RootTap:
         if not self.switch.recording or in_backward():
             return
         if output is None and sys.exc_info()[0] is not None:
-            self.switch.on_failure()
+            self.switch.on_failure(self.switch.forwards)
         for tensor in tensors_of(output):
-            if tensor.requires_grad:
+            # A parameter that is handed out would keep the hook.
+            if tensor.requires_grad and not tensor.is_leaf:
                 self.switch.root_seen = True
                 hook_gradient(tensor, self.switch.arm)
 

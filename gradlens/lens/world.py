@@ -50,9 +50,14 @@ class World:
         return bool((mesh.mesh == 0).any()) and _first(parameter, mesh)
 
 
+def distributed() -> bool:
+    """Whether this process may be one of several."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def world_of(model: nn.Module) -> World:
     """Find out where this process stands, from the model as it is wrapped now."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not distributed():
         return World()
     rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     fsdp: Any = sys.modules.get("torch.distributed.fsdp")

@@ -17,6 +17,9 @@ _ARROW = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool
 #: The steps table alone has columns the user adds; a segment keeps them in one map so that its schema is fixed.
 EXTRA = pa.field("extra", pa.map_(pa.string(), pa.float64()))
 
+#: Status of a run that nothing is added to.
+FINISHED = ("complete", "diverged")
+
 #: Kind of a manifest that stands for several runs, named in its ``runs``, to what such a folder is called.
 FOLDERS_OF_RUNS = {"compare": "comparison", "reproduce": "reproduction"}
 

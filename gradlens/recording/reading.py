@@ -127,6 +127,11 @@ def read_stored(folder: Path, table: str) -> pd.DataFrame | None:
         if missing:
             raise RecordingError(f"{path} must hold the column {missing[0]!r}; it does not. It is no gradlens table.")
         return frame
+    if table in read_manifest(folder).get("tables", ()):
+        raise RecordingError(
+            f"The run at {folder} must hold {path.name}, which it was closed with; it does not. "
+            "Restore it from a copy of the folder."
+        )
     return None
 
 

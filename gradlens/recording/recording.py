@@ -1,7 +1,7 @@
 """The kept object: a finished (or still growing) set of tables, read-only."""
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -128,6 +128,9 @@ class Recording:
                 "Run a training step with the lens attached, and call lens.step() (or pass optimizer=)."
             )
         return int(steps.max())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), public=self._public), (dict(self.meta), self._stored, self.path)
 
     def __repr__(self) -> str:
         return f"Recording({self.label!r}, {len(self.steps)} steps, {len(self.sites)} sites)"

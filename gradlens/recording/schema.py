@@ -111,7 +111,7 @@ STORED: dict[str, tuple[Column, ...]] = {
         _STEP,
         Column("loss", "float", "the loss that was passed to step(); the mean over processes", "loss", merge="mean"),
         Column("lr", "float", "learning rate of the first parameter group", "1/step"),
-        Column("grad_norm", "float", "L2 norm of all parameter gradients before clipping", "loss/weight", merge="norm"),
+        Column("grad_norm", "float", "L2 norm of all gradients of parameters, if finite", "loss/weight", merge="norm"),
         Column("clip_coef", "float", "gradient after clipping / before", merge="mean"),
         Column("loss_scale", "float", "the factor the loss was multiplied by"),
         Column("seconds", "float", "wall time since the step before", "s", merge="mean"),

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from gradlens.errors import RecordingError
 from gradlens.recording.folder import (
     EXTRA,
+    FINISHED,
     arrow_schema,
     being_written,
     claim,
@@ -38,9 +39,6 @@ from gradlens.recording.folder import (
 from gradlens.recording.reading import attempts, read_stored, recorded_ranks
 from gradlens.recording.schema import SCHEMA_VERSION, TABLES
 from gradlens.recording.template import Template
-
-#: Status of a run that nothing is added to.
-_FINISHED = ("complete", "diverged")
 
 
 class RunWriter:
@@ -63,7 +61,7 @@ class RunWriter:
         self._lock = claim(folder, rank)
         try:
             before = read_manifest(folder) if (folder / "manifest.json").exists() else {}
-            if before.get("status") in _FINISHED:
+            if before.get("status") in FINISHED:
                 raise RecordingError(
                     f"A recording is never overwritten; {folder} holds a finished run ({before.get('label')!r}). "
                     "Choose another folder, or delete this one."
@@ -125,12 +123,11 @@ class RunWriter:
             return
         for file in self._files.values():
             file.close()
-        whole = status in _FINISHED and self._failed is None
+        whole = status in FINISHED and self._failed is None
         alone = self.rank == 0 and not any(self.folder.glob("lock-r*"))
         try:
-            if whole and alone:
-                compact(self.folder)
-            self.annotate({"status": status})
+            tables = compact(self.folder) if whole and alone else []
+            self.annotate({"status": status} | ({"tables": tables} if tables else {}))
             if whole and alone:
                 _remove_segments(self.folder)
         finally:
@@ -142,7 +139,7 @@ class RunWriter:
 def _close_last(folder: Path) -> None:
     """Compact the run of several processes, if this was the last of them to close it."""
     status = read_manifest(folder).get("status") if (folder / "manifest.json").exists() else None
-    if status not in _FINISHED or being_written(folder):
+    if status not in FINISHED or being_written(folder):
         return
     try:
         lock = claim(folder)
@@ -150,10 +147,9 @@ def _close_last(folder: Path) -> None:
         return  # another one closed at the same moment and does it
     try:
         if (folder / "segments").exists():
-            compact(folder)
-            manifest = read_manifest(folder)
+            tables, manifest = compact(folder), read_manifest(folder)
             processes = {**manifest.get("processes", {}), "recorded": recorded_ranks(folder)}
-            write_json(folder / "manifest.json", {**manifest, "processes": processes})
+            write_json(folder / "manifest.json", {**manifest, "processes": processes, "tables": tables})
             _remove_segments(folder)
     finally:
         release(lock)
@@ -188,8 +184,9 @@ def _array(values: Any, dtype: pa.DataType) -> pa.Array:
     return pa.array(values, type=dtype, from_pandas=dtype != pa.float64())
 
 
-def compact(folder: Path) -> None:
-    """Write one Parquet file a table from the segments, each whole or not at all."""
+def compact(folder: Path) -> list[str]:
+    """Write one Parquet file a table from the segments, each whole or not at all; return which tables there are."""
+    written = []
     for table in TABLES:
         stored = read_stored(folder, table)
         if stored is None:
@@ -201,6 +198,8 @@ def compact(folder: Path) -> None:
         try:
             pq.write_table(result.replace_schema_metadata({"gradlens.schema": str(SCHEMA_VERSION)}), temporary)
             os.replace(temporary, folder / f"{table}.parquet")
+            written.append(table)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise RecordingError(refused(folder, error)) from error
+    return written

@@ -7,9 +7,8 @@ from typing import Any
 
 from gradlens.errors import RecordingError
 from gradlens.recording import Recording, load
-from gradlens.recording.folder import read_manifest
+from gradlens.recording.folder import FINISHED, read_manifest
 
-FINISHED = ("complete", "diverged")
 #: The metadata that decides a run's numbers; they must agree.
 _DECIDING = ("kind", "variant", "operand", "model", "task", "training", "seeds", "batch", "probes")
 #: Settings that change how a run is made and not what it gives, up to rounding.

@@ -21,6 +21,7 @@ MISSED: dict[str, Any] = {
     "transformed": FIVE,
     "strangers": FIVE,
     "impossible": FIVE,
+    "hooked": FIVE,
     "without_grad_output": FIVE,
     "functional": {f"{site}: F.layer_norm": 2 for site in FIVE},
     "unsupported": {"a": "its input is a dict, not a tensor", "b": "it moved"},
@@ -71,7 +72,7 @@ def test_no_field_of_the_audit_is_unknown_here() -> None:
     assert {field.name for field in fields(Audit)} == MISSED.keys() | TOLD
 
 
-@pytest.mark.parametrize("field", ["silent", "transformed", "strangers", "impossible", "without_grad_output"])
+@pytest.mark.parametrize("field", ["silent", "transformed", "strangers", "impossible", "hooked", "without_grad_output"])
 def test_a_finding_names_all_sites_where_the_sentence_names_three(field: str) -> None:
     (found,) = [f for f in one(**{field: FIVE}) if f.status == "warn"]
     assert "and 2 more" in found.claim

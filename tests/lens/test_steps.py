@@ -1,9 +1,12 @@
 """Which steps are recorded, and who counts them."""
 
+from contextlib import suppress
+
 import pytest
 import torch
 
 import gradlens
+from gradlens.errors import RecordingError
 from tests.lens.networks import stack
 from tests.lens.training_loop import train
 
@@ -77,3 +80,27 @@ def test_an_evaluation_between_steps_is_not_recorded():
             lens.step()
     assert lens.recording.norms["call"].max() == 0
     assert set(lens.recording.norms["vectors"]) == {20}
+
+
+def interrupted(model, folder, **options) -> None:
+    with suppress(KeyboardInterrupt), gradlens.attach(model, out=folder, **options) as lens:
+        train(model, steps=3, lens=lens)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("blocks", "every", "what"), [(2, 1, "parameters"), (3, 2, "every 1, now 2")])
+def test_an_interrupted_run_goes_on_with_the_same_model_and_cadence_only(tmp_path, blocks, every, what):
+    interrupted(stack(), tmp_path / "run")
+    with pytest.raises(RecordingError, match=what):
+        gradlens.attach(stack(blocks=blocks), out=tmp_path / "run", every=every)
+    assert gradlens.load(tmp_path / "run").steps["step"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_a_recording_that_goes_on_says_so_unless_the_user_said_where(tmp_path, said):
+    interrupted(stack(), tmp_path / "run")
+    with gradlens.attach(stack(), out=tmp_path / "run") as lens:
+        if said:
+            lens.start_at(3)
+        train(stack(), steps=1, lens=lens)
+        assert any("goes on at step 3" in problem for problem in lens.audit().problems()) != said

@@ -75,13 +75,13 @@ class MeetingNorm(nn.LayerNorm):
 def test_two_threads_inside_one_norm_do_not_mix_their_calls():
     gradlens.register_norm(MeetingNorm, axes=-1)
     model = nn.Sequential(nn.Linear(WIDTH, WIDTH), MeetingNorm(WIDTH))
-    MeetingNorm.barrier = threading.Barrier(2)
     losses = [None, None]
 
     def forward(index: int) -> None:
         losses[index] = loss_of((1 + index) * model(vectors(index)))
 
     with gradlens.attach(model) as lens:
+        MeetingNorm.barrier = threading.Barrier(2)  # attaching runs a copy of the norm, to see what it does
         threads = [in_thread(lambda index=index: forward(index)) for index in (0, 1)]
         for thread in threads:
             thread.join()

@@ -136,16 +136,16 @@ class HiddenEpsNorm(nn.Module):
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-3)
 
 
-class HiddenGainNorm(nn.Module):
+class DoubleGainNorm(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.scale, self.eps = nn.Parameter(torch.ones(16)), 1e-6
 
     def forward(self, x):
-        return self.scale * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
+        return self.scale.square() * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
 
 
-@pytest.mark.parametrize("cls", [HiddenEpsNorm, HiddenGainNorm])
+@pytest.mark.parametrize("cls", [HiddenEpsNorm, DoubleGainNorm])
 def test_a_norm_that_is_not_fully_understood_is_named_not_recorded_wrongly(cls):
     network = nn.Sequential(nn.Linear(16, 16), cls(), nn.LayerNorm(16))
     recording = record(network)

@@ -119,3 +119,13 @@ def test_a_lock_is_given_back_where_a_child_still_has_its_file(tmp_path):
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("table", ["norms", "steps"])
+def test_a_table_that_was_deleted_is_missed(tmp_path, table):
+    writer = RunWriter(tmp_path / "run", META)
+    record(writer, 0)
+    writer.close("complete")
+    (tmp_path / "run" / f"{table}.parquet").unlink()
+    with pytest.raises(RecordingError, match=f"must hold {table}.parquet"):
+        load(tmp_path / "run")

@@ -1,0 +1,71 @@
+"""Norms that nobody declared: told by what they do, whatever they and their parameters are called."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+import gradlens
+
+WIDTH = 64
+
+
+def make(name: str, gain: str, unbiased: bool) -> type[nn.Module]:
+    class Norm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_parameter(gain, nn.Parameter(torch.empty(WIDTH).uniform_(0.2, 2.0)))
+            self.shift, self.eps = nn.Parameter(torch.zeros(WIDTH)), 1e-6
+
+        def forward(self, x):
+            centred = x - x.mean(-1, keepdim=True)
+            spread = x.std(-1, keepdim=True) + self.eps if unbiased else (x.var(-1, False, keepdim=True) + 1e-6).sqrt()
+            return getattr(self, gain) * centred / spread + self.shift
+
+    Norm.__name__ = Norm.__qualname__ = name
+    return Norm
+
+
+@pytest.mark.parametrize("registered", [True, False])
+@pytest.mark.parametrize(
+    ("name", "gain", "unbiased"), [*itertools.product(("LayerNorm", "Zort"), ("gamma", "a_2"), (0, 1))]
+)
+def test_gain_and_deviation_are_found_whatever_they_are_called(name, gain, unbiased, registered):
+    torch.manual_seed(0)
+    cls = make(name, gain, bool(unbiased))
+    if registered:
+        gradlens.register_norm(cls, axes=-1)
+    model = nn.Sequential(nn.Linear(16, WIDTH), cls(), nn.Linear(WIDTH, 4)).double()
+    x = torch.randn(50, 16, dtype=torch.float64)
+    with gradlens.attach(model) as lens:
+        hidden = model[0](x)
+        y = model[1](hidden)
+        y.retain_grad()
+        (model[2](y) * torch.randn(50, 4, dtype=torch.float64)).sum().backward()
+        lens.step()
+    g = y.grad * getattr(model[1], gain)
+    deviation = hidden.std(-1, unbiased=bool(unbiased)) + (1e-6 if unbiased else 0.0)
+    normalized = (hidden - hidden.mean(-1, keepdim=True)) / hidden.std(-1, unbiased=False, keepdim=True)
+    removed = WIDTH * (g * normalized).mean(-1).square().sum() / g.square().sum()
+    row = lens.recording.norms.iloc[0]
+    assert row["rescaling"] == pytest.approx(removed.item(), rel=1e-4)
+    assert row["recentering"] == pytest.approx((WIDTH * g.mean(-1).square().sum() / g.square().sum()).item(), rel=1e-6)
+    assert row["inv_sigma"] == pytest.approx((1 / deviation).mean().item(), rel=1e-4)
+
+
+def test_a_class_with_a_gain_that_normalizes_nothing_is_no_norm_and_no_problem():
+    class LayerScale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gamma = nn.Parameter(torch.ones(WIDTH))
+
+        def forward(self, x):
+            return self.gamma * x
+
+    model = nn.Sequential(nn.LayerNorm(WIDTH), LayerScale(), nn.Linear(WIDTH, 1))
+    with gradlens.attach(model) as lens:
+        model(torch.randn(5, WIDTH)).sum().backward()
+        lens.step()
+    assert lens.recording.norms["site"].tolist() == ["0"]
+    assert lens.audit().problems() == []
