@@ -196,10 +196,11 @@ class NormTap(Tap):
         if not is_parametrized(module, self.kind.gain_name):
             gain = self.kind.gain(module, ndim)
             return gain if gain is None else gain.clone()
-        with torch.random.fork_rng([] if self.switch.device.type == "cpu" else [self.switch.device]):
-            before = torch.get_rng_state()
+        cards = [self.switch.device] if self.switch.device.type == "cuda" else []
+        with torch.random.fork_rng(cards):
+            before = _random_state(cards)
             gain = self.kind.gain(module, ndim)
-            if not torch.equal(before, torch.get_rng_state()):
+            if any(not torch.equal(a, b) for a, b in zip(before, _random_state(cards), strict=True)):
                 self.switch.unsupported[self.site.path] = "its gain is drawn at random: its shares are of another draw"
         return gain
 
@@ -243,6 +244,11 @@ class NormTap(Tap):
     ) -> None:
         view, dims = self.kind.vectors(module, statistics.raised(grad))
         self.traced.put(2, call, cells, statistics.moments(view, dims), facts)
+
+
+def _random_state(cards: list[torch.device]) -> list[Tensor]:
+    """Return the state of the host's random numbers, and of each card's."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(card) for card in cards)]
 
 
 def _first_parameter(module: nn.Module) -> str:
