@@ -57,7 +57,8 @@ def command(
     """Audit MODEL at initialization: which norms it has, where, and what each does to the gradient.
 
     MODEL is pkg.mod:build or file.py:build, a function that returns a module, (module, batch) or
-    (module, batch, loss_fn); or a variant of the zoo; or a recording; or a model of Hugging Face
+    (module, batch, loss_fn), where loss_fn(output, batch) takes what the module returned and what its forward
+    took, and returns one number; or a variant of the zoo; or a recording; or a model of Hugging Face
     transformers: hf:bert (any model type), hf:FOLDER or hf:config.json. A type has the library's default
     sizes; -m num_hidden_layers=4 -m hidden_size=128 and the like set them. Nothing is downloaded.
 
