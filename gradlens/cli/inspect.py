@@ -1,6 +1,7 @@
 """``gradlens inspect``: one model at initialization, norm by norm."""
 
 import contextlib
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,7 +105,21 @@ def command(
         read = {} if probing is None else document(probing.found)
         terminal.result_json({**facts, "sites": sites.to_dict("records"), "audit": audit, **read})
     else:
-        terminal.result(_text(recording, sites, audit) + ("" if probing is None else f"\n\n{text(probing.found)}"))
+        parts = [_text(recording, sites, audit)]
+        if probing is not None:
+            trains = subject.trainable and optimizer == "adam"  # which compare trains with
+            parts.append(text(probing.found, _comparing(model, arguments, chosen, lr) if trains else ""))
+        terminal.result("\n\n".join(parts))
+
+
+def _comparing(model: str, arguments: tuple[str, ...], chosen: Settings, lr: float | None) -> str:
+    """Return the command that trains the same model with and without warm-up."""
+    usual = Settings()
+    words = ["gradlens", "compare", model] + ([] if lr is None else ["--lr", f"{lr:g}"])
+    for name in ("task", "layers", "width", "heads", "batch_size", "length", "seed", "device"):
+        if getattr(chosen, name) != getattr(usual, name):
+            words += [f"--{name.replace('_', '-')}", str(getattr(chosen, name))]
+    return shlex.join([*words, *(word for pair in arguments for word in ("-m", pair))])
 
 
 def norms_by_site(recording: "Recording") -> "pd.DataFrame":

@@ -119,8 +119,13 @@ def test_probes_say_which_learning_rate_the_model_can_take(gradlens):
     assert min(limit["forward"], limit["backward"]) > 0
     rates = [r["value"] for r in found["readings"] if r["probe"] in ("learning_rate", "trial")]
     assert found["answer"]["learning_rate"] == pytest.approx(min(rates) / 2)
-    assert "the planned 0.001 is below the limit" in found["answer"]["text"]
+    assert "The first steps are stable without a warm-up at the planned 0.001" in found["answer"]["text"]
     assert {r["site"] for r in found["readings"] if r["probe"] == "concentration"} == {"blocks.0", "blocks.1"}
+    text = gradlens("inspect", "pre-ln", *TINY, "--seeds", "1", "--probes", "--lr", "1e-3").stdout
+    command = (
+        "gradlens compare pre-ln --lr 0.001 --layers 2 --width 16 --heads 2 --batch-size 2 --length 16 --device cpu"
+    )
+    assert text.rstrip().endswith(f"Both trainings: {command}")
     rows = load("probed").probes
     assert list(rows["step"]) == [0] * len(found["readings"])  # of the first seed alone
     assert list(rows["value"]) == pytest.approx([r["value"] for r in found["readings"]])
@@ -130,7 +135,8 @@ def test_the_text_holds_the_readings_their_cost_and_the_answer(gradlens):
     text = gradlens("inspect", "post-ln", *TINY, *SEEDS, "--probes", "--optimizer", "sgd", "--lr", "1e3").stdout
     assert "forward  backward" in text
     assert "limit of sgd after 10 steps" in text
-    assert "A warm-up is needed, or a lower rate: the planned 1000 is above the limit" in text
+    assert "Lower the rate: the planned 1000 is more than trials survived" in text
+    assert "gradlens compare" not in text  # it trains with Adam
     assert "When they mislead" in text
 
 
