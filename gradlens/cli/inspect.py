@@ -3,6 +3,7 @@
 import contextlib
 import shlex
 import sys
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,15 +108,17 @@ def command(
     else:
         parts = [_text(recording, sites, audit)]
         if probing is not None:
+            answer = probing.found.answer
             trains = subject.trainable and optimizer == "adam"  # which compare trains with
-            parts.append(text(probing.found, _comparing(model, arguments, chosen, lr) if trains else ""))
+            rate = min(lr or inf, answer.lr) if answer and trains else inf
+            parts.append(text(probing.found, _comparing(model, arguments, chosen, rate) if rate < inf else ""))
         terminal.result("\n\n".join(parts))
 
 
-def _comparing(model: str, arguments: tuple[str, ...], chosen: Settings, lr: float | None) -> str:
+def _comparing(model: str, arguments: tuple[str, ...], chosen: Settings, lr: float) -> str:
     """Return the command that trains the same model with and without warm-up."""
     usual = Settings()
-    words = ["gradlens", "compare", model] + ([] if lr is None else ["--lr", f"{lr:g}"])
+    words = ["gradlens", "compare", model, "--lr", f"{lr:.2g}"]
     for name in ("task", "layers", "width", "heads", "batch_size", "length", "seed", "device"):
         if getattr(chosen, name) != getattr(usual, name):
             words += [f"--{name.replace('_', '-')}", str(getattr(chosen, name))]

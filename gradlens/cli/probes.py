@@ -114,7 +114,7 @@ def text(found: "Survey", training: str = "") -> str:
     for title, sentences in parts.items():
         lines += ["", title, *(f"- {sentence}" for sentence in sentences)] if sentences else []
     lines += ["", "Learning rate", found.answer.text] if found.answer else []
-    return "\n".join([*lines, *([f"Both trainings: {training}"] if found.answer and training else [])])
+    return "\n".join([*lines, *([f"With a warm-up and without: {training}"] if training else [])])
 
 
 def _leaves(batch: Any) -> "list[Tensor]":

@@ -24,6 +24,7 @@ _ONE_BATCH = (
     "several batches: a list of them in Python; for gradlens inspect a build or a --batch function that draws its "
     "batch at random, for torch is seeded anew before each call."
 )
+_DOUBT = "the check of the limit speaks against it."
 _NOT_SHOWN = (
     "How far training gets this does not show: a model can be stable at first and yet stall without a warm-up, as "
     "Post-LN does, the more the deeper it is. Only training with a warm-up and without one shows that."
@@ -64,10 +65,10 @@ def answer(
     """Measure what learning rate the model can take now and a few steps later, and say what follows.
 
     A warm-up is called for where the planned learning rate is above the limit at the start, or where the limit is 1.5
-    times as high after a few steps at a lower rate (Kalra and Barkeshli 2024, 2406.09405: a warm-up serves to lower the
-    curvature); not where the planned rate is above the limit then, too, and trials do not survive it. For Adam on one
-    batch neither limit is known, for v̂ is then that batch's own squared gradient: the answer is from the trial alone,
-    as it is where the limit at the start is in doubt.
+    times as high after a few steps at a lower rate and none is planned (Kalra and Barkeshli 2024, 2406.09405: a warm-up
+    serves to lower the curvature); not where the planned rate is above the limit then, too, and trials do not survive
+    it. For Adam on one batch neither limit is known, for v̂ is then that batch's own squared gradient: the answer is
+    from the trial alone, as it is where the limit at the start is in doubt.
 
     Args:
         model: never changed; copies of it are trained.
@@ -108,7 +109,7 @@ def answer(
     survived = trial(model, several, loss_fn, optimizer=optimizer, start=start, seed=seed)
     keep(survived)
     if now.doubt:
-        return _from_trial(survived, (now,), optimizer, lr, f"its own check speaks against it, for {now.doubt}.")
+        return _from_trial(survived, (now,), optimizer, lr, _DOUBT)
     rate = min(now.value, survived.value) / 2
     later = _limit_after(steps, rate, model, several, loss_fn, optimizer, seed)
     keep(later)
@@ -186,7 +187,7 @@ def _warmup(now: Reading, survived: Reading, later: Reading, lr: float | None, w
         lr: the learning rate that is planned, if any.
         when: that was.
     """
-    then = f"not known {when}, for there {later.doubt}" if later.doubt else f"{later.value:.2g} {when}"
+    then = f"{'in doubt' if later.doubt else f'{later.value:.2g}'} {when}"
     moved = f"the limit is {now.value:.2g} at first and {then}"
     if lr is not None and lr > now.value:
         if lr > survived.value and (later.doubt or lr > later.value):
@@ -195,10 +196,15 @@ def _warmup(now: Reading, survived: Reading, later: Reading, lr: float | None, w
                 f"is not seen to bring up to it ({moved})."
             )
         return True, f"A warm-up is needed, or a lower rate: the planned {lr:g} is above the limit ({moved})."
-    if not later.doubt and later.value > GROWS * now.value:
+    grows = not later.doubt and later.value > GROWS * now.value
+    if grows and lr is None:
         return True, f"A warm-up pays: {moved}, so that higher rates are safe soon after the start."
-    below = not later.doubt and lr is not None and lr > later.value
-    falling = "The limit falls, against which a warm-up is no help. " if below else ""
+    falls = not later.doubt and lr is not None and lr > later.value
     at = "below the limit" if lr is None else f"at the planned {lr:g}"
-    stable = f"The first steps are stable without a warm-up {at}: {moved}."
-    return None if later.doubt else False, f"{stable} {falling}{_NOT_SHOWN}"
+    sentences = (
+        f"The first steps are stable without a warm-up {at}: {moved}.",
+        "With one, higher rates are safe soon after the start." if grows else "",
+        "The limit falls, against which a warm-up is no help." if falls else "",
+        _NOT_SHOWN,
+    )
+    return None if later.doubt else False, " ".join(filter(None, sentences))

@@ -125,7 +125,7 @@ def test_probes_say_which_learning_rate_the_model_can_take(gradlens):
     command = (
         "gradlens compare pre-ln --lr 0.001 --layers 2 --width 16 --heads 2 --batch-size 2 --length 16 --device cpu"
     )
-    assert text.rstrip().endswith(f"Both trainings: {command}")
+    assert text.rstrip().endswith(f"With a warm-up and without: {command}")
     rows = load("probed").probes
     assert list(rows["step"]) == [0] * len(found["readings"])  # of the first seed alone
     assert list(rows["value"]) == pytest.approx([r["value"] for r in found["readings"]])

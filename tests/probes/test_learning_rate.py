@@ -158,7 +158,7 @@ def test_a_limit_in_doubt_is_in_no_answer():
     assert [reading.probe for reading in said.readings] == ["learning_rate", "trial"]
     assert said.lr == said.readings[1].value / 2
     assert said.warmup is None
-    assert "are not judged: its own check speaks against it" in said.text
+    assert "are not judged: the check of the limit speaks against it" in said.text
 
 
 def test_a_curvature_that_falls_in_the_first_steps_calls_for_a_warmup():
@@ -169,6 +169,9 @@ def test_a_curvature_that_falls_in_the_first_steps_calls_for_a_warmup():
     said = answer(Quartic(1.0, 1.0, 1.0), X, own, optimizer="sgd")
     assert said.warmup
     assert said.readings[2].value > 1.5 * said.readings[0].value
+    planned = answer(Quartic(1.0, 1.0, 1.0), X, own, optimizer="sgd", lr=said.readings[0].value / 10)
+    assert planned.warmup is False  # far below the limit it needs none
+    assert "With one, higher rates are safe" in planned.text
 
 
 def test_a_curvature_that_grows_lowers_the_rate_and_no_warmup_is_advised():
