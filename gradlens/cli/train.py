@@ -72,9 +72,9 @@ def command(
 
     The same command again goes on with a run that was cut off, and reuses a finished one.
     """
-    chosen = TrainingConfig(**config)
     same = {name: config[name] for name in ("steps", "lr", "batch_size", "length", "seed", "device")}
-    settings = Settings(task=task, layers=layers, width=width, heads=heads, **same)
+    settings = Settings(task=task, layers=layers, width=width, heads=heads, **same)  # whose defaults are the options'
+    chosen = TrainingConfig(**config)
     with contextlib.redirect_stdout(sys.stderr):  # what a model of the user's prints is no result
         operand = parse([model], arguments, batch)[0]
         if isinstance(operand, RunFolder):

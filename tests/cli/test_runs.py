@@ -52,11 +52,23 @@ def test_report_writes_a_pdf_of_several_runs(gradlens, finished):
     assert Path("both.pdf").read_bytes().startswith(b"%PDF-")
 
 
-def test_report_replaces_a_report_and_nothing_else(gradlens, finished):
-    Path("notes.txt").write_text("mine")
-    result = gradlens("report", RUN, "--out", "notes.txt")
+@pytest.mark.parametrize(("name", "said"), [("notes.pdf", "is something else"), ("notes.txt", "does not end in .pdf")])
+def test_report_replaces_a_report_and_nothing_else(gradlens, finished, name, said):
+    Path(name).write_text("mine")
+    result = gradlens("report", RUN, "--out", name)
     assert result.exit_code == 2
-    assert Path("notes.txt").read_text() == "mine"
+    assert said in result.stderr
+    assert Path(name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("ask", [api.compare, lambda runs: api.report(runs, "x.pdf")])
+@pytest.mark.parametrize(
+    ("given", "hint"), [("runs/mine", "gradlens.load('runs/mine')"), ([3], "a list of recordings")]
+)
+def test_a_path_in_place_of_a_recording_is_named_with_what_reads_it(ask, given, hint):
+    with pytest.raises(api.GradlensError, match="takes recordings, which") as error:
+        ask(given)
+    assert hint in str(error.value)
 
 
 def break_manifest(run: Path, **entries: object) -> None:
