@@ -24,6 +24,16 @@ def test_train_records_one_run_and_reuses_it(gradlens):
     assert Path(first["out"], "steps.parquet").stat().st_mtime_ns == changed
 
 
+def test_train_ends_with_the_tasks_metrics_on_held_out_data(gradlens):
+    command = ["train", "pre-ln", *TINY, "--steps", "6", "--evaluate-every"]
+    found = read_json(gradlens(*command, "4", "--json", "--out", "run"))["held_out"]
+    last = api.load("run").steps.iloc[-1]
+    assert found["step"] == last["step"] == 5
+    assert found["valid_loss"] == last["valid_loss"]
+    assert "Held-out data, after 6 steps:" in gradlens(*command, "4", "--out", "run").stdout
+    assert "Held-out" not in gradlens(*command, "0", "--out", "other").stdout
+
+
 def test_train_refuses_other_settings_in_the_same_folder(gradlens):
     gradlens("train", "pre-ln", *TINY, "--steps", "3")
     result = gradlens("train", "pre-ln", *TINY, "--steps", "4")
