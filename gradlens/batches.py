@@ -92,7 +92,8 @@ def strangers(model: nn.Module, batch: Any) -> Iterator[None]:
 def describe(batch: Any) -> str:
     """Describe a batch for a message: ``a float32 tensor [3, 4]``."""
     if isinstance(batch, Tensor):
-        return f"a {str(batch.dtype).removeprefix('torch.')} tensor {list(batch.shape)}"
+        dtype = str(batch.dtype).removeprefix("torch.")
+        return f"{'an' if dtype.startswith('int') else 'a'} {dtype} tensor {list(batch.shape)}"
     if isinstance(batch, Mapping):
         return "a dict of " + ", ".join(f"{key}: {describe(value)}" for key, value in batch.items())
     if isinstance(batch, tuple):

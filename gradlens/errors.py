@@ -49,6 +49,7 @@ def one_line(error: BaseException) -> str:
     """Return an exception of a user's code as one line: its kind, its message's first line, where it was raised."""
     text = (str(error).strip().splitlines() or [""])[0][:300]
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_MACHINERY)]
+    frames = [f for f in frames if "site-packages/torch/" not in f.filename]  # it calls every model
     frames = [f for f in frames if "site-packages" not in f.filename] or frames
     named = not frames or isinstance(error, SyntaxError)  # whose message names the place itself
     place = "" if named else f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"

@@ -91,7 +91,7 @@ def answer(
     if Loss(model, several[0], loss_fn, seed=seed).origin == PROJECTION:
         raise ModelError(
             f"A learning rate needs a loss that training lowers; here there is none but {PROJECTION}, which has no "
-            "lower bound. Pass a loss_fn, or return (module, batch, loss_fn) from build."
+            "lower bound. Pass a loss_fn(output, batch), or return (module, batch, loss_fn) from build."
         )
     if optimizer == "adam" and len(several) == 1:
         survived = trial(model, several, loss_fn, optimizer=optimizer, start=USUAL, seed=seed)
