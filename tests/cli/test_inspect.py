@@ -62,7 +62,7 @@ def test_weights_and_batches_differ_from_seed_to_seed_and_repeat_with_it(gradlen
         (["models.py:biuld"], "Did you mean build"),
         (["models.py:number"], "cannot be called"),
         (["models.py:model"], "def build(): return model"),
-        (["models.py:raises"], "RuntimeError: the first line (models.py, line 47)"),
+        (["models.py:raises"], "RuntimeError: the first line (models.py, line 49)"),
         (["models.py:returns_number"], "must return a torch.nn.Module"),
         (["models.py:needs"], "-m depth=VALUE"),
         (["models.py:without_batch"], "--batch pkg.mod:fn"),
