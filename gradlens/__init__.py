@@ -4,7 +4,10 @@ Names are imported when they are first used, so that ``import gradlens``, ``grad
 finished run do not import torch.
 """
 
+from collections.abc import Iterable
+from functools import wraps
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,10 +44,32 @@ __all__ = [
 ]
 
 
+def _recordings(given: Any, name: str) -> "list[Recording]":
+    """Return what a function was given as a list of recordings: one, or several.
+
+    Raises:
+        GradlensError: something in it is none, such as the path of one.
+    """
+    from gradlens.errors import GradlensError
+    from gradlens.recording import Recording
+
+    several: list[Any] = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    for one in several:
+        if not isinstance(one, Recording):
+            hint = f"gradlens.load({str(one)!r})" if isinstance(one, str | Path) else "a list of recordings"
+            raise GradlensError(
+                f"gradlens.{name} takes recordings, which gradlens.load returns; got {one!r}. Give it {hint}."
+            )
+    return several
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'gradlens' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)
+    if name == "compare":
+        ask = value
+        value = wraps(ask)(lambda recordings, *more, **named: ask(_recordings(recordings, name), *more, **named))
     globals()[name] = value
     return value
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradlens.errors import GradlensError, ModelError
+from gradlens.errors import GradlensError, ModelError, one_line
 
 
 def to_device(batch: Any, device: torch.device | str) -> Any:
@@ -62,28 +62,38 @@ def _coincidence(tokens: Tensor, pad: int | None, prefix: str) -> dict[str, floa
     return {f"{prefix}{name}": same / pairs if pairs else 0.0 for name, (same, pairs) in named.items()}
 
 
+#: What a batch is not: everybody has met loaders that yield inputs and labels.
+_LABELS = (
+    " A tuple is forward's positional arguments, a dict its keywords: what only the loss needs, such as labels, goes "
+    "there too, as an argument that forward need not use; loss_fn(output, batch) finds it in the batch."
+)
+
+
 @contextmanager
 def strangers(model: nn.Module, batch: Any) -> Iterator[None]:
     """Run a stranger's model inside: whatever it raises says something about it and its batch.
 
     Raises:
-        ModelError: names the model, what it raised, and the batch.
+        ModelError: names the model, what it raised and where, and the batch.
     """
     try:
         yield
     except GradlensError:
         raise
     except Exception as error:
+        # Python says so of any call whose arguments do not fit.
+        mismatched = isinstance(error, TypeError) and "argument" in str(error)
         raise ModelError(
-            f"The model must take the batch and give a loss; {type(model).__name__} raised "
-            f"{type(error).__name__}: {error}. Its batch is {describe(batch)}."
+            f"The model must take the batch; {type(model).__name__} raised {one_line(error)}. Its batch is "
+            f"{describe(batch)}.{'' if isinstance(batch, Tensor) or not mismatched else _LABELS}"
         ) from error
 
 
 def describe(batch: Any) -> str:
     """Describe a batch for a message: ``a float32 tensor [3, 4]``."""
     if isinstance(batch, Tensor):
-        return f"a {str(batch.dtype).removeprefix('torch.')} tensor {list(batch.shape)}"
+        dtype = str(batch.dtype).removeprefix("torch.")
+        return f"{'an' if dtype.startswith('int') else 'a'} {dtype} tensor {list(batch.shape)}"
     if isinstance(batch, Mapping):
         return "a dict of " + ", ".join(f"{key}: {describe(value)}" for key, value in batch.items())
     if isinstance(batch, tuple):

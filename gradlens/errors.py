@@ -5,8 +5,14 @@ traceback and leaves with the class's exit code.
 """
 
 import difflib
+import importlib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 from typing import ClassVar
+
+#: Files whose frames say nothing of where a user's code failed.
+_MACHINERY = ("<", str(Path(__file__).parent), str(Path(importlib.__file__).parent))
 
 
 class GradlensError(Exception):
@@ -37,3 +43,14 @@ class NothingFoundError(GradlensError):
     """There is nothing to look at: no normalization in the model, no row in the recording."""
 
     exit_code = 5
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception of a user's code as one line: its kind, its message's first line, where it was raised."""
+    text = (str(error).strip().splitlines() or [""])[0][:300]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_MACHINERY)]
+    frames = [f for f in frames if "site-packages/torch/" not in f.filename]  # it calls every model
+    frames = [f for f in frames if "site-packages" not in f.filename] or frames
+    named = not frames or isinstance(error, SyntaxError)  # whose message names the place itself
+    place = "" if named else f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+    return f"{type(error).__name__}{f': {text}' if text else ''}{place}"

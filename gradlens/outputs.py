@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradlens.errors import ModelError
+from gradlens.errors import GradlensError, ModelError, one_line
 
 #: How the loss was made where the user gave none.
 OWN_LOSS = "the output's own .loss"
@@ -41,11 +41,12 @@ def loss_of(output: Any, batch: Any, loss_fn: Callable[[Any, Any], Tensor] | Non
     length (its gradient then has norm one at the output).
 
     Raises:
-        ModelError: the output holds no floating tensor; or the loss is not one number, or, where gradients are taken,
-            has none.
+        ModelError: ``loss_fn`` raises; the output holds no floating tensor; or the loss is not one number, or, where
+            gradients are taken, has none.
     """
     if loss_fn is not None:
-        return _differentiable(loss_fn(output, batch)), getattr(loss_fn, "__qualname__", "loss_fn")
+        name = getattr(loss_fn, "__qualname__", type(loss_fn).__name__)
+        return _differentiable(_called(loss_fn, name, output, batch)), name
     own = getattr(output, "loss", None)
     if isinstance(own, Tensor):
         return _differentiable(own), OWN_LOSS
@@ -53,7 +54,7 @@ def loss_of(output: Any, batch: Any, loss_fn: Callable[[Any, Any], Tensor] | Non
     if y is None:
         raise ModelError(
             f"The model must return a tensor (or something that holds one, or .loss); got {type(output).__name__}. "
-            "Return (module, batch, loss_fn) from build."
+            "Return (module, batch, loss_fn) from build, with loss_fn(output, batch)."
         )
     direction = torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(y)
     return _differentiable((y * (direction / direction.norm())).sum()), PROJECTION
@@ -73,6 +74,20 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
             f"A loss' gradient needs parameters that take one; {got}. Set requires_grad on those that are trained."
         )
     return found
+
+
+def _called(loss_fn: Callable[[Any, Any], Tensor], name: str, output: Any, batch: Any) -> Any:
+    """Call the user's loss: what it raises is not the model's fault."""
+    try:
+        return loss_fn(output, batch)
+    except GradlensError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            "A loss is called as loss_fn(output, batch), with what the model returned and what its forward took, and "
+            f"returns one number; {name} raised {one_line(error)}. Its output was a {type(output).__name__}, its batch "
+            f"a {type(batch).__name__}."
+        ) from error
 
 
 def _differentiable(loss: Any) -> Tensor:

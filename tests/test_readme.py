@@ -53,6 +53,9 @@ def test_inspecting_ones_own_model_works_as_printed(line, tmp_path):
     done = gradlens(*words[1:], "--seeds", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "layers.0.norm1" in done.stdout + done.stderr
+    if "--probes" in words:
+        assert "Take a learning rate of at most" in done.stdout
+        assert "Not read" not in done.stdout
 
 
 @pytest.mark.parametrize("line", [line for line in SHELL if "gradlens compare" in line])

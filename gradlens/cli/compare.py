@@ -56,7 +56,8 @@ def command(
 
     An OPERAND is a variant of the zoo (pre-ln, post-ln/adanorm; see `gradlens list`), a run folder, or a
     model of yours: pkg.mod:build or file.py:build, a function that returns a module, (module, batch) or
-    (module, batch, loss_fn); or one of Hugging Face transformers: hf:gpt2 (any model type), hf:FOLDER or
+    (module, batch, loss_fn), where loss_fn(output, batch) takes what the module returned and what its forward
+    took, and returns one number; or one of Hugging Face transformers: hf:gpt2 (any model type), hf:FOLDER or
     hf:config.json. A type has the library's default sizes; -m num_hidden_layers=4 -m hidden_size=128 and
     the like set them. A causal language model with -m vocab_size=256 is trained on the task lm too.
 

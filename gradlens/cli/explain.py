@@ -1,11 +1,12 @@
 """``gradlens explain``: what a finding means."""
 
 import textwrap
+from itertools import groupby
 
 import click
 
 from gradlens.cli import options, terminal
-from gradlens.errors import UnknownNameError
+from gradlens.errors import GradlensError
 
 
 @click.command("explain")
@@ -19,7 +20,12 @@ def command(code: str, as_json: bool) -> None:
     questions = [*discover(), *(question for paper in papers().values() for question in paper)]
     origins = {known: analysis for analysis in questions for known in analysis.codes}
     if code.upper() not in origins:
-        raise UnknownNameError("finding", code, origins)
+        # The nearest by spelling would be any of a hundred.
+        hundreds = {start: list(codes) for start, codes in groupby(sorted(origins), key=lambda known: known[:-2])}
+        near = hundreds.get(code.upper()[:3]) or [f"{codes[0]} ... {codes[-1]}" for codes in hundreds.values()]
+        raise GradlensError(
+            f"There is no finding {code!r}; there are {', '.join(near)}. A report prints its findings' codes."
+        )
     analysis, code = origins[code.upper()], code.upper()
     meaning = " ".join(analysis.codes[code].split())
     if as_json:

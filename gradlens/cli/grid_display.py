@@ -28,6 +28,8 @@ class GridDisplay(Live):
 
     def tell(self, event: "Event") -> None:
         """Show one event."""
+        if not self._left.is_open(event.job):
+            return
         self._left.note(event)
         if event.what == "reused":
             self._ended, self._reused = self._ended + 1, self._reused + 1
@@ -72,6 +74,13 @@ class TimeLeft:
         self._open = {job.key: (job, 1.0) for job in jobs}
         self._took: list[tuple[Job, float]] = []
         self._running: set[str] = set()
+        self._at_a_time = 1
+        #: The plan is believed as if one job more had ended that took what it says: the first says little.
+        self._belief = sum(job.seconds for job in jobs) / max(1, len(jobs)) or 1.0
+
+    def is_open(self, job: "Job") -> bool:
+        """Whether a job has not ended; what a worker says of one can come later than its end."""
+        return job.key in self._open
 
     def note(self, event: "Event") -> None:
         """Take an event into account."""
@@ -81,21 +90,36 @@ class TimeLeft:
             self._running.discard(job.key)
             if event.what == "finished" and event.status == "complete":
                 self._took.append((job, event.seconds))
-        else:
+        elif self.is_open(job):
             self._running.add(job.key)
             self._open[job.key] = (job, 1 - event.done / job.total)
+            self._at_a_time = max(self._at_a_time, len(self._running))
 
     def seconds(self) -> float:
-        """Return the seconds left with as many jobs at a time as are in progress now; 0 where nothing is open."""
-        slower = {task: self._slower(task) for task in {job.task for job, _ in self._open.values()}}
-        work = sum(share * job.seconds * slower[job.task] for job, share in self._open.values())
-        return work / max(1, len(self._running))
+        """Return the seconds left with as many jobs at a time as there were at most; 0 where nothing is open.
 
-    def _slower(self, task: str) -> float:
-        """Return how much longer than expected the task's jobs take here; all jobs, until some of it have ended."""
-        ended = [(job, took) for job, took in self._took if job.task == task] or self._took
-        expected = sum(job.seconds for job, _ in ended)
-        return sum(took for _, took in ended) / expected if expected else 1.0
+        Not as many as there are now: between the end of one and the beginning of the next there is one less.
+        """
+        slower = self._slower(self._took, 1.0)
+        alike = {
+            kind: self._slower([(j, s) for j, s in self._took if _kind(j) == kind], slower) for kind in self._kinds
+        }
+        work = sum(share * job.seconds * alike[_kind(job)] for job, share in self._open.values())
+        return work / max(1, min(self._at_a_time, len(self._open)))
+
+    @property
+    def _kinds(self) -> set[tuple[str, type]]:
+        return {_kind(job) for job, _ in self._open.values()}
+
+    def _slower(self, ended: "Sequence[tuple[Job, float]]", expected: float) -> float:
+        """Return how much longer than planned jobs take here, where ``expected`` was thought before they ended."""
+        planned = sum(job.seconds for job, _ in ended) + self._belief
+        return (sum(took for _, took in ended) + expected * self._belief) / planned
+
+
+def _kind(job: "Job") -> tuple[str, type]:
+    """Return what jobs have in common that are all as much slower than planned as one of them."""
+    return job.task, type(job)
 
 
 def duration(seconds: float) -> str:

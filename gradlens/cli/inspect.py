@@ -1,7 +1,9 @@
 """``gradlens inspect``: one model at initialization, norm by norm."""
 
 import contextlib
+import shlex
 import sys
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +59,8 @@ def command(
     """Audit MODEL at initialization: which norms it has, where, and what each does to the gradient.
 
     MODEL is pkg.mod:build or file.py:build, a function that returns a module, (module, batch) or
-    (module, batch, loss_fn); or a variant of the zoo; or a recording; or a model of Hugging Face
+    (module, batch, loss_fn), where loss_fn(output, batch) takes what the module returned and what its forward
+    took, and returns one number; or a variant of the zoo; or a recording; or a model of Hugging Face
     transformers: hf:bert (any model type), hf:FOLDER or hf:config.json. A type has the library's default
     sizes; -m num_hidden_layers=4 -m hidden_size=128 and the like set them. Nothing is downloaded.
 
@@ -103,7 +106,23 @@ def command(
         read = {} if probing is None else document(probing.found)
         terminal.result_json({**facts, "sites": sites.to_dict("records"), "audit": audit, **read})
     else:
-        terminal.result(_text(recording, sites, audit) + ("" if probing is None else f"\n\n{text(probing.found)}"))
+        parts = [_text(recording, sites, audit)]
+        if probing is not None:
+            answer = probing.found.answer
+            trains = subject.trainable and optimizer == "adam"  # which compare trains with
+            rate = min(lr or inf, answer.lr) if answer and trains else inf
+            parts.append(text(probing.found, _comparing(model, arguments, chosen, rate) if rate < inf else ""))
+        terminal.result("\n\n".join(parts))
+
+
+def _comparing(model: str, arguments: tuple[str, ...], chosen: Settings, lr: float) -> str:
+    """Return the command that trains the same model with and without warm-up."""
+    usual = Settings()
+    words = ["gradlens", "compare", model, "--lr", f"{lr:.2g}"]
+    for name in ("task", "layers", "width", "heads", "batch_size", "length", "seed", "device"):
+        if getattr(chosen, name) != getattr(usual, name):
+            words += [f"--{name.replace('_', '-')}", str(getattr(chosen, name))]
+    return shlex.join([*words, *(word for pair in arguments for word in ("-m", pair))])
 
 
 def norms_by_site(recording: "Recording") -> "pd.DataFrame":

@@ -83,14 +83,20 @@ def document(found: "Survey") -> dict[str, Any]:
     return {"answer": said, "readings": [asdict(reading) for reading in found.readings], "not_read": found.not_read}
 
 
-def text(found: "Survey") -> str:
-    """Return a table of the readings, when they mislead, what was done to the model, what failed, and the answer."""
+def text(found: "Survey", training: str = "") -> str:
+    """Return the readings, which are in doubt, when they mislead, what was done to the model, what failed, the answer.
+
+    Args:
+        found: what the probes read.
+        training: the command that shows what they cannot; empty where there is none.
+    """
     from gradlens.report.numbers import interval, number
 
     heads = ["probe", "site", "reading", "value", "interval", "unit", "forward", "backward"]
+    ranges = ["in doubt" if r.doubt else interval(r.low, r.high) for r in found.readings]
     rows = [
-        [r.probe, r.site, r.name, number(r.value), interval(r.low, r.high), r.unit, str(r.forward), str(r.backward)]
-        for r in found.readings
+        [r.probe, r.site, r.name, number(r.value), between, r.unit, str(r.forward), str(r.backward)]
+        for r, between in zip(found.readings, ranges, strict=True)
     ]
     misleads = dict.fromkeys(f"{r.probe}: {r.misleads}" for r in found.readings if r.misleads)
     notes = dict.fromkeys(f"{r.probe}: {note}" for r in found.readings for note in r.notes)
@@ -98,6 +104,7 @@ def text(found: "Survey") -> str:
     for name, sentence in found.not_read.items():  # one loss that is not finite fails several of them
         failed.setdefault(sentence, []).append(name)
     parts = {
+        "In doubt, not to be relied on": [f"{r.probe}, {r.name}: {r.doubt}" for r in found.readings if r.doubt],
         "When they mislead": list(misleads),
         "What was done": list(notes),
         "Not read:": [f"{', '.join(names)}: {sentence}" for sentence, names in failed.items()],
@@ -106,7 +113,8 @@ def text(found: "Survey") -> str:
     lines += [terminal.columns([heads, *rows], right=(3, 6, 7))] if rows else []
     for title, sentences in parts.items():
         lines += ["", title, *(f"- {sentence}" for sentence in sentences)] if sentences else []
-    return "\n".join([*lines, *(["", "Learning rate", found.answer.text] if found.answer else [])])
+    lines += ["", "Learning rate", found.answer.text] if found.answer else []
+    return "\n".join([*lines, *([f"With a warm-up and without: {training}"] if training else [])])
 
 
 def _leaves(batch: Any) -> "list[Tensor]":

@@ -31,7 +31,9 @@ def command(runs: tuple[Path, ...], out: Path) -> None:
 
 
 def _refuse_what_is_no_pdf(path: Path) -> None:
-    """Protect a file that is no report of ours from a slip of the hand."""
+    """Protect a file that is no report of ours from a slip of the hand, and the reader from a PDF of another name."""
+    if path.suffix.lower() != ".pdf":
+        raise GradlensError(f"--out must name a PDF; {path} does not end in .pdf. Add it.")
     if path.is_file():
         with path.open("rb") as file:
             if file.read(5) not in (b"%PDF-", b""):

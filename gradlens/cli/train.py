@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from gradlens.errors import GradlensError
 from gradlens.training.config import TrainingConfig
 from gradlens.training.operands import RunFolder, parse
 from gradlens.training.settings import Settings
+
+if TYPE_CHECKING:
+    from gradlens.recording import Recording
 
 
 @click.command("train")
@@ -72,9 +75,9 @@ def command(
 
     The same command again goes on with a run that was cut off, and reuses a finished one.
     """
-    chosen = TrainingConfig(**config)
     same = {name: config[name] for name in ("steps", "lr", "batch_size", "length", "seed", "device")}
-    settings = Settings(task=task, layers=layers, width=width, heads=heads, **same)
+    settings = Settings(task=task, layers=layers, width=width, heads=heads, **same)  # whose defaults are the options'
+    chosen = TrainingConfig(**config)
     with contextlib.redirect_stdout(sys.stderr):  # what a model of the user's prints is no result
         operand = parse([model], arguments, batch)[0]
         if isinstance(operand, RunFolder):
@@ -103,5 +106,25 @@ def command(
             )
             display.clear()
         comparison = gradlens.compare([recording])
-    show(comparison, as_json=as_json, out=str(folder))
+    found = _held_out(recording)
+    show(comparison, as_json=as_json, out=str(folder), held_out=found)
+    if found and not as_json:
+        from gradlens.report.numbers import number
+
+        metrics = ", ".join(
+            f"{name.replace('_', ' ')} {number(value)}" for name, value in found.items() if name != "step"
+        )
+        terminal.result(f"\nHeld-out data, after {found['step'] + 1:.0f} steps: {metrics}")
     terminal.note(f"\nRecording: {folder}")
+
+
+def _held_out(recording: "Recording") -> dict[str, float]:
+    """Return the task's metrics of the last evaluation that was recorded, with its step; empty where there is none."""
+    from gradlens.recording.schema import PUBLIC, names
+
+    steps = recording.steps
+    metrics = [str(name) for name in steps.columns if name not in names(PUBLIC["steps"])]
+    evaluated = steps.dropna(subset=metrics, how="all") if metrics else steps.head(0)
+    if evaluated.empty:
+        return {}
+    return {name: float(evaluated[name].iloc[-1]) for name in ("step", *sorted(metrics))}

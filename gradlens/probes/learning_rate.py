@@ -57,7 +57,8 @@ def learning_rate_limit(
         seed: of dropout and of the vector Lanczos iteration starts from.
 
     Returns:
-        The limit in 1/step, infinite where no direction curves upwards; its interval is that of λ.
+        The limit in 1/step, infinite where no direction curves upwards; its interval is that of λ. It
+        is in doubt where two gradients show another curvature than λ.
 
     Raises:
         UnknownNameError: there is no such optimizer.
@@ -73,7 +74,7 @@ def learning_rate_limit(
         if len(losses) == 1:
             notes.append("v̂ is the squared gradient of one batch: the limit is far too low; pass several batches")
     pair = top_eigenpair(losses, scale, TOLERANCE, seed)
-    notes += disagreement(losses, scale, pair)
+    doubt = disagreement(losses, scale, pair)
     if pair.value <= 0:
         notes.append("no direction curves upwards: there is no limit at this point")
     forward, backward = cost(losses)
@@ -90,6 +91,7 @@ def learning_rate_limit(
             "Networks with norms often survive several times this limit, for where the loss rises the curvature falls; "
             "and training can stall below it."
         ),
+        doubt=doubt,
         notes=tuple(notes),
     )
 

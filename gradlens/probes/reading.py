@@ -20,6 +20,7 @@ class Reading:
         forward: forward passes it took.
         backward: backward passes it took; a Hessian-vector product takes two.
         misleads: one sentence on when it misleads.
+        doubt: what a check of it found against it; empty where it holds. Value and interval are then not to be trusted.
         notes: what was done to the model or left out.
     """
 
@@ -33,6 +34,7 @@ class Reading:
     forward: int = 0
     backward: int = 0
     misleads: str = ""
+    doubt: str = ""
     notes: tuple[str, ...] = ()
 
     def row(self) -> dict[str, Any]:

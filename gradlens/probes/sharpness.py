@@ -72,17 +72,17 @@ def top_eigenpair(losses: Sequence[Loss], scale: Array | None, tolerance: float,
     return largest_eigenvalue(product, size, tolerance=tolerance, seed=seed)
 
 
-def disagreement(losses: Sequence[Loss], scale: Array | None, pair: Eigenpair) -> list[str]:
-    """Return a note where two gradients say something else of the curvature than the Hessian does; else nothing."""
+def disagreement(losses: Sequence[Loss], scale: Array | None, pair: Eigenpair) -> str:
+    """Return a doubt where two gradients say something else of the curvature than the Hessian does; else nothing."""
     direction = torch.from_numpy(pair.vector if scale is None else scale * pair.vector)
     direct = sum(loss.curvature_by_difference(direction) for loss in losses) / len(losses)
     if direct == pair.value or pair.value / AGREE < direct < pair.value * AGREE:
-        return []
-    return [
+        return ""
+    return (
         f"gradients a small step apart show a curvature of {direct:.3g} where the second derivative is "
         f"{pair.value:.3g}: the model detaches something, an operation's own backward has no second derivative, or the "
         "curvature lies in kinks such as ReLU's"
-    ]
+    )
 
 
 def _losses(loss: Loss | Sequence[Loss]) -> Sequence[Loss]:
@@ -94,7 +94,7 @@ def _reading(
 ) -> Reading:
     before = cost(losses)
     pair = top_eigenpair(losses, scale, tolerance, seed)
-    notes = disagreement(losses, scale, pair)
+    doubt = disagreement(losses, scale, pair)
     forward, backward = cost(losses)
     return Reading(
         probe=probe,
@@ -106,7 +106,8 @@ def _reading(
         forward=forward - before[0],
         backward=backward - before[1],
         misleads=_LOCAL,
-        notes=(*losses[0].notes, *notes),
+        doubt=doubt,
+        notes=losses[0].notes,
     )
 
 

@@ -1,5 +1,6 @@
 """The run folder itself: its manifest, its lock, and the Arrow types of its tables."""
 
+import errno
 import fcntl
 import json
 import re
@@ -49,10 +50,10 @@ def refused(path: Path, error: OSError) -> str:
     """Say what a disk refused, what is safe, and what to do."""
     if isinstance(error, FileExistsError | NotADirectoryError):
         return f"A run folder must be a folder; {path} is (or lies in) a file. Choose another --out."
-    return (
-        f"A run folder must be writable; writing {path} failed: {error.strerror or error}. "
-        "Everything written before is safe. Free space (or choose another --out) and run the same again."
-    )
+    what = f"A run folder must be writable; writing {path} failed: {error.strerror or error}."
+    if isinstance(error, FileNotFoundError | PermissionError) or error.errno == errno.EROFS:
+        return f"{what} Choose another --out, where you may make files."
+    return f"{what} Everything written before is safe. Free space (or choose another --out) and run the same again."
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gradlens.errors import GradlensError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Decay = Literal["constant", "inverse-sqrt", "linear"]
 Optimizer = Literal["adam", "adamw", "sgd"]
@@ -101,11 +104,14 @@ class TrainingConfig:
 
     def _require(self, name: str, holds: bool, must: str) -> None:
         if not holds:
-            default = next(field.default for field in fields(self) if field.name == name)
-            raise GradlensError(
-                f"The training setting {name!r} must be {must}; it is {getattr(self, name)!r}. "
-                f"Change it; its default is {default!r}."
-            )
+            raise refused(self, name, must)
+
+
+def refused(settings: "DataclassInstance", name: str, must: str) -> GradlensError:
+    """Return the error that says what a setting must be, what it is, and its default among those it was given with."""
+    default = next(field.default for field in fields(settings) if field.name == name)
+    usual = "" if default is None else f"; its default is {default!r}"
+    return GradlensError(f"The setting {name!r} must be {must}; it is {getattr(settings, name)!r}. Change it{usual}.")
 
 
 def _is_count(value: object, least: int) -> bool:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from gradlens.batches import run_model
-from gradlens.errors import ModelError
+from gradlens.errors import ModelError, one_line
 from gradlens.models.huggingface import Source
 from gradlens.models.huggingface_batch import make_batch
 from gradlens.tasks.task import Task
-from gradlens.training.importing import load_callable, one_line
+from gradlens.training.importing import load_callable
 from gradlens.training.keywords import keywords
 from gradlens.training.settings import Settings
 from gradlens.training.subject import Measured, Subject

@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,8 +10,7 @@ from typing import Any
 
 from torch import nn
 
-import gradlens
-from gradlens.errors import GradlensError, UnknownNameError
+from gradlens.errors import GradlensError, UnknownNameError, one_line
 
 
 def load_callable(spec: str) -> Callable[..., Any]:
@@ -76,17 +74,6 @@ def _first_on_path(folder: Path) -> None:
     """Let the user's module import its neighbours, as it could if Python ran it."""
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
-
-
-def one_line(error: BaseException) -> str:
-    """Return an exception as one line: its kind, the first line of its message, and where it was raised."""
-    text = (str(error).strip().splitlines() or [""])[0][:300]
-    machinery = ("<", str(Path(gradlens.__file__).parent), str(Path(importlib.__file__).parent))
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(machinery)]
-    frames = [f for f in frames if "site-packages" not in f.filename] or frames
-    named = not frames or isinstance(error, SyntaxError)  # whose message names the place itself
-    place = "" if named else f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
-    return f"{type(error).__name__}{f': {text}' if text else ''}{place}"
 
 
 def kind_of(value: Any) -> str:

@@ -20,6 +20,8 @@ _TRUTH = {
     "off": False,
     "0": False,
 }
+#: How a collection is typed so that a shell leaves it alone.
+_WRITTEN = {list: "[1,2]", tuple: "'(1,2)'", dict: "\"{'a':1}\"", set: "'{1,2}'"}
 
 
 def keywords(function: Callable[..., Any], name: str, pairs: Sequence[str]) -> dict[str, Any]:
@@ -124,4 +126,6 @@ def _named(kind: Any) -> str:
         return f"one of {', '.join(map(str, typing.get_args(kind)))}"
     if kind is bool:
         return "true or false"
-    return f"of type {kind.__name__ if isinstance(kind, type) else kind}"
+    written = _WRITTEN.get(typing.get_origin(kind) or kind)
+    example = "" if written is None else f", written as in Python without spaces, such as {written}"
+    return f"of type {kind.__name__ if isinstance(kind, type) else kind}{example}"

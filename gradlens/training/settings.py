@@ -1,11 +1,11 @@
 """The settings of a comparison: what is the same for everything in it. Torch is not needed to make them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from gradlens.errors import GradlensError
-from gradlens.training.config import TrainingConfig
+from gradlens.training.config import TrainingConfig, refused
 
 if TYPE_CHECKING:
     from gradlens.tasks.task import Batch, Task
@@ -58,7 +58,12 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("layers", "width", "heads", "seeds", "train_seeds"):
             if getattr(self, name) < 1:
-                raise GradlensError(f"The setting {name!r} must be 1 or more; it is {getattr(self, name)}.")
+                raise refused(self, name, "1 or more")
+        # What a training would refuse, it would refuse in words of its own settings, and with their defaults.
+        if not 0 < self.lr < math.inf:
+            raise refused(self, "lr", "a finite number above 0")
+        if self.warmup is not None and self.warmup > self.steps:
+            raise refused(self, "warmup", f"no longer than a run's {self.steps} steps")
         for schedule in self.schedules:
             self.training(schedule)
 

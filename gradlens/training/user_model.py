@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from gradlens.batches import run_model
-from gradlens.errors import ModelError
+from gradlens.errors import ModelError, one_line
 from gradlens.tasks.task import Task
-from gradlens.training.importing import kind_of, load_callable, one_line
+from gradlens.training.importing import kind_of, load_callable
 from gradlens.training.keywords import keywords, missing, parameters
 from gradlens.training.settings import Settings
 from gradlens.training.subject import Measured, Subject

@@ -46,6 +46,24 @@ def with_loss():
     model, batch = build()
     return model, batch, lambda output, batch: output.pow(3).mean()
 
+def called_with_the_model():
+    return *build(), lambda model, batch: model(batch).mean()
+
+def misspelt_loss():
+    return *build(), lambda output, batch: outptu.mean()
+
+def labels_beside():
+    model, batch = build()
+    return model, (batch, torch.zeros(3)), lambda output, labels: (output - labels).mean()
+
+class Labelled(nn.Sequential):
+    def forward(self, x, labels):
+        return super().forward(x)
+
+def labels_in_the_batch():
+    batch = torch.randn(3, 4), torch.zeros(3, 8)
+    return Labelled(*build()[0]), batch, lambda output, batch: (output - batch[1]).square().mean()
+
 def without_batch():
     return build()[0]
 

@@ -127,6 +127,27 @@ def test_an_out_that_cannot_be_made_is_said_so(gradlens, folder):
     assert "file/out" in result.stderr
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no folder in which nobody may make one")
+def test_where_nothing_can_be_made_no_space_is_asked_for(gradlens):
+    result = gradlens("compare", "pre-ln", *SMALL_COMPARISON, "--out", "/proc/run")
+    assert result.exit_code == 2
+    assert "Choose another --out" in result.stderr
+    assert "Free space" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--lr", "-1"], "'lr' must be a finite number above 0; it is -1.0. Change it; its default is 0.002"),
+        (["--warmup", "500"], "'warmup' must be no longer than a run's 6 steps; it is 500"),
+    ],
+)
+def test_an_impossible_setting_is_named_as_it_was_given_with_the_commands_own_default(gradlens, option, said):
+    result = gradlens("compare", "pre-ln", *SMALL_COMPARISON, *option)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
 def test_what_was_measured_at_initialization_is_kept_when_training_is_added(gradlens, folder):
     only = gradlens("compare", "pre-ln", *SMALL_COMPARISON, "--init-only")
     assert only.exit_code == 0

@@ -36,6 +36,7 @@ def test_a_model_of_the_users_is_found_by_file_and_by_module(gradlens, models, s
     ("operand", "options", "origin"),
     [
         ("models.py:with_loss", [], "<lambda>"),
+        ("models.py:labels_in_the_batch", [], "<lambda>"),
         ("models.py:build", [], "random direction"),
         ("models.py:without_batch", ["--batch", "models:batch"], "random direction"),
     ],
@@ -61,11 +62,14 @@ def test_weights_and_batches_differ_from_seed_to_seed_and_repeat_with_it(gradlen
         (["models.py:biuld"], "Did you mean build"),
         (["models.py:number"], "cannot be called"),
         (["models.py:model"], "def build(): return model"),
-        (["models.py:raises"], "RuntimeError: the first line (models.py, line 31)"),
+        (["models.py:raises"], "RuntimeError: the first line (models.py, line 49)"),
         (["models.py:returns_number"], "must return a torch.nn.Module"),
         (["models.py:needs"], "-m depth=VALUE"),
         (["models.py:without_batch"], "--batch pkg.mod:fn"),
         (["models.py:wrong_batch"], "float32 tensor [3, 9]"),
+        (["models.py:called_with_the_model"], "called as loss_fn(output, batch), with what the model returned"),
+        (["models.py:misspelt_loss"], "NameError: name 'outptu' is not defined (models.py, line 19)"),
+        (["models.py:labels_beside"], "labels, goes there too, as an argument that forward need not use"),
         (["models.py:build", "-m", "widht=3"], "Did you mean width"),
         (["models.py:build", "-m", "width=wide"], "must be of type int"),
         (["models.py:build", "-m", "width"], "key=value"),
@@ -115,8 +119,13 @@ def test_probes_say_which_learning_rate_the_model_can_take(gradlens):
     assert min(limit["forward"], limit["backward"]) > 0
     rates = [r["value"] for r in found["readings"] if r["probe"] in ("learning_rate", "trial")]
     assert found["answer"]["learning_rate"] == pytest.approx(min(rates) / 2)
-    assert "the planned 0.001 is below the limit" in found["answer"]["text"]
+    assert "The first steps are stable without a warm-up at the planned 0.001" in found["answer"]["text"]
     assert {r["site"] for r in found["readings"] if r["probe"] == "concentration"} == {"blocks.0", "blocks.1"}
+    text = gradlens("inspect", "pre-ln", *TINY, "--seeds", "1", "--probes", "--lr", "1e-3").stdout
+    command = (
+        "gradlens compare pre-ln --lr 0.001 --layers 2 --width 16 --heads 2 --batch-size 2 --length 16 --device cpu"
+    )
+    assert text.rstrip().endswith(f"With a warm-up and without: {command}")
     rows = load("probed").probes
     assert list(rows["step"]) == [0] * len(found["readings"])  # of the first seed alone
     assert list(rows["value"]) == pytest.approx([r["value"] for r in found["readings"]])
@@ -126,7 +135,8 @@ def test_the_text_holds_the_readings_their_cost_and_the_answer(gradlens):
     text = gradlens("inspect", "post-ln", *TINY, *SEEDS, "--probes", "--optimizer", "sgd", "--lr", "1e3").stdout
     assert "forward  backward" in text
     assert "limit of sgd after 10 steps" in text
-    assert "A warm-up is needed, or a lower rate: the planned 1000 is above the limit" in text
+    assert "Lower the rate: the planned 1000 is more than trials survived" in text
+    assert "gradlens compare" not in text  # it trains with Adam
     assert "When they mislead" in text
 
 

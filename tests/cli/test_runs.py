@@ -24,6 +24,16 @@ def test_train_records_one_run_and_reuses_it(gradlens):
     assert Path(first["out"], "steps.parquet").stat().st_mtime_ns == changed
 
 
+def test_train_ends_with_the_tasks_metrics_on_held_out_data(gradlens):
+    command = ["train", "pre-ln", *TINY, "--steps", "6", "--evaluate-every"]
+    found = read_json(gradlens(*command, "4", "--json", "--out", "run"))["held_out"]
+    last = api.load("run").steps.iloc[-1]
+    assert found["step"] == last["step"] == 5
+    assert found["valid_loss"] == last["valid_loss"]
+    assert "Held-out data, after 6 steps:" in gradlens(*command, "4", "--out", "run").stdout
+    assert "Held-out" not in gradlens(*command, "0", "--out", "other").stdout
+
+
 def test_train_refuses_other_settings_in_the_same_folder(gradlens):
     gradlens("train", "pre-ln", *TINY, "--steps", "3")
     result = gradlens("train", "pre-ln", *TINY, "--steps", "4")
@@ -52,11 +62,23 @@ def test_report_writes_a_pdf_of_several_runs(gradlens, finished):
     assert Path("both.pdf").read_bytes().startswith(b"%PDF-")
 
 
-def test_report_replaces_a_report_and_nothing_else(gradlens, finished):
-    Path("notes.txt").write_text("mine")
-    result = gradlens("report", RUN, "--out", "notes.txt")
+@pytest.mark.parametrize(("name", "said"), [("notes.pdf", "is something else"), ("notes.txt", "does not end in .pdf")])
+def test_report_replaces_a_report_and_nothing_else(gradlens, finished, name, said):
+    Path(name).write_text("mine")
+    result = gradlens("report", RUN, "--out", name)
     assert result.exit_code == 2
-    assert Path("notes.txt").read_text() == "mine"
+    assert said in result.stderr
+    assert Path(name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("ask", [api.compare, lambda runs: api.report(runs, "x.pdf")])
+@pytest.mark.parametrize(
+    ("given", "hint"), [("runs/mine", "gradlens.load('runs/mine')"), ([3], "a list of recordings")]
+)
+def test_a_path_in_place_of_a_recording_is_named_with_what_reads_it(ask, given, hint):
+    with pytest.raises(api.GradlensError, match="takes recordings, which") as error:
+        ask(given)
+    assert hint in str(error.value)
 
 
 def break_manifest(run: Path, **entries: object) -> None:

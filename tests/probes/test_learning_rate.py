@@ -39,7 +39,7 @@ def test_adam_divides_the_curvature_by_the_root_mean_square_of_the_batches_gradi
     squared = sum((4 * 0.5 * scale) ** 2 for scale in drawn) / 4
     curvature = 4 * sum(drawn) / 4 / math.sqrt(squared)
     assert limit.value == pytest.approx(38 / curvature, rel=1e-4)
-    assert limit.notes == ()
+    assert (limit.doubt, limit.notes) == ("", ())
 
 
 def test_one_batch_for_adam_is_noted():
@@ -126,16 +126,39 @@ def test_an_optimizer_of_other_parameters_has_no_update():
         critical_step(model, x, squares, optimizer=other)
 
 
-def test_the_answer_names_half_the_limit_and_a_plan_above_it_needs_a_warmup():
+def test_the_answer_names_half_the_limit_and_says_what_a_stable_start_does_not_show():
     said = answer(Quadratic(5.0, 1.0, 0.5), X, own, optimizer="sgd", lr=0.1)
     assert said.lr == pytest.approx(0.2, rel=1e-3)
     assert not said.warmup
     assert "at most 0.2 for sgd" in said.text
+    assert "The first steps are stable without a warm-up at the planned 0.1" in said.text
+    assert "How far training gets this does not show" in said.text
     assert [reading.probe for reading in said.readings] == ["learning_rate", "trial", "learning_rate"]
     assert said.readings[2].value == pytest.approx(said.readings[0].value, rel=1e-3)
-    above = answer(Quadratic(5.0, 1.0, 0.5), X, own, optimizer="sgd", lr=3.0)
-    assert above.warmup
-    assert "the planned 3 is above the limit" in above.text
+
+
+def test_where_no_warmup_can_help_the_answer_is_a_lower_rate():
+    said = answer(Quadratic(5.0, 1.0, 0.5), X, own, optimizer="sgd", lr=3.0)  # its limit is 0.4 everywhere
+    assert said.warmup is False
+    assert "Lower the rate: the planned 3 is more than trials survived" in said.text
+    assert "A warm-up is needed" not in said.text
+
+
+class Detaching(Quadratic):
+    """A parabola whose second derivative autograd takes for a tenth of what it is, for the rest is detached."""
+
+    def forward(self, x):
+        return 10 * ((0.1 * self.w + 0.9 * self.w.detach()) * self.w).sum()
+
+
+def test_a_limit_in_doubt_is_in_no_answer():
+    limit = learning_rate_limit(Detaching(1.0, 1.0), X, own, optimizer="sgd")
+    assert "a small step apart show a curvature" in limit.doubt
+    said = answer(Detaching(1.0, 1.0), X, own, optimizer="sgd", lr=1e-3)
+    assert [reading.probe for reading in said.readings] == ["learning_rate", "trial"]
+    assert said.lr == said.readings[1].value / 2
+    assert said.warmup is None
+    assert "are not judged: the check of the limit speaks against it" in said.text
 
 
 def test_a_curvature_that_falls_in_the_first_steps_calls_for_a_warmup():
@@ -146,6 +169,9 @@ def test_a_curvature_that_falls_in_the_first_steps_calls_for_a_warmup():
     said = answer(Quartic(1.0, 1.0, 1.0), X, own, optimizer="sgd")
     assert said.warmup
     assert said.readings[2].value > 1.5 * said.readings[0].value
+    planned = answer(Quartic(1.0, 1.0, 1.0), X, own, optimizer="sgd", lr=said.readings[0].value / 10)
+    assert planned.warmup is False  # far below the limit it needs none
+    assert "With one, higher rates are safe" in planned.text
 
 
 def test_a_curvature_that_grows_lowers_the_rate_and_no_warmup_is_advised():

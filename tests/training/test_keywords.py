@@ -57,7 +57,7 @@ def test_a_value_takes_the_type_of_its_annotation_else_of_its_default(pair, valu
         ("depth=1.5", "of type int"),
         ("bias=maybe", "true or false"),
         ("kind=tanh", "one of relu, gelu"),
-        ("shape=3", "tuple"),
+        ("shape=3", r"tuple.* such as '\(1,2\)'"),
         ("steps=many", "of type int"),
         ("depth", "key=value"),
         ("=3", "key=value"),
