@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from analyses import drawing
 from analyses.findings.norm_decomposition import CODES, judge
 from analyses.intervals import block_bootstrap_interval, log_t_interval, t_interval
-from analyses.steps import at_the_end, smoothed
+from analyses.steps import smoothed
 from analyses.tables import identity, pick, tidy
 from gradlens.analysis import Analysis
+from gradlens.analysis.ending import at_the_end, span_of_steps
 from gradlens.recording import Recording
 
 #: Column of the ``norms`` table to the title of its panel and the unit of its axis, in the figure's order.
@@ -118,13 +119,16 @@ def _over_time(sites: pd.DataFrame, who: Mapping[str, str]) -> Iterator[dict[str
             table = pd.DataFrame({"value": values, "n": counts})
             yield from ({**fixed, "quantity": kind, "x": x, "value": y, "n": n}
                         for x, y, n in table.dropna().itertuples())  # fmt: skip
+        if series.empty:
+            continue
         if quantity in _REMOVED:
             ends = {"quantity": f"{quantity}: random g", "value": means["reference"].mean()}
             yield from ({**fixed, **ends, "x": x} for x in (means.index.min(), means.index.max()))
-        if len(series):
-            end = block_bootstrap_interval(at_the_end(series))
-            yield {**who, "panel": "summary", "quantity": f"{quantity} at the end", **end.row()}
-    yield {**who, "panel": "summary", "quantity": "random g", "value": means["reference"].mean()}
+        end = at_the_end(series)
+        fixed = {**who, "panel": "summary", "quantity": f"{quantity} at the end", "group": span_of_steps(end)}
+        yield {**fixed, **block_bootstrap_interval(end).row()}
+    if means[list(QUANTITIES)].notna().any(axis=None):
+        yield {**who, "panel": "summary", "quantity": "random g", "value": means["reference"].mean()}
 
 
 def plot(table: pd.DataFrame, figure: Figure) -> None:

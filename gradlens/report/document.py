@@ -39,7 +39,7 @@ _SUMMARY_HEADS = {
     "loss": ("loss", "training"),
     "valid_loss": ("loss", "held out"),
     "gradient_ratio": ("gradient", "last / first"),
-    "stream_rms": ("stream rms", "last block"),
+    "stream_rms": ("output rms", "last block"),
     "kept": ("kept", "of gradient"),
     "seconds": ("time", "ms / step"),
     "status": ("status", ""),
