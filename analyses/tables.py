@@ -60,7 +60,9 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def number(value: float) -> str:
-    """Write a ratio for a sentence: two decimals, or whole where it is large."""
+    """Write a ratio for a sentence: two decimals, whole where it is large, a power of ten where it is huge or tiny."""
+    if abs(value) >= 1e6 or 0 < abs(value) < 0.005:
+        return f"{value:.1e}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
     return f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
 
 

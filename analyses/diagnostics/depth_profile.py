@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analyses.advice import known
 from analyses.depth import GRADIENT_UNIT, W2, WHOLE, gradient_by_block, stream_by_depth
 from analyses.depth_figure import plot
 from analyses.depth_prediction import PREDICTED, Prediction
@@ -47,11 +48,11 @@ def _rows(recording: Recording, gradients: pd.DataFrame, stream: pd.DataFrame, m
         fixed = here | {"panel": "summary", "group": theory.arrangement if theory.applies else ""}
         yield from ({**fixed, **row} for row in theory.stream_summary(stack, q))
         fixed = here | {"panel": "summary"}
-        yield from ({**fixed, **row} for row in prediction.summary(stack, profiles, rms))
+        yield from ({**fixed, **row} for row in (*prediction.summary(stack, profiles, rms), *known(recording)))
         predicted = prediction.gradient(stack, main)
         if len(predicted) > 1 and predicted[1] > 0:
-            ratio = predicted[len(predicted)] / predicted[1]
-            yield {**fixed, "quantity": "predicted last/first", "group": main, "value": ratio}
+            factor = (predicted[len(predicted)] / predicted[1]) ** (1 / (len(predicted) - 1))
+            yield {**fixed, "quantity": "predicted factor a block", "group": main, "value": factor}
         if main == W2 and W2 in profiles:
             curve, summary = theory.law(stack, profiles[W2], q)
             fixed = here | {"panel": "gradient", "quantity": "law", "group": W2, "unit": GRADIENT_UNIT}
