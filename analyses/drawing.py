@@ -117,10 +117,12 @@ def value_axis(ax: Axes, values: Iterable[float], unit: str = "", log_from: floa
 
 
 def _plain(value: float, _position: float) -> str:
-    """Write a tick in plain digits where they are few, else as a power of ten."""
-    if value == 0 or 1e-4 < abs(value) < 1e5:
+    """Write a tick in plain digits where they are few, else as a multiple of a power of ten."""
+    if value == 0 or 1e-4 <= abs(value) < 1e5:
         return f"{value:g}"
-    return rf"${'-' if value < 0 else ''}10^{{{round(math.log10(abs(value)))}}}$"
+    factor, _, exponent = f"{value:.0e}".partition("e")
+    times = factor.removesuffix("1") if factor in ("1", "-1") else rf"{factor} \cdot "
+    return rf"${times}10^{{{int(exponent)}}}$"
 
 
 def counted_axis(ax: Axes, name: str, most: int = 6, start: int = 0) -> None:
