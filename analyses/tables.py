@@ -73,6 +73,16 @@ def span(row: Mapping[str, Any] | pd.Series, write: Callable[[float], str] = num
     return f" (95 % CI {write(row['low'])} to {write(row['high'])})"
 
 
+def with_spread(row: Mapping[str, Any] | pd.Series, digits: int) -> str:
+    """Write a score with half its interval or, where that would reach below 0, which no score does, with its ends."""
+    value, low, high = (float(row[column]) for column in ("value", "low", "high"))
+    if pd.isna(low):
+        return f"{value:.{digits}f}"
+    if low < 0 <= value:
+        return f"{value:.{digits}f} ({0:.{digits}f} to {high:.{digits}f})"
+    return f"{value:.{digits}f} ± {(high - low) / 2:.{digits}f}"
+
+
 def listed(names: Iterable[str]) -> str:
     """Write names as ``a, b and c``."""
     given = list(names)

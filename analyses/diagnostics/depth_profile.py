@@ -8,7 +8,7 @@ import pandas as pd
 
 from analyses.advice import known
 from analyses.depth import GRADIENT_UNIT, W2, WHOLE, gradient_by_block, stream_by_depth
-from analyses.depth_figure import plot
+from analyses.depth_figure import READING, caption, plot
 from analyses.depth_prediction import PREDICTED, Prediction
 from analyses.depth_theory import DepthTheory
 from analyses.findings.depth_profile import CODES, judge
@@ -99,16 +99,8 @@ ANALYSIS = Analysis(
     name="depth_profile",
     title="Gradients and stream over depth, at initialization",
     question="How do gradients and the stream grow or shrink with depth before the first step?",
-    reading=(
-        "Top left: L2 norm of the gradient of each block's FFN output matrix (or of the whole block), geometric mean "
-        "over seeds with its 95 % interval. Top right: rms of the stream after each block, before a norm "
-        "resets it. Below: gradient norms of the block's other parameters, on one shared axis. Dotted in a variant's "
-        "dark shade: mean-field theory of its equations, exact for wide networks, with no constant fitted; it covers "
-        "Transformers of the zoo with Xavier's weights that predict next tokens. Outside of it, dotted grey: the law "
-        "c/√q with the measured stream and one fitted constant c a stack. Grey field: Lemma 2 of Xiong et al., the "
-        "paper's bound on the stream and no prediction. A level line means that all blocks learn at one pace; "
-        "a straight slope on a log axis is exponential growth."
-    ),
+    reading=" ".join(READING.values()),
+    caption=caption,
     needs={
         "sites": ("site", "kind", "block", "order"),
         "params": ("step", "name", "grad_norm"),

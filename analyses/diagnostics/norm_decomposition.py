@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from analyses import drawing
 from analyses.findings.norm_decomposition import CODES, judge
 from analyses.intervals import block_bootstrap_interval, log_t_interval, t_interval
-from analyses.steps import smoothed
+from analyses.steps import SMOOTHED_FROM, smoothed
 from analyses.tables import identity, pick, tidy
 from gradlens.analysis import Analysis
 from gradlens.analysis.ending import at_the_end, span_of_steps
@@ -24,6 +24,19 @@ QUANTITIES = {
     "rescaling": ("Re-scaling", "share of ‖g‖²"),
     "kept": ("Kept", "share of ‖g‖²"),
     "inv_sigma": ("1/σ", "1/input"),
+}
+#: What a caption tells, by what must be drawn for it.
+READING = {
+    "": (
+        "g is the gradient at the normalized value. Its energy splits exactly into what the derivative of the mean "
+        "removes (re-centering), what the derivative of σ removes (re-scaling), and the rest (kept), which the norm "
+        "multiplies by 1/σ."
+    ),
+    "init": "At init: every norm, in forward order, mean over seeds with its 95 % interval.",
+    "training": "Training: the mean over norms, step by step; intervals at the end of training are over steps.",
+    "smoothed": "Faint, every recorded step; clear, the running mean over 5 % of them, five at least.",
+    "random g": "Dotted, 1/H: the share that a gradient without preferred direction loses along any one direction of "
+    "its H features.",
 }
 _SHARES = ("recentering", "rescaling", "kept")
 #: Shares that a gradient without preferred direction loses: 1/H along any one direction.
@@ -89,8 +102,11 @@ def _over_depth(sites: pd.DataFrame, place: Mapping[str, int], who: Mapping[str,
                 "x": place.get(str(site), 0),
             }
             interval = (t_interval if quantity == "kept" else log_t_interval)(rows[quantity])
-            if interval.n:
-                yield {**fixed, "unit": unit, **interval.row()}
+            if not interval.n:
+                continue
+            if quantity in _SHARES:  # no share is more than all, whatever the interval of a few seeds says
+                interval = interval._replace(low=np.clip(interval.low, 0, 1), high=np.clip(interval.high, 0, 1))
+            yield {**fixed, "unit": unit, **interval.row()}
             if quantity in _REMOVED:
                 yield {
                     **fixed,
@@ -154,6 +170,20 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
     drawing.legend(figure, _entries(drawn, look))
 
 
+def caption(table: pd.DataFrame) -> str:
+    """Return what there is to read in the figure of a table.
+
+    Args:
+        table: of ``compute``.
+    """
+    drawn = table[table["panel"] != "summary"]
+    found = {"", *drawn["panel"]}
+    found |= {"random g"} if drawn["quantity"].str.endswith("random g").any() else set()
+    lengths = pick(drawn, panel=_TIME).groupby(["label", "quantity"]).size()
+    found |= {"smoothed"} if (lengths >= SMOOTHED_FROM).any() else set()
+    return " ".join(text for what, text in READING.items() if what in found)
+
+
 def _draw(ax: Axes, rows: pd.DataFrame, panel: str, quantity: str, look: Mapping[str, drawing.Look]) -> None:
     """Draw one quantity of every recording, and what a random gradient would lose."""
     own, at_init = pick(rows, quantity=quantity), panel == _DEPTH
@@ -188,14 +218,8 @@ ANALYSIS = Analysis(
     name="norm_decomposition",
     title="What the norms do to the gradient",
     question="How much of the gradient does each norm re-center away, re-scale away, and let through?",
-    reading=(
-        "g is the gradient at the normalized value. Its energy splits exactly into what the derivative of "
-        "the mean removes (re-centering), what the derivative of σ removes (re-scaling), and the rest "
-        "(kept), which the norm multiplies by 1/σ. Above: every norm at initialization, in forward order, "
-        "mean over seeds with its 95 % interval; dotted, 1/H, the share that a gradient without preferred "
-        "direction loses along any one direction of its H features. Below: the mean over norms, step by "
-        "step; intervals at the end of training are over steps."
-    ),
+    reading=" ".join(READING.values()),
+    caption=caption,
     needs={
         "sites": ("site", "order"),
         "norms": ("step", "site", "width", "recentering", "rescaling", "kept", "inv_sigma"),

@@ -16,7 +16,7 @@ from analyses.limits import limit
 from analyses.run_ends import broken_steps, endings
 from analyses.steps import smoothed
 from analyses.tables import identity, tidy
-from analyses.training_figure import SIZE, plot
+from analyses.training_figure import READING, SIZE, caption, plot
 from gradlens.analysis import Analysis
 from gradlens.analysis.ending import at_the_end, span_of_steps
 from gradlens.recording import Recording
@@ -152,14 +152,8 @@ ANALYSIS = Analysis(
     name="training_curves",
     title="Training",
     question="Did each variant learn, did it need the warm-up, and what happened to its gradients meanwhile?",
-    reading=(
-        "Left with, right without warm-up, on the same axes; faint, every step; clear, the running mean "
-        "over 5 % of the steps (geometric below the loss); hollow, the loss on held-out data. Dotted, the "
-        "loss of a model that knows only how often each token occurs: a run that stays there has learned "
-        "nothing from its context. Below, the L2 norm of the whole gradient, and the last block's gradient "
-        "norm over the first block's. The findings' intervals are over the last steps of a run, not over "
-        "seeds."
-    ),
+    reading=" ".join(READING.values()),
+    caption=caption,
     needs={"steps": ("step", "loss", "grad_norm"), "params": ("step", "name", "grad_norm")},
     compute=compute,
     plot=plot,

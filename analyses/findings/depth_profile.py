@@ -157,7 +157,7 @@ def _stream(rows: pd.DataFrame, subject: str, name: str) -> Finding:
     measured, lemma = level if growth is None else growth, first(pick(rows, quantity="lemma 2"))
     if measured is None:
         return _not_applicable("GL102", subject, f"{name}: the stream was not recorded at two depths or more.")
-    value = f"{measured['value']:.2f}{span(measured)}"
+    value = f"{number(measured['value'])}{span(measured)}"
     what = f"has second moment {value} before each block's last norm" if growth is None else f"grows by {value} a block"
     if lemma is None:
         return Finding(
