@@ -87,7 +87,7 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
 
 
 def caption(table: pd.DataFrame) -> str:
-    """Return what there is to read in the figure of a table.
+    """Return what there is to read in the figure of a table; nothing where nothing is drawn.
 
     Args:
         table: of ``compute``.

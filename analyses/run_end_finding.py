@@ -57,7 +57,7 @@ def ended(rows: pd.DataFrame, label: str, analysis: str) -> Finding:
         analysis=analysis,
         subject=label,
         value=float(how["value"]),
-        unit="steps",
+        unit="broken steps",
         expected=0.0,
         expected_from="a run that trains",
         threshold="no step without a finite loss or, where none was recorded, a finite gradient",

@@ -18,6 +18,7 @@ COLUMNS = (
 SUMMARY = "summary"
 #: Stands in a printed table where there is no number.
 ABSENT = "–"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _TEXT = ("panel", "quantity", "label", "variant", "schedule", "stack", "group", "unit")
 
 
@@ -62,7 +63,8 @@ def percent(share: float, digits: int = 1) -> str:
 def number(value: float) -> str:
     """Write a ratio for a sentence: two decimals, whole where it is large, a power of ten where it is huge or tiny."""
     if abs(value) >= 1e6 or 0 < abs(value) < 0.005:
-        return f"{value:.1e}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
+        factor, _, exponent = f"{value:.1e}".partition("e")
+        return f"{factor}×10{str(int(exponent)).translate(_SUPERSCRIPT)}"
     return f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
 
 

@@ -69,13 +69,13 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
 
 
 def caption(table: pd.DataFrame) -> str:
-    """Return what there is to read in the figure of a table.
+    """Return what there is to read in the figure of a table; nothing where nothing is drawn.
 
     Args:
         table: of ``compute``.
     """
     drawn = table[table["panel"] != "summary"]
-    found = {"", *drawn["panel"], *drawn["quantity"]} - {"smoothed"}
+    found = {"" if len(drawn) else None, *drawn["panel"], *drawn["quantity"]} - {"smoothed"}
     found |= {"both schedules"} if {"warm-up", "no warm-up"} <= set(drawn["schedule"]) else set()
     lengths = pick(drawn, quantity="smoothed").groupby(["label", "panel"]).size()
     found |= {"smoothed"} if (lengths >= SMOOTHED_FROM).any() else set()

@@ -35,8 +35,7 @@ def gain(row: pd.Series, runs: pd.DataFrame, analysis: str) -> Finding:
         status = held_against(row["low"], row["high"], most=most)
         fine = "trains better without warm-up" if row["high"] < 0 else "trains as well without warm-up"
         worth = {"pass": fine, "warn": "needs the warm-up"}.get(status, "may need warm-up")
-        over = f"over {row['n']:.0f} {row['group']}"
-        claim = f"{variant}: {worth}: without it the loss ends {_difference(row)}, {over}."
+        claim = f"{variant}: {worth}: without it the loss ends {_difference(row)}, over {row['group']}."
     return Finding(
         code="GL302",
         status=status,

@@ -171,13 +171,13 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
 
 
 def caption(table: pd.DataFrame) -> str:
-    """Return what there is to read in the figure of a table.
+    """Return what there is to read in the figure of a table; nothing where nothing is drawn.
 
     Args:
         table: of ``compute``.
     """
     drawn = table[table["panel"] != "summary"]
-    found = {"", *drawn["panel"]}
+    found = {"" if len(drawn) else None, *drawn["panel"]}
     found |= {"random g"} if drawn["quantity"].str.endswith("random g").any() else set()
     lengths = pick(drawn, panel=_TIME).groupby(["label", "quantity"]).size()
     found |= {"smoothed"} if (lengths >= SMOOTHED_FROM).any() else set()

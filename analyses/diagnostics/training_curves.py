@@ -127,9 +127,14 @@ def _warmup_gains(runs: Sequence[Recording]) -> Iterator[dict[str, Any]]:
         if any(len(gain) == 0 for gain in series):
             yield {**fixed, "group": "diverged", "value": np.nan, "n": len(found)}
         elif len(found) > 1:
-            yield {**fixed, "group": "pairs of runs", **t_interval([gain.mean() for gain in series]).row()}
+            yield {
+                **fixed,
+                "group": f"{len(found)} pairs of runs",
+                **t_interval([gain.mean() for gain in series]).row(),
+            }
         else:
-            yield {**fixed, "group": "steps of one pair", **block_bootstrap_interval(series[0]).row()}
+            over = f"{span_of_steps(series[0])} of one pair"
+            yield {**fixed, "group": over, **block_bootstrap_interval(series[0]).row()}
 
 
 def _settings(run: Recording) -> str:

@@ -43,7 +43,7 @@ class Section:
     @property
     def drawn(self) -> bool:
         """Whether it has a figure."""
-        return self.analysis.plot is not None and not self.table.empty
+        return self.analysis.plot is not None and not self.table.empty and self.reading != ""
 
     @property
     def reading(self) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analyses.diagnostics.training_curves import ANALYSIS
-from gradlens.analysis import Finding
+from gradlens.analysis import Finding, compare
 from gradlens.recording import Recording
 from tests.analyses.planted import training
 
@@ -231,6 +231,23 @@ def test_the_balance_of_the_gradient_is_judged_by_its_factor_a_block(balance: fl
     assert found["GL305"].status == status
     assert found["GL305"].value == pytest.approx(balance ** (1 / 3))
     assert found["GL305"].details["last/first"] == pytest.approx(balance)
+
+
+def test_a_caption_tells_only_of_what_is_drawn() -> None:
+    caption = ANALYSIS.caption
+    assert caption is not None
+    one = caption(ANALYSIS.compute([training(FALLING[:30])]))
+    for absent in ("Left with", "Hollow", "running mean", "Crosses"):
+        assert absent not in one
+    assert "Dotted, the loss of a model that knows only" in one
+    both = caption(ANALYSIS.compute([training(FALLING), training(FALLING, schedule="no warm-up")]))
+    assert both.startswith("Left with, right without warm-up")
+    assert "running mean" in both
+
+
+def test_a_run_without_a_finite_number_has_no_figure() -> None:
+    broken = training([np.nan] * 20, nonfinite=dict.fromkeys(range(20), 1))
+    assert not compare([broken], [ANALYSIS]).sections[0].drawn
 
 
 def test_what_follows_a_broken_loss_is_not_drawn() -> None:
