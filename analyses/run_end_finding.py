@@ -56,7 +56,7 @@ def ended(rows: pd.DataFrame, label: str, analysis: str) -> Finding:
         claim=f"{label}: {claim}{_unseen(rows)}.",
         analysis=analysis,
         subject=label,
-        value=float(how["value"]),
+        value=None if status == "fail" and not how["value"] else float(how["value"]),
         unit="broken steps",
         expected=0.0,
         expected_from="a run that trains",
@@ -78,7 +78,7 @@ def has_diverged(rows: pd.DataFrame) -> bool:
 def _where(how: pd.Series, broke: pd.Series | None) -> str:
     at = "" if pd.isna(how["x"]) else f" at step {how['x']:.0f}"
     if broke is None:
-        return f"not finite{at}, or far above chance for long"
+        return f"it was stopped{at}, its loss not finite or far above chance for long"
     after = " and after" if broke["value"] else f", and in {_of(how)}"
     return f"its {broke['group']} is not finite{at}{after}"
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analyses.limits import held_against, limit
-from analyses.tables import first, percent, pick
+from analyses.tables import first, number, percent, pick
 from gradlens.analysis import Finding
 
 _NAME = "norm_decomposition"
@@ -112,12 +112,12 @@ def _at_init(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
             claim = f"{label}: {word} removes nothing: that derivative does not flow in these norms."
             yield Finding(code=code, status="not applicable", claim=claim, analysis=_NAME, subject=label, value=0.0)
             continue
-        span = "" if pd.isna(times["low"]) else f" (95 % CI {times['low']:.2f} to {times['high']:.2f})"
+        span = "" if pd.isna(times["low"]) else f" (95 % CI {number(times['low'])} to {number(times['high'])})"
         yield Finding(
             code=code,
             status=held_against(times["low"], times["high"], most=most),
             claim=(
-                f"{label}: at initialization {word} removes {times['value']:.2f} times{span} what a random "
+                f"{label}: at initialization {word} removes {number(times['value'])} times{span} what a random "
                 "gradient would lose."
             ),
             analysis=_NAME,

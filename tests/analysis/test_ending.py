@@ -9,8 +9,8 @@ from gradlens.analysis.summary import summary
 from tests.analyses.planted import training
 
 
-@pytest.mark.parametrize(("recorded", "last"), [(1, 1), (3, 1), (10, 5), (20, 10), (40, 10), (51, 11), (100, 20)])
-def test_the_end_is_the_last_fifth_ten_at_least_but_no_more_than_the_last_half(recorded: int, last: int) -> None:
+@pytest.mark.parametrize(("recorded", "last"), [(1, 1), (6, 4), (10, 5), (20, 10), (40, 10), (51, 11), (100, 20)])
+def test_the_end_is_the_last_fifth_and_of_short_recordings_ten_steps_or_half_or_four(recorded: int, last: int) -> None:
     end = at_the_end(pd.Series(range(recorded)))
     assert end.tolist() == list(range(recorded - last, recorded))
 
