@@ -1,4 +1,15 @@
-"""Advice to arrange a model's blocks otherwise, only where it would be news."""
+"""Advice on a model's blocks and its learning rate, only where a recording does not show that it has been followed."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from analyses.depth import blocks
+from analyses.tables import pick
+from gradlens.recording import Recording
+from gradlens.theory.arrangements import ARRANGEMENTS
 
 #: Arrangements whose skip is the identity, or scaled with depth: neither Pre-LN nor DeepNorm nor Admin is news there.
 _SKIP_IS_SOUND = frozenset(
@@ -16,14 +27,65 @@ _SKIP_IS_SOUND = frozenset(
 )
 #: Networks without residual blocks.
 _WITHOUT_SKIP = "plain"
+#: Placements of norms that begin a branch, or stand inside of one.
+_BEFORE_BRANCHES = frozenset({"pre_branch", "in_branch", "qk", "post_branch"})
+#: A learning rate that begins below this share of its largest has been warmed up.
+_WARMED = 0.5
 
 
-def arrange_otherwise(variant: str, *advice: str) -> tuple[str, ...]:
-    """Return the advice on norms and skips; none for a variant that has followed it, or has no residual blocks.
+def known(recording: Recording) -> Iterator[dict[str, Any]]:
+    """Yield what a recording shows of the model's arrangement and of its warm-up, as rows of a summary.
 
     Args:
-        variant: ``arrangement[/norm]``, or what else a recording calls its model: its arrangement is unknown then.
+        recording: of any kind.
+    """
+    yield {"quantity": "arrangement", "group": _arrangement(recording)}
+    yield {"quantity": "warmed up", "group": "yes" if _is_warmed_up(recording) else ""}
+
+
+def arrange_otherwise(rows: pd.DataFrame, *advice: str) -> tuple[str, ...]:
+    """Return the advice on norms and skips; none for a model that has followed it, or has no residual blocks.
+
+    Args:
+        rows: of a summary that holds those of ``known``.
         advice: sentences.
     """
-    arrangement = variant.partition("/")[0]
-    return () if arrangement in _SKIP_IS_SOUND or arrangement == _WITHOUT_SKIP else advice
+    arrangements = set(pick(rows, quantity="arrangement")["group"])
+    return () if arrangements <= _SKIP_IS_SOUND | {_WITHOUT_SKIP} else advice
+
+
+def lower_the_rate(rows: pd.DataFrame) -> str:
+    """Return the advice on the learning rate, without a warm-up where there was one.
+
+    Args:
+        rows: of a summary that holds those of ``known``.
+    """
+    warmed = (pick(rows, quantity="warmed up")["group"] == "yes").any()
+    return "Lower the learning rate, or warm up for longer." if warmed else "Warm up, or lower the learning rate."
+
+
+def _arrangement(recording: Recording) -> str:
+    """Return the arrangement that a model is known by, else the one that its norms show; "" where neither tells."""
+    model = recording.meta.get("model") or {}
+    for name in (str(recording.meta.get("variant") or "").partition("/")[0], model.get("arrangement")):
+        if name in ARRANGEMENTS or name == _WITHOUT_SKIP:
+            return str(name)
+    if blocks(recording).empty:
+        return _WITHOUT_SKIP
+    sites = recording.sites
+    placements = set(sites.loc[(sites["kind"] == "norm") & sites["block"].notna(), "placement"])
+    shown = placements <= _BEFORE_BRANCHES and "pre_branch" in placements
+    return ("peri-ln" if "post_branch" in placements else "pre-ln") if shown else ""
+
+
+def _is_warmed_up(recording: Recording) -> bool:
+    """Whether schedule or settings say so, the label does, or the learning rate rose from its first recorded step."""
+    meta, steps = recording.meta, recording.steps
+    if meta.get("schedule"):
+        return bool(meta["schedule"] == "warm-up")
+    if (meta.get("training") or {}).get("warmup"):
+        return True
+    if re.search(r"(?<!no )(?<!without )(?<!no-)\bwarm-?up", recording.label.lower()):
+        return True
+    rate = steps.sort_values("step")["lr"].dropna()
+    return len(rate) > 0 and bool(rate.iloc[0] < _WARMED * rate.max())

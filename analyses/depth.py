@@ -2,7 +2,7 @@
 
 A stack is the path before the block's number: ``blocks``, ``encoder.blocks``. Its blocks are the recording's
 sites of kind ``block``; where blocks were not watched, those its norms stand in; where no site was, the first
-number in a parameter's name.
+number in a parameter's name that stands before a module's: in ``0.weight`` it is a layer's own.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ def blocks(recording: Recording) -> pd.DataFrame:
         paths = [path for site, block in pairs if (path := _until(site, str(int(block))))]
     if sites.empty:
         names = recording.params["name"].astype(str).unique()
-        paths = [path for name in names if (path := _until(name, None))]
+        paths = [path for name in names if (path := _until(name, None)) and "." in name[len(path) + 1 :]]
     unique = pd.DataFrame({"site": list(dict.fromkeys(paths))}, dtype=str)
     unique["stack"] = [path.rpartition(".")[0] for path in unique["site"]]
     unique["block"] = unique.groupby("stack").cumcount().astype("int64")

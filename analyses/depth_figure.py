@@ -19,8 +19,29 @@ from analyses.depth import GRADIENT_UNIT, REST, W2, WHOLE
 from analyses.depth_prediction import PREDICTED
 from analyses.tables import pick
 
+#: What a caption tells, by what must be drawn for it.
+READING = {
+    "gradient": (
+        "Gradient: the L2 norm of each block's gradient, of what the title names; geometric mean over seeds with its "
+        "95 % interval. A level line means that all blocks learn at one pace; a straight slope on a log axis is "
+        "exponential growth."
+    ),
+    "stream": (
+        "Stream: its rms after each block, before a norm resets it (the first page's output rms is of what a block "
+        "hands on: in Post-LN behind its last norm)."
+    ),
+    "groups": "Small panels: gradient norms of the block's other parameters, on one shared axis.",
+    PREDICTED: (
+        "Dotted in a variant's dark shade: mean-field theory of its equations, exact for wide networks, with nothing "
+        "fitted; it covers Transformers of the zoo with Xavier's weights that predict next tokens."
+    ),
+    "law": "Dotted grey: the law c/√q with the measured stream and one fitted constant c a stack.",
+    "lemma 2": "Grey field: Lemma 2 of Xiong et al., the paper's bound on the stream and no prediction.",
+}
 _GROUPS_IN_A_ROW = 6
-_HEIGHT, _HEIGHT_OF_GROUPS, _AROUND_LEGEND = 2.1, 1.3, 0.12
+#: Letters for which a small panel has room.
+_SHORT_NAME = 12
+_HEIGHT, _HEIGHT_OF_GROUPS, _AROUND_LEGEND = 2.1, 1.45, 0.12
 #: A prediction has the colour of its variant, this share of it, the rest black.
 _SHADE = 0.6
 
@@ -63,6 +84,17 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
         part = grid[place].subgridspec(strips[index], math.ceil(len(groups[index]) / strips[index]))
         axes = part.subplots(sharex=True, sharey=True, squeeze=False)
         _draw_groups(axes, pick(stacks[index], panel="groups"), groups[index], look, len(stacks) > 1)
+
+
+def caption(table: pd.DataFrame) -> str:
+    """Return what there is to read in the figure of a table; nothing where nothing is drawn.
+
+    Args:
+        table: of ``compute``.
+    """
+    drawn = table[table["panel"] != "summary"]
+    found = {*drawn["panel"], *drawn["quantity"]}
+    return " ".join(text for what, text in READING.items() if what in found)
 
 
 def _main_axes(grid: GridSpec, stacks: int) -> tuple[list[Axes], list[Axes]]:
@@ -141,18 +173,23 @@ def _draw_groups(
             ax.set_axis_off()
             continue
         _draw_curves(ax, pick(rows, group=groups[index]), look, markersize=2, linewidth=1.1)
-        name = "norms, biases" if groups[index] == REST else groups[index].replace(".", "\n", 1)
+        name = "norms, biases" if groups[index] == REST else _in_lines(groups[index])
         ax.set_title(name, fontsize=7, fontweight="normal")
         if index + axes.shape[1] >= len(groups):
             drawing.counted_axis(ax, "block", most=4, start=1)
             ax.tick_params(labelbottom=True)  # where the cell below is empty
     values = rows.loc[rows["group"].isin(groups), "value"]
-    drawing.value_axis(axes[0, 0], values, zero=True)
+    drawing.value_axis(axes[0, 0], values, zero=True, small=True)
     if (values == 0).any():  # as of ReZero
         axes[0, 0].set_ylim(bottom=0)
     stack = f"{rows['stack'].iloc[0]}\n" if several else ""
     for ax in axes[:, 0]:
-        ax.set_ylabel(f"{stack}gradient norm")
+        ax.set_ylabel(f"{stack}gradient\nnorm")  # longer than the panel is high, in one line
+
+
+def _in_lines(group: str) -> str:
+    """Break the name of a group behind its module, where it is long: ``attention.query``, but not ``f.0``."""
+    return group if len(group) <= _SHORT_NAME else group.replace(".", "\n", 1)
 
 
 def _entries(drawn: pd.DataFrame, look: Mapping[str, drawing.Look]) -> list[Artist]:

@@ -49,23 +49,25 @@ def prediction(rows: pd.DataFrame, subject: str, name: str, analysis: str) -> It
         status, verdict = "inconclusive", f"is off its equations, or too narrow for them with {width['value']:.0f} wide"
     ratios = pick(rows, quantity="measured over predicted").set_index("group")["value"]
     group = str(furthest["group"])
-    times = f", {number(ratios[group])} times the predicted" if group in ratios else ""
+    times = f", measured {number(ratios[group])} times the predicted" if group in ratios else ""
     yield Finding(
         code="GL104",
         status=status,
         claim=(
-            f"{name}: {verdict}: stream and gradients are {percent(off['value'])} off the prediction in the "
-            f"median{span(off, percent)}; furthest is {group} with {percent(furthest['value'])}{times}."
+            f"{name}: {verdict}: in the median, stream and gradients differ from the prediction by "
+            f"{percent(off['value'])}{span(off, percent)} of the larger of the two; furthest is {group}{times}, which "
+            f"is {percent(furthest['value'])} of the larger."
         ),
         analysis=analysis,
         subject=subject,
         value=float(off["value"]),
         low=float(off["low"]),
         high=float(off["high"]),
+        unit="of the larger",
         expected=0.0,
         expected_from="mean-field theory of the whole network, forward and backward, without a fitted constant",
         threshold=(
-            f"at most {percent(most, 0)} in the median, {percent(in_a_group, 0)} in one group; above it, networks "
+            f"at most {most:g} in the median, {in_a_group:g} in one group; above it, networks "
             f"narrower than {least_width:.0f} are inconclusive"
         ),
         causes=(

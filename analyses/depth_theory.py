@@ -103,7 +103,7 @@ class DepthTheory:
         flatness = jackknife_interval(constant, variation)
         rows: list[Row] = [
             {"quantity": "variation of c", **_not_below_zero(flatness).row()},
-            {"quantity": "law last/first", "value": float(shape[-1])},
+            {"quantity": "law factor a block", "value": float(shape[-1]) ** (1 / (len(shape) - 1))},
         ]
         return dict(zip(map(int, blocks), curve.tolist(), strict=True)), rows
 

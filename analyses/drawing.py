@@ -89,7 +89,14 @@ def series(ax: Axes, raw: pd.DataFrame, smooth: pd.DataFrame, look: Look) -> Non
     ax.plot(smooth["x"], smooth["value"], color=look["color"], linestyle=look["linestyle"], linewidth=1.3)
 
 
-def value_axis(ax: Axes, values: Iterable[float], unit: str = "", log_from: float = DECADE, zero: bool = False) -> None:
+def value_axis(
+    ax: Axes,
+    values: Iterable[float],
+    unit: str = "",
+    log_from: float = DECADE,
+    zero: bool = False,
+    small: bool = False,
+) -> None:
     """Scale the vertical axis by what it shows.
 
     Args:
@@ -99,28 +106,38 @@ def value_axis(ax: Axes, values: Iterable[float], unit: str = "", log_from: floa
         log_from: positive values that span more than this factor get a logarithmic axis.
         zero: whether values at or below 0 belong to it (shares that a norm does not remove): where the others
             span decades the axis is then logarithmic above 0.001 and linear below.
+        small: whether there is room for few ticks only.
     """
     finite = [v for v in values if math.isfinite(v)]
     if finite and min(finite) > 0 and max(finite) > log_from * min(finite):
         ax.set_yscale("log")
         decades = math.log10(max(finite) / min(finite))
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.7 else (1,), numticks=8))
+        ax.yaxis.set_major_locator(LogLocator(subs=_subs(decades, small), numticks=5 if small else 8))
         ax.yaxis.set_major_formatter(FuncFormatter(_plain))
         ax.yaxis.set_minor_formatter(NullFormatter())
     elif zero and finite and min(finite) < _LINEAR_BELOW and max(finite) > DECADE * _LINEAR_BELOW:
         ax.set_yscale("symlog", linthresh=_LINEAR_BELOW, linscale=0.6)
         ax.yaxis.set_major_formatter(FuncFormatter(_plain))
     else:
-        ax.yaxis.set_major_locator(MaxNLocator(5))
+        ax.yaxis.set_major_locator(MaxNLocator(3 if small else 5))
     if unit:
         ax.set_ylabel(unit)
 
 
+def _subs(decades: float, small: bool) -> tuple[int, ...]:
+    """Return the multiples of powers of ten that get a tick, so that there are three to eight of them."""
+    if decades >= 1.7:
+        return (1,)
+    return (1, 3) if small and decades > 1 else (1, 2, 5)
+
+
 def _plain(value: float, _position: float) -> str:
-    """Write a tick in plain digits where they are few, else as a power of ten."""
-    if value == 0 or 1e-4 < abs(value) < 1e5:
+    """Write a tick in plain digits where they are few, else as a multiple of a power of ten."""
+    if value == 0 or 1e-4 <= abs(value) < 1e5:
         return f"{value:g}"
-    return rf"${'-' if value < 0 else ''}10^{{{round(math.log10(abs(value)))}}}$"
+    factor, _, exponent = f"{value:.0e}".partition("e")
+    times = factor.removesuffix("1") if factor in ("1", "-1") else rf"{factor} \cdot "
+    return rf"${times}10^{{{int(exponent)}}}$"
 
 
 def counted_axis(ax: Axes, name: str, most: int = 6, start: int = 0) -> None:
@@ -175,5 +192,6 @@ def legend(figure: Figure, entries: Sequence[Artist], columns: int = 4) -> None:
 
 
 def say(figure: Figure, message: str) -> None:
-    """Draw a sentence where there is nothing to draw."""
+    """Draw a sentence where there is nothing to draw, in no more room than it needs."""
+    figure.set_size_inches(figure.get_figwidth(), 0.5)
     figure.text(0.5, 0.5, "\n".join(textwrap.wrap(message, 80)), ha="center", va="center", color=THEORY)

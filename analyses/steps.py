@@ -1,4 +1,4 @@
-"""Series over the steps of a run: what "at the end" means, smoothing, and the mean over seeds."""
+"""Series over the steps of a run: smoothing, the numbers that a paper's runs end with, and the mean over seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,25 +8,17 @@ import numpy as np
 import pandas as pd
 
 from analyses.intervals import log_t_interval, t_interval
-from analyses.limits import limit
 
 #: Of a paper's runs, which are compared by seed, the last tenth of the recorded steps makes the loss at the end.
 _END_OF_TRAINING = 0.1
-
-
-def at_the_end(series: pd.Series) -> pd.Series:
-    """Return the last recorded steps of a series: a share of them, and at least so many (``limits.toml``).
-
-    Args:
-        series: values by step, without missing ones.
-    """
-    least, share = int(limit("training", "window_least")), limit("training", "window_share")
-    ordered = series.sort_index()
-    return ordered.tail(max(least, int(np.ceil(share * len(ordered)))))
+#: Recorded steps from which on a series is smoothed.
+SMOOTHED_FROM = 40
 
 
 def smoothed(series: pd.Series, *, geometric: bool = False) -> pd.Series:
-    """Return the centered running mean over 5 % of the steps, 5 at least; shorter at both ends.
+    """Return the centered running mean over 5 % of the recorded steps, 5 at least; shorter at both ends.
+
+    Fewer than ``SMOOTHED_FROM`` steps stay as they are: a mean over five would hide too much of them.
 
     Args:
         series: values by step.
@@ -35,6 +27,8 @@ def smoothed(series: pd.Series, *, geometric: bool = False) -> pd.Series:
     if geometric and (series > 0).all():
         logarithm: pd.Series[float] = np.log(series)
         return smoothed(logarithm).map(math.exp)
+    if len(series) < SMOOTHED_FROM:
+        return series.sort_index()
     window = max(5, len(series) // 20) | 1
     return series.sort_index().rolling(window, center=True, min_periods=1).mean()
 

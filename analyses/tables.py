@@ -18,6 +18,7 @@ COLUMNS = (
 SUMMARY = "summary"
 #: Stands in a printed table where there is no number.
 ABSENT = "–"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _TEXT = ("panel", "quantity", "label", "variant", "schedule", "stack", "group", "unit")
 
 
@@ -60,7 +61,10 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def number(value: float) -> str:
-    """Write a ratio for a sentence: two decimals, or whole where it is large."""
+    """Write a ratio for a sentence: two decimals, whole where it is large, a power of ten where it is huge or tiny."""
+    if abs(value) >= 1e6 or 0 < abs(value) < 0.005:
+        factor, _, exponent = f"{value:.1e}".partition("e")
+        return f"{factor}×10{str(int(exponent)).translate(_SUPERSCRIPT)}"
     return f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
@@ -69,6 +73,16 @@ def span(row: Mapping[str, Any] | pd.Series, write: Callable[[float], str] = num
     if pd.isna(row["low"]):
         return " (one seed, no interval)"
     return f" (95 % CI {write(row['low'])} to {write(row['high'])})"
+
+
+def with_spread(row: Mapping[str, Any] | pd.Series, digits: int) -> str:
+    """Write a score with half its interval or, where that would reach below 0, which no score does, with its ends."""
+    value, low, high = (float(row[column]) for column in ("value", "low", "high"))
+    if pd.isna(low):
+        return f"{value:.{digits}f}"
+    if low < 0 <= value:
+        return f"{value:.{digits}f} ({0:.{digits}f} to {high:.{digits}f})"
+    return f"{value:.{digits}f} ± {(high - low) / 2:.{digits}f}"
 
 
 def listed(names: Iterable[str]) -> str:

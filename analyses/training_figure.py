@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses import drawing
+from analyses.steps import SMOOTHED_FROM
 from analyses.tables import pick
 
 #: Panel to its title and the name of its vertical axis.
@@ -17,6 +18,23 @@ _ROWS = {
     "gradient ratio": ("Gradient over depth", "last block / first block"),
 }
 _COLUMNS = {"warm-up": "with warm-up", "no warm-up": "without warm-up", "": "other runs"}
+#: What a caption tells, by what must be drawn for it.
+READING = {
+    "both schedules": "Left with, right without warm-up, on the same axes.",
+    "smoothed": (
+        "Faint, every recorded step; clear, the running mean over 5 % of them, five at least (geometric below the "
+        f"loss); runs of fewer than {SMOOTHED_FROM} recorded steps are drawn as they are."
+    ),
+    "held out": "Hollow, the loss on held-out data.",
+    "frequencies alone": (
+        "Dotted, the loss of a model that knows only how often each token occurs: a run that stays there has learned "
+        "nothing from its context."
+    ),
+    "gradient norm": "Gradient norm: the L2 norm of the whole gradient, before it is clipped.",
+    "gradient ratio": "Gradient over depth: the last block's gradient norm over the first block's.",
+    "spike": "Crosses mark spikes of the gradient (GL303).",
+    "": "The findings' intervals are over the last steps of a run, not over seeds.",
+}
 _ROW_HEIGHT, _HEIGHT_OF_LEGEND = 1.6, 0.5
 #: In inches, where all rows are drawn.
 SIZE = (6.7, len(_ROWS) * _ROW_HEIGHT + _HEIGHT_OF_LEGEND)
@@ -48,6 +66,20 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
         drawing.counted_axis(ax, "step")
     figure.align_ylabels(axes[:, 0])
     drawing.legend(figure, _entries(drawn, look))
+
+
+def caption(table: pd.DataFrame) -> str:
+    """Return what there is to read in the figure of a table; nothing where nothing is drawn.
+
+    Args:
+        table: of ``compute``.
+    """
+    drawn = table[table["panel"] != "summary"]
+    found = {"" if len(drawn) else None, *drawn["panel"], *drawn["quantity"]} - {"smoothed"}
+    found |= {"both schedules"} if {"warm-up", "no warm-up"} <= set(drawn["schedule"]) else set()
+    lengths = pick(drawn, quantity="smoothed").groupby(["label", "panel"]).size()
+    found |= {"smoothed"} if (lengths >= SMOOTHED_FROM).any() else set()
+    return " ".join(text for what, text in READING.items() if what in found)
 
 
 def _draw(ax: Axes, rows: pd.DataFrame, look: Mapping[str, drawing.Look]) -> None:

@@ -19,11 +19,12 @@ CODE = {
 }
 
 
-def gain(row: pd.Series, analysis: str) -> Finding:
+def gain(row: pd.Series, runs: pd.DataFrame, analysis: str) -> Finding:
     """Return GL302: what the warm-up is worth to a variant.
 
     Args:
         row: its warm-up gain.
+        runs: the summary of the variant's runs.
         analysis: name of the analysis that judges.
     """
     variant, most = str(row["variant"]), limit("GL302", "most")
@@ -32,9 +33,9 @@ def gain(row: pd.Series, analysis: str) -> Finding:
         claim = f"{variant}: a run with or without warm-up did not come to its end, so there is no gain (GL301)."
     else:
         status = held_against(row["low"], row["high"], most=most)
-        worth = {"pass": "trains as well without warm-up", "warn": "needs the warm-up"}.get(status, "may need warm-up")
-        over = f"over {row['n']:.0f} {row['group']}"
-        claim = f"{variant}: {worth}: without it the loss ends {_difference(row)}, {over}."
+        fine = "trains better without warm-up" if row["high"] < 0 else "trains as well without warm-up"
+        worth = {"pass": fine, "warn": "needs the warm-up"}.get(status, "may need warm-up")
+        claim = f"{variant}: {worth}: without it the loss ends {_difference(row)}, over {row['group']}."
     return Finding(
         code="GL302",
         status=status,
@@ -44,9 +45,10 @@ def gain(row: pd.Series, analysis: str) -> Finding:
         value=None if pd.isna(row["value"]) else float(row["value"]),
         low=None if pd.isna(row["low"]) else float(row["low"]),
         high=None if pd.isna(row["high"]) else float(row["high"]),
+        unit="of the loss with it",
         expected="about 0 for Pre-LN, above 0 for Post-LN",
         expected_from="the paper's Fig. 2 (IWSLT14 De-En)",
-        threshold=f"at most {percent(most)}",
+        threshold=f"at most {most:g} of the loss with warm-up",
         causes=(
             "Post-LN: gradients near the output are large at initialization, and Adam's first steps are of full size.",
             "A learning rate so low that nobody needs a warm-up, or so high that it does not help.",
@@ -54,7 +56,7 @@ def gain(row: pd.Series, analysis: str) -> Finding:
         ),
         remedies=(
             "Keep the warm-up.",
-            *arrange_otherwise(variant, "Take the norm before the branch (Pre-LN)."),
+            *arrange_otherwise(runs, "Take the norm before the branch (Pre-LN)."),
             "Repeat with other seeds and learning rates.",
         ),
         reference=_FIGURE,

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analyses.advice import known
 from analyses.depth import GRADIENT_UNIT, W2, WHOLE, gradient_by_block, stream_by_depth
-from analyses.depth_figure import plot
+from analyses.depth_figure import READING, caption, plot
 from analyses.depth_prediction import PREDICTED, Prediction
 from analyses.depth_theory import DepthTheory
 from analyses.findings.depth_profile import CODES, judge
@@ -47,11 +48,11 @@ def _rows(recording: Recording, gradients: pd.DataFrame, stream: pd.DataFrame, m
         fixed = here | {"panel": "summary", "group": theory.arrangement if theory.applies else ""}
         yield from ({**fixed, **row} for row in theory.stream_summary(stack, q))
         fixed = here | {"panel": "summary"}
-        yield from ({**fixed, **row} for row in prediction.summary(stack, profiles, rms))
+        yield from ({**fixed, **row} for row in (*prediction.summary(stack, profiles, rms), *known(recording)))
         predicted = prediction.gradient(stack, main)
         if len(predicted) > 1 and predicted[1] > 0:
-            ratio = predicted[len(predicted)] / predicted[1]
-            yield {**fixed, "quantity": "predicted last/first", "group": main, "value": ratio}
+            factor = (predicted[len(predicted)] / predicted[1]) ** (1 / (len(predicted) - 1))
+            yield {**fixed, "quantity": "predicted factor a block", "group": main, "value": factor}
         if main == W2 and W2 in profiles:
             curve, summary = theory.law(stack, profiles[W2], q)
             fixed = here | {"panel": "gradient", "quantity": "law", "group": W2, "unit": GRADIENT_UNIT}
@@ -98,16 +99,8 @@ ANALYSIS = Analysis(
     name="depth_profile",
     title="Gradients and stream over depth, at initialization",
     question="How do gradients and the stream grow or shrink with depth before the first step?",
-    reading=(
-        "Top left: L2 norm of the gradient of each block's FFN output matrix (or of the whole block), geometric mean "
-        "over seeds with its 95 % interval. Top right: rms of the stream after each block, before a norm "
-        "resets it. Below: gradient norms of the block's other parameters, on one shared axis. Dotted in a variant's "
-        "dark shade: mean-field theory of its equations, exact for wide networks, with no constant fitted; it covers "
-        "Transformers of the zoo with Xavier's weights that predict next tokens. Outside of it, dotted grey: the law "
-        "c/√q with the measured stream and one fitted constant c a stack. Grey field: Lemma 2 of Xiong et al., the "
-        "paper's bound on the stream and no prediction. A level line means that all blocks learn at one pace; "
-        "a straight slope on a log axis is exponential growth."
-    ),
+    reading=" ".join(READING.values()),
+    caption=caption,
     needs={
         "sites": ("site", "kind", "block", "order"),
         "params": ("step", "name", "grad_norm"),

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from analyses import drawing
 from analyses.findings.norm_decomposition import CODES, judge
 from analyses.intervals import block_bootstrap_interval, log_t_interval, t_interval
-from analyses.steps import at_the_end, smoothed
+from analyses.steps import SMOOTHED_FROM, smoothed
 from analyses.tables import identity, pick, tidy
 from gradlens.analysis import Analysis
+from gradlens.analysis.ending import at_the_end, span_of_steps
 from gradlens.recording import Recording
 
 #: Column of the ``norms`` table to the title of its panel and the unit of its axis, in the figure's order.
@@ -23,6 +24,19 @@ QUANTITIES = {
     "rescaling": ("Re-scaling", "share of ‖g‖²"),
     "kept": ("Kept", "share of ‖g‖²"),
     "inv_sigma": ("1/σ", "1/input"),
+}
+#: What a caption tells, by what must be drawn for it.
+READING = {
+    "": (
+        "g is the gradient at the normalized value. Its energy splits exactly into what the derivative of the mean "
+        "removes (re-centering), what the derivative of σ removes (re-scaling), and the rest (kept), which the norm "
+        "multiplies by 1/σ."
+    ),
+    "init": "At init: every norm, in forward order, mean over seeds with its 95 % interval.",
+    "training": "Training: the mean over norms, step by step; intervals at the end of training are over steps.",
+    "smoothed": "Faint, every recorded step; clear, the running mean over 5 % of them, five at least.",
+    "random g": "Dotted, 1/H: the share that a gradient without preferred direction loses along any one direction of "
+    "its H features.",
 }
 _SHARES = ("recentering", "rescaling", "kept")
 #: Shares that a gradient without preferred direction loses: 1/H along any one direction.
@@ -88,8 +102,11 @@ def _over_depth(sites: pd.DataFrame, place: Mapping[str, int], who: Mapping[str,
                 "x": place.get(str(site), 0),
             }
             interval = (t_interval if quantity == "kept" else log_t_interval)(rows[quantity])
-            if interval.n:
-                yield {**fixed, "unit": unit, **interval.row()}
+            if not interval.n:
+                continue
+            if quantity in _SHARES:  # no share is more than all, whatever the interval of a few seeds says
+                interval = interval._replace(low=np.clip(interval.low, 0, 1), high=np.clip(interval.high, 0, 1))
+            yield {**fixed, "unit": unit, **interval.row()}
             if quantity in _REMOVED:
                 yield {
                     **fixed,
@@ -118,13 +135,16 @@ def _over_time(sites: pd.DataFrame, who: Mapping[str, str]) -> Iterator[dict[str
             table = pd.DataFrame({"value": values, "n": counts})
             yield from ({**fixed, "quantity": kind, "x": x, "value": y, "n": n}
                         for x, y, n in table.dropna().itertuples())  # fmt: skip
+        if series.empty:
+            continue
         if quantity in _REMOVED:
             ends = {"quantity": f"{quantity}: random g", "value": means["reference"].mean()}
             yield from ({**fixed, **ends, "x": x} for x in (means.index.min(), means.index.max()))
-        if len(series):
-            end = block_bootstrap_interval(at_the_end(series))
-            yield {**who, "panel": "summary", "quantity": f"{quantity} at the end", **end.row()}
-    yield {**who, "panel": "summary", "quantity": "random g", "value": means["reference"].mean()}
+        end = at_the_end(series)
+        fixed = {**who, "panel": "summary", "quantity": f"{quantity} at the end", "group": span_of_steps(end)}
+        yield {**fixed, **block_bootstrap_interval(end).row()}
+    if means[list(QUANTITIES)].notna().any(axis=None):
+        yield {**who, "panel": "summary", "quantity": "random g", "value": means["reference"].mean()}
 
 
 def plot(table: pd.DataFrame, figure: Figure) -> None:
@@ -148,6 +168,20 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
         row[0].set_ylabel(QUANTITIES["recentering"][1])
         row[-1].set_ylabel(QUANTITIES["inv_sigma"][1])
     drawing.legend(figure, _entries(drawn, look))
+
+
+def caption(table: pd.DataFrame) -> str:
+    """Return what there is to read in the figure of a table; nothing where nothing is drawn.
+
+    Args:
+        table: of ``compute``.
+    """
+    drawn = table[table["panel"] != "summary"]
+    found = {"" if len(drawn) else None, *drawn["panel"]}
+    found |= {"random g"} if drawn["quantity"].str.endswith("random g").any() else set()
+    lengths = pick(drawn, panel=_TIME).groupby(["label", "quantity"]).size()
+    found |= {"smoothed"} if (lengths >= SMOOTHED_FROM).any() else set()
+    return " ".join(text for what, text in READING.items() if what in found)
 
 
 def _draw(ax: Axes, rows: pd.DataFrame, panel: str, quantity: str, look: Mapping[str, drawing.Look]) -> None:
@@ -184,14 +218,8 @@ ANALYSIS = Analysis(
     name="norm_decomposition",
     title="What the norms do to the gradient",
     question="How much of the gradient does each norm re-center away, re-scale away, and let through?",
-    reading=(
-        "g is the gradient at the normalized value. Its energy splits exactly into what the derivative of "
-        "the mean removes (re-centering), what the derivative of σ removes (re-scaling), and the rest "
-        "(kept), which the norm multiplies by 1/σ. Above: every norm at initialization, in forward order, "
-        "mean over seeds with its 95 % interval; dotted, 1/H, the share that a gradient without preferred "
-        "direction loses along any one direction of its H features. Below: the mean over norms, step by "
-        "step; intervals at the end of training are over steps."
-    ),
+    reading=" ".join(READING.values()),
+    caption=caption,
     needs={
         "sites": ("site", "order"),
         "norms": ("step", "site", "width", "recentering", "rescaling", "kept", "inv_sigma"),

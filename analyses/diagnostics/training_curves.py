@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analyses.advice import known
 from analyses.depth import WHOLE, gradient_by_block
 from analyses.findings.training_curves import CODES, judge
 from analyses.intervals import block_bootstrap_interval, t_interval
 from analyses.limits import limit
-from analyses.steps import at_the_end, smoothed
+from analyses.run_ends import broken_steps, endings
+from analyses.steps import smoothed
 from analyses.tables import identity, tidy
-from analyses.training_figure import SIZE, plot
+from analyses.training_figure import READING, SIZE, caption, plot
 from gradlens.analysis import Analysis
+from gradlens.analysis.ending import at_the_end, span_of_steps
 from gradlens.recording import Recording
 
 _WARMUP_SETTINGS = ("warmup", "decay_from")
@@ -35,7 +38,7 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
     who, steps = identity(run), run.steps.set_index("step").sort_index()
     task = run.meta.get("task") or {}
     unit = str(task.get("unit", "")) or "its own unit"
-    broken = _broken(run, steps)
+    broken = broken_steps(run, steps)
     sound = steps.drop(index=broken)  # the gradients of a loss that is no number are none either
     yield from _curve(sound["loss"], "loss", unit, who)
     yield from _curve(sound["grad_norm"], "gradient norm", "loss/weight", who)
@@ -44,9 +47,7 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
         valid = steps["valid_loss"].dropna()
         fixed = {**who, "panel": "loss", "quantity": "held out", "unit": unit}
         yield from ({**fixed, "x": step, "value": value} for step, value in valid.items())
-    ended = {"value": len(broken), "n": len(steps), "x": broken[0] if broken else run.meta.get("diverged_at")}
-    fixed = {**who, "panel": "summary"}
-    yield {**fixed, "quantity": "status", "group": str(run.meta.get("status", "")), **ended}
+    yield from ({**who, "panel": "summary", **row} for row in (*endings(run, steps, broken), *known(run)))
     yield from _losses(sound["loss"].dropna(), task, who)
     yield from _spikes(sound["grad_norm"], who)
 
@@ -71,51 +72,26 @@ def _balance(run: Recording, broken: Sequence[int], who: Mapping[str, str]) -> I
     yield from _curve(ratio, "gradient ratio", "", who)
     if ratio.empty:
         return
-    end = block_bootstrap_interval(np.log(at_the_end(ratio))).mapped(math.exp)
-    factor = end.mapped(lambda value: value ** (1 / (len(blocks.columns) - 1)))
-    for quantity, interval in (("ratio", end), ("factor a block", factor)):
-        yield {**who, "panel": "summary", "quantity": f"gradient {quantity} at the end", **interval.row()}
+    end = at_the_end(ratio)
+    times = block_bootstrap_interval(np.log(end)).mapped(math.exp)
+    factor = times.mapped(lambda value: value ** (1 / (len(blocks.columns) - 1)))
+    fixed = {**who, "panel": "summary", "group": span_of_steps(end)}
+    for quantity, interval in (("ratio", times), ("factor a block", factor)):
+        yield {**fixed, "quantity": f"gradient {quantity} at the end", **interval.row()}
 
 
 def _losses(loss: pd.Series, task: Mapping[str, Any], who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """Yield the loss at the end, and that of a model that knows only how often each token occurs."""
     if loss.empty:
         return
-    fixed, unit = {**who, "panel": "summary"}, str(task.get("unit", ""))
-    yield {
-        **fixed,
-        "quantity": "loss at the end",
-        "unit": unit,
-        **block_bootstrap_interval(at_the_end(loss)).row(),
-    }
+    fixed, unit, end = {**who, "panel": "summary"}, str(task.get("unit", "")), at_the_end(loss)
+    interval = block_bootstrap_interval(end).row()
+    yield {**fixed, "quantity": "loss at the end", "group": span_of_steps(end), "unit": unit, **interval}
     if bits := task.get("unigram_bits"):
         nats = float(bits) * math.log(2)
         yield {**fixed, "quantity": "frequencies alone", "value": nats, "unit": unit}
-        line = {
-            **who,
-            "panel": "loss",
-            "quantity": "frequencies alone",
-            "value": nats,
-            "unit": unit,
-        }
+        line = {**who, "panel": "loss", "quantity": "frequencies alone", "value": nats, "unit": unit}
         yield from ({**line, "x": step} for step in (loss.index.min(), loss.index.max()))
-
-
-def _broken(run: Recording, steps: pd.DataFrame) -> list[int]:
-    """Return the steps whose loss is infinite or NaN.
-
-    A loss that nobody passed is NaN too: it counts only in a run that diverged, behind its last finite loss,
-    or where the gradient has entries that are no numbers.
-    """
-    loss, params = steps["loss"], run.params
-    entries = params.groupby("step")["nonfinite"].sum()
-    suspect = set(entries[entries > 0].index)
-    if run.meta.get("status") == "diverged":
-        last = loss[np.isfinite(loss)].index.max()
-        suspect |= {step for step in loss.index if not step <= last}
-    steps_of = loss.index.to_numpy()
-    broken = np.isinf(loss).to_numpy() | (np.isnan(loss).to_numpy() & np.isin(steps_of, list(suspect)))
-    return [int(step) for step in steps_of[broken]]
 
 
 def _spikes(gradient: pd.Series, who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -151,9 +127,14 @@ def _warmup_gains(runs: Sequence[Recording]) -> Iterator[dict[str, Any]]:
         if any(len(gain) == 0 for gain in series):
             yield {**fixed, "group": "diverged", "value": np.nan, "n": len(found)}
         elif len(found) > 1:
-            yield {**fixed, "group": "pairs of runs", **t_interval([gain.mean() for gain in series]).row()}
+            yield {
+                **fixed,
+                "group": f"{len(found)} pairs of runs",
+                **t_interval([gain.mean() for gain in series]).row(),
+            }
         else:
-            yield {**fixed, "group": "steps of one pair", **block_bootstrap_interval(series[0]).row()}
+            over = f"{span_of_steps(series[0])} of one pair"
+            yield {**fixed, "group": over, **block_bootstrap_interval(series[0]).row()}
 
 
 def _settings(run: Recording) -> str:
@@ -176,14 +157,8 @@ ANALYSIS = Analysis(
     name="training_curves",
     title="Training",
     question="Did each variant learn, did it need the warm-up, and what happened to its gradients meanwhile?",
-    reading=(
-        "Left with, right without warm-up, on the same axes; faint, every step; clear, the running mean "
-        "over 5 % of the steps (geometric below the loss); hollow, the loss on held-out data. Dotted, the "
-        "loss of a model that knows only how often each token occurs: a run that stays there has learned "
-        "nothing from its context. Below, the L2 norm of the whole gradient, and the last block's gradient "
-        "norm over the first block's. The findings' intervals are over the last steps of a run, not over "
-        "seeds."
-    ),
+    reading=" ".join(READING.values()),
+    caption=caption,
     needs={"steps": ("step", "loss", "grad_norm"), "params": ("step", "name", "grad_norm")},
     compute=compute,
     plot=plot,

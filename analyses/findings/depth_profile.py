@@ -84,7 +84,7 @@ def _gradient(rows: pd.DataFrame, subject: str, name: str) -> Iterator[Finding]:
     ratios = pick(rows, quantity="gradient ratio last/first").set_index("group")
     ratio, group = ratios.loc[factor["group"]], str(factor["group"])
     status, threshold = gradient_over_depth(factor["low"], factor["high"])
-    predicted, law = (first(pick(rows, quantity=f"{source} last/first")) for source in ("predicted", "law"))
+    predicted, law = (first(pick(rows, quantity=f"{source} factor a block")) for source in ("predicted", "law"))
     expected, source = (law, "law") if predicted is None else (predicted, "prediction")
     whole = "" if group == WHOLE else f" (whole block: {number(ratios['value'][WHOLE])} times)"
     yield Finding(
@@ -96,9 +96,10 @@ def _gradient(rows: pd.DataFrame, subject: str, name: str) -> Iterator[Finding]:
         ),
         analysis=_NAME,
         subject=subject,
-        value=float(ratio["value"]),
-        low=float(ratio["low"]),
-        high=float(ratio["high"]),
+        value=float(factor["value"]),
+        low=float(factor["low"]),
+        high=float(factor["high"]),
+        unit="times a block",
         expected=None if expected is None else float(expected["value"]),
         expected_from="" if expected is None else _EXPECTED_FROM[source],
         threshold=threshold,
@@ -111,7 +112,7 @@ def _gradient(rows: pd.DataFrame, subject: str, name: str) -> Iterator[Finding]:
         remedies=(
             "Warm the learning rate up.",
             *arrange_otherwise(
-                str(rows["variant"].iloc[0]),
+                rows,
                 "Take the norm before the branch (Pre-LN).",
                 "Scale the branches or the skip with depth (DeepNorm, Admin).",
             ),
@@ -156,7 +157,7 @@ def _stream(rows: pd.DataFrame, subject: str, name: str) -> Finding:
     measured, lemma = level if growth is None else growth, first(pick(rows, quantity="lemma 2"))
     if measured is None:
         return _not_applicable("GL102", subject, f"{name}: the stream was not recorded at two depths or more.")
-    value = f"{measured['value']:.2f}{span(measured)}"
+    value = f"{number(measured['value'])}{span(measured)}"
     what = f"has second moment {value} before each block's last norm" if growth is None else f"grows by {value} a block"
     if lemma is None:
         return Finding(
@@ -220,6 +221,7 @@ def _law(rows: pd.DataFrame, subject: str, name: str) -> Iterator[Finding]:
         low=float(flatness["low"]),
         high=float(flatness["high"]),
         expected=0.0,
+        unit="of the constant",
         expected_from="equal forward and backward gain of each branch (exact for FFNs, near for attention)",
         threshold=f"at most {most:g}",
         causes=(

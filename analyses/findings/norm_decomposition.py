@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analyses.limits import held_against, limit
-from analyses.tables import first, percent, pick
+from analyses.tables import first, number, percent, pick
 from gradlens.analysis import Finding
 
 _NAME = "norm_decomposition"
@@ -59,7 +59,7 @@ def judge(table: pd.DataFrame) -> list[Finding]:
     """
     summary = pick(table, panel="summary")
     if summary.empty:
-        claim = "No recording holds a norm with a gradient."
+        claim = "No recording holds a norm with a finite gradient."
         return [Finding(code="GL200", status="not applicable", claim=claim, analysis=_NAME)]
     findings = _adds_up(summary)
     for label, rows in summary.groupby("label", sort=False):
@@ -112,12 +112,12 @@ def _at_init(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
             claim = f"{label}: {word} removes nothing: that derivative does not flow in these norms."
             yield Finding(code=code, status="not applicable", claim=claim, analysis=_NAME, subject=label, value=0.0)
             continue
-        span = "" if pd.isna(times["low"]) else f" (95 % CI {times['low']:.2f} to {times['high']:.2f})"
+        span = "" if pd.isna(times["low"]) else f" (95 % CI {number(times['low'])} to {number(times['high'])})"
         yield Finding(
             code=code,
             status=held_against(times["low"], times["high"], most=most),
             claim=(
-                f"{label}: at initialization {word} removes {times['value']:.2f} times{span} what a random "
+                f"{label}: at initialization {word} removes {number(times['value'])} times{span} what a random "
                 "gradient would lose."
             ),
             analysis=_NAME,
@@ -125,6 +125,7 @@ def _at_init(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
             value=float(times["value"]),
             low=float(times["low"]),
             high=float(times["high"]),
+            unit="times random",
             expected=1.0,
             expected_from="a share of 1/H for g without preferred direction"
             + ("; E[ρ²] = 1/(H − 1) of what is left after re-centering" if code == "GL202" else ""),
@@ -154,7 +155,7 @@ def _in_training(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
         code="GL203",
         status=held_against(kept["low"], kept["high"], least=least),
         claim=(
-            f"{label}: over its last {kept['n']:.0f} steps the norms keep {percent(kept['value'])}{span} of "
+            f"{label}: over {kept['group']} the norms keep {percent(kept['value'])}{span} of "
             f"the gradient's energy; {' and '.join(parts)}."
         ),
         analysis=_NAME,
@@ -162,6 +163,7 @@ def _in_training(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
         value=float(kept["value"]),
         low=float(kept["low"]),
         high=float(kept["high"]),
+        unit="of ‖g‖²",
         expected=f"from {least:g} up",
         expected_from="a norm that removes less than it lets through",
         threshold=f"at least {least:g}",

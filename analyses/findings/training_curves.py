@@ -7,21 +7,20 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analyses.advice import arrange_otherwise
+from analyses.advice import arrange_otherwise, lower_the_rate
 from analyses.limits import gradient_over_depth, held_against, limit
+from analyses.run_end_finding import CODE as END_CODE
+from analyses.run_end_finding import ended, has_diverged
 from analyses.tables import first, number, percent, pick
 from analyses.warm_up_finding import CODE, gain
-from gradlens.analysis import Finding, Status
+from gradlens.analysis import Finding
 
 _NAME = "training_curves"
 _XIONG = "Xiong et al. 2020 (2002.04745), Fig. 2"
 _PRE_LN = "Take the norm before the branch (Pre-LN)."
 
 CODES = {
-    "GL301": (
-        "How a run ended. A loss that is NaN or infinite, or a run that the trainer stopped as diverged, "
-        "fails; a run that was interrupted says nothing yet."
-    ),
+    **END_CODE,
     **CODE,
     "GL303": (
         "Gradient spikes. Steps whose whole gradient norm is many times the running median of the steps "
@@ -30,9 +29,9 @@ CODES = {
     ),
     "GL304": (
         "Learning from context. Whether the run learned anything beyond how often each token occurs: its "
-        "loss at the end over the loss of a model that knows those frequencies alone. Post-LN models that "
-        "are started without warm-up are often stuck there: the blocks pass nothing on that depends on the "
-        "context."
+        "loss at the end over the loss of a model that knows those frequencies alone; above one it does not even "
+        "know these. Post-LN models that are started without warm-up are often stuck there: the blocks pass "
+        "nothing on that depends on the context."
     ),
     "GL305": (
         "Balance of the gradient over depth in training. The last block's gradient norm over "
@@ -57,52 +56,11 @@ def judge(table: pd.DataFrame) -> list[Finding]:
     runs = summary[summary["quantity"] != "warm-up gain"]
     for label, rows in runs.groupby("label", sort=False):
         name = str(label)
-        findings += [_ended(rows, name), *_learned(rows, name), *_balance(rows, name)]
-    findings += [gain(row, _NAME) for _, row in gains.iterrows()]
+        findings += [ended(rows, name, _NAME), *_learned(rows, name), *_balance(rows, name)]
+    findings += [gain(row, pick(runs, variant=str(row["variant"])), _NAME) for _, row in gains.iterrows()]
     for label, rows in runs.groupby("label", sort=False):
         findings += _spiked(rows, str(label), pick(table, label=str(label), quantity="spike"))
     return findings
-
-
-def _ended(rows: pd.DataFrame, label: str) -> Finding:
-    """GL301: a fact about the run, so there is no interval."""
-    how = pick(rows, quantity="status").iloc[0]
-    steps, broken = f"{how['n']:.0f} recorded steps", how["value"] > 0
-    status: Status
-    if broken or how["group"] == "diverged":
-        at = "" if pd.isna(how["x"]) else f" at step {how['x']:.0f}"
-        where = f"its loss is not finite{at} and after" if broken else f"not finite{at}, or far above chance for long"
-        status, claim = "fail", f"{label}: the run diverged: {where}."
-    elif how["group"] in ("running", "interrupted"):
-        status, claim = (
-            "inconclusive",
-            f"{label}: the run is {how['group']} after {steps}, all of finite loss.",
-        )
-    else:
-        status, claim = "pass", f"{label}: the run came to its end with a finite loss in all {steps}."
-    return Finding(
-        code="GL301",
-        status=status,
-        claim=claim,
-        analysis=_NAME,
-        subject=label,
-        value=float(how["value"]),
-        unit="steps",
-        expected=0.0,
-        expected_from="a run that trains",
-        threshold="no step without a finite loss",
-        steps=() if pd.isna(how["x"]) else (int(how["x"]),),
-        causes=(
-            "A learning rate too high for the first steps.",
-            "Overflow in float16.",
-            "A fault in loss or data.",
-        ),
-        remedies=(
-            "Warm up, lower the learning rate, or clip.",
-            *arrange_otherwise(str(rows["variant"].iloc[0]), _PRE_LN),
-        ),
-        reference=_XIONG,
-    )
 
 
 def _learned(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
@@ -110,15 +68,21 @@ def _learned(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
     end, alone = (first(pick(rows, quantity=q)) for q in ("loss at the end", "frequencies alone"))
     if end is None or alone is None:
         return
+    if has_diverged(rows):
+        claim = f"{label}: the run diverged (GL301): its last loss says nothing of what it had learned."
+        yield Finding(code="GL304", status="not applicable", claim=claim, analysis=_NAME, subject=label)
+        return
     value, low, high = (float(end[column]) / float(alone["value"]) for column in ("value", "low", "high"))
-    most = limit("GL304", "most")
+    most, stuck = limit("GL304", "most"), limit("GL304", "stuck")
     status = held_against(low, high, most=most)
-    if status == "warn" and low > limit("GL304", "stuck"):
+    if status == "warn" and low > stuck:
         status = "fail"
     words = {
         "pass": "has learned from its context",
         "warn": "has hardly begun to learn from its context",
-        "fail": "has learned nothing but how often each token occurs",
+        "fail": "has learned nothing but how often each token occurs"
+        if low <= 1 / stuck
+        else "has not even learned how often each token occurs",
     }
     yield Finding(
         code="GL304",
@@ -127,27 +91,29 @@ def _learned(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
         subject=label,
         claim=(
             f"{label}: the run {words.get(status, 'may or may not have learned from its context')}: over "
-            f"its last {end['n']:.0f} steps the loss is {end['value']:.2f} {end['unit']}, {percent(value)} "
-            f"of what the frequencies alone give ({alone['value']:.2f})."
+            f"{end['group']} the loss is {number(end['value'])} {end['unit']}, {_times(value)} "
+            f"what the frequencies alone give ({number(alone['value'])})."
         ),
         value=value,
         low=low,
         high=high,
+        unit="of the unigram loss",
         expected=f"below {most:g}",
         expected_from="the cross-entropy of the token frequencies (unigram model) on held-out data",
-        threshold=f"at most {most:g}; above {limit('GL304', 'stuck'):g} it fails",
+        threshold=f"at most {most:g}; above {stuck:g} it fails",
         causes=(
             "Post-LN without warm-up: the first updates saturate the blocks, and the gradient no longer "
             "says how to leave.",
             "Too few steps, or a learning rate too low.",
         ),
-        remedies=(
-            "Warm up, or lower the learning rate.",
-            *arrange_otherwise(str(rows["variant"].iloc[0]), _PRE_LN),
-            "Train longer.",
-        ),
+        remedies=("Train longer.", lower_the_rate(rows), *arrange_otherwise(rows, _PRE_LN)),
         reference=_XIONG,
     )
+
+
+def _times(ratio: float) -> str:
+    """Write a ratio as a share, or as a multiple where it is a large one."""
+    return f"{percent(ratio)} of" if ratio < 2 else f"{number(ratio)} times"
 
 
 def _balance(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
@@ -159,7 +125,7 @@ def _balance(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
     words = {
         "pass": "is balanced over depth",
         "warn": "is out of balance over depth",
-        "fail": f"has all but left the {'first' if ratio['value'] > 1 else 'last'} block",
+        "fail": f"all but leaves the {'first' if ratio['value'] > 1 else 'last'} blocks",
     }
     span = "" if pd.isna(ratio["low"]) else f" (95 % CI {number(ratio['low'])} to {number(ratio['high'])})"
     yield Finding(
@@ -168,13 +134,14 @@ def _balance(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
         analysis=_NAME,
         subject=label,
         claim=(
-            f"{label}: the gradient {words.get(status, 'may be out of balance over depth')}: over the last "
-            f"{ratio['n']:.0f} steps the last block's gradient norm is {number(ratio['value'])} times the "
+            f"{label}: the gradient {words.get(status, 'may be out of balance over depth')}: over "
+            f"{ratio['group']} the last block's gradient norm is {number(ratio['value'])} times the "
             f"first block's{span}, a factor of {factor['value']:.2f} a block."
         ),
-        value=float(ratio["value"]),
-        low=float(ratio["low"]),
-        high=float(ratio["high"]),
+        value=float(factor["value"]),
+        low=float(factor["low"]),
+        high=float(factor["high"]),
+        unit="times a block",
         expected=1.0,
         expected_from="all blocks learning at one pace",
         threshold=threshold,
@@ -182,8 +149,9 @@ def _balance(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
             "Post-LN: its norms pass less and less back to the early blocks once the branches have grown.",
             "Blocks whose branches have saturated, so that nothing flows back through them.",
         ),
-        remedies=("Warm up, or lower the learning rate.", *arrange_otherwise(str(rows["variant"].iloc[0]), _PRE_LN)),
+        remedies=(lower_the_rate(rows), *arrange_otherwise(rows, _PRE_LN)),
         reference=_XIONG.replace("Fig. 2", "Fig. 3"),
+        details={"last/first": float(ratio["value"])},
     )
 
 
@@ -208,6 +176,7 @@ def _spiked(rows: pd.DataFrame, label: str, spikes: pd.DataFrame) -> Iterator[Fi
         subject=label,
         claim=f"{claim} (step {worst['x']:.0f}).",
         value=float(worst["value"]),
+        unit="times the median",
         expected=1.0,
         expected_from=f"the median of the {memory:.0f} steps before",
         threshold=f"at most {percent(many)} of the steps over {times:g} times",

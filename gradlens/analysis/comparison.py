@@ -43,7 +43,18 @@ class Section:
     @property
     def drawn(self) -> bool:
         """Whether it has a figure."""
-        return self.analysis.plot is not None and not self.table.empty
+        return self.analysis.plot is not None and not self.table.empty and self.reading != ""
+
+    @property
+    def reading(self) -> str:
+        """How to read its figure or tables, of what is in them."""
+        return self.analysis.reading if self.analysis.caption is None else self.analysis.caption(self.table)
+
+    @property
+    def silent(self) -> bool:
+        """Whether it has nothing to say to a reader: no row, and no finding but that there is none."""
+        idle = all(finding.status == "not applicable" for finding in self.findings)
+        return self.table.empty and (idle or self.analysis.optional)
 
     @cached_property
     def shown(self) -> Mapping[str, pd.DataFrame]:

@@ -28,6 +28,8 @@ class Analysis:
         size: width and height of the figure in inches (the page's text is 6.7 inches wide).
         codes: the finding codes it may give, with a paragraph on each for ``gradlens explain``.
         reference: paper(s) with equation or theorem.
+        caption: the reading of one table, where it may hold less than the reading tells of, and empty where nothing of
+            it is drawn; by default the reading.
         optional: whether a report is silent where its table is empty, instead of saying that nothing is there.
     """
 
@@ -44,4 +46,5 @@ class Analysis:
     size: tuple[float, float] = (6.7, 3.4)
     codes: Mapping[str, str] = field(default_factory=dict)
     reference: str = ""
+    caption: Callable[[pd.DataFrame], str] | None = None
     optional: bool = False

@@ -22,7 +22,7 @@ class Finding:
         value: the measured number; None where there is none.
         low: lower end of its 95 % confidence interval.
         high: upper end of it.
-        unit: of value, low, high and expected; empty for a ratio or a share.
+        unit: of value, low, high and expected; of a ratio or a share, what it is one of (``times the median``).
         expected: the number (or range, as text) that theory, a baseline or a paper gives.
         expected_from: where that comes from: theory and assumption, baseline recording, or paper and equation.
         threshold: the limit that decides, as text with its number.

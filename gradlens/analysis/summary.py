@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gradlens.analysis import ending
 from gradlens.recording import Recording
 
 #: Column to what it says, in the words of the report.
@@ -13,12 +14,14 @@ MEANING = {
     "recording": "its label",
     "measured": "what was recorded: seeds at initialization, or steps of training",
     "parameters": "number of weights",
-    "loss": "training loss, mean over the last twentieth of the recorded steps",
+    "loss": "training loss, mean over the end of training: " + ending.MEANING.rstrip("."),
     "valid_loss": "last loss on held-out data",
     "gradient_ratio": "L2 norm of the last block's parameter gradients over the first block's; "
-    "geometric mean over the seeds, or over the last fifth of the recorded steps",
-    "stream_rms": "root mean square of the last block's output, over the same seeds or steps",
-    "kept": "share of the gradient that a norm's derivative lets through, mean over norms and those steps",
+    "geometric mean over the seeds, or over the end of training",
+    "stream_rms": "root mean square of what the last block hands on (in Post-LN its last norm has just reset it), over "
+    "the seeds, or the end of training",
+    "kept": "share of the gradient that a norm's derivative lets through, mean over norms and the seeds, or the end of "
+    "training",
     "seconds": "median wall time of a step, in seconds",
     "status": "how the recording ended",
 }
@@ -39,18 +42,17 @@ def summary(recordings: Iterable[Recording]) -> pd.DataFrame:
 def _row(recording: Recording) -> dict[str, Any]:
     steps = recording.steps
     at_init = recording.meta.get("kind") == "init"
-    window = steps["step"] if at_init else _last(steps["step"], 5)
     valid = steps["valid_loss"].dropna() if "valid_loss" in steps else pd.Series(dtype=float)
-    norms, outputs = recording.norms, _last_block_outputs(recording)
+    by_site, outputs = recording.norms.groupby(["step", "site"]), _last_block_outputs(recording)
     return {
         "recording": recording.label,
         "measured": _measured(len(steps), at_init),
         "parameters": _parameters(recording),
-        "loss": np.nan if at_init else float(steps.loc[steps["step"].isin(_last(steps["step"], 20)), "loss"].mean()),
+        "loss": np.nan if at_init else float(_closing(steps.set_index("step")["loss"], at_init).mean()),
         "valid_loss": float(valid.iloc[-1]) if len(valid) else np.nan,
-        "gradient_ratio": _gradient_ratio(recording, window),
-        "stream_rms": float(outputs.loc[outputs["step"].isin(window), "rms"].mean()),
-        "kept": float(norms.loc[norms["step"].isin(window), "kept"].mean()),
+        "gradient_ratio": _gradient_ratio(recording, at_init),
+        "stream_rms": float(_closing(outputs.groupby("step")["rms"].mean(), at_init).mean()),
+        "kept": float(_closing(by_site["kept"].mean().groupby("step").mean(), at_init).mean()),
         "seconds": np.nan if at_init else float(steps["seconds"].median()),
         "status": str(recording.meta.get("status") or "complete"),
     }
@@ -61,9 +63,10 @@ def _measured(count: int, at_init: bool) -> str:
     return f"{count} {unit}{'' if count == 1 else 's'}"
 
 
-def _last(steps: "pd.Series[int]", part: int) -> "pd.Series[int]":
-    """Return the last of so many equal parts of the recorded steps, at least one step."""
-    return steps.sort_values().tail(max(1, len(steps) // part))
+def _closing(series: "pd.Series[float]", at_init: bool) -> "pd.Series[float]":
+    """Return the finite values of a series by step at the end of training; all where steps are seeds."""
+    finite = series[np.isfinite(series)]
+    return finite if at_init else ending.at_the_end(finite)
 
 
 def _parameters(recording: Recording) -> float:
@@ -85,16 +88,15 @@ def _last_stack(recording: Recording) -> list[str]:
     return list(blocks.loc[stack == stack.iloc[-1], "site"])
 
 
-def _gradient_ratio(recording: Recording, window: "pd.Series[int]") -> float:
+def _gradient_ratio(recording: Recording, at_init: bool) -> float:
     """Return last over first block, L2 norm of their parameters' gradients, geometric mean over the steps."""
     blocks = _last_stack(recording)
     params = recording.params
-    params = params[params["step"].isin(window)]
     if len(blocks) < 2 or params.empty:
         return np.nan
     first, last = (_gradient_norm(params, block) for block in (blocks[0], blocks[-1]))
-    ratio = (last / first).replace([np.inf, 0.0], np.nan)
-    return float(np.exp(np.log(ratio).mean()))
+    ratio = (last / first).where((first > 0) & (last > 0))
+    return float(np.exp(np.log(_closing(ratio, at_init)).mean()))
 
 
 def _gradient_norm(params: pd.DataFrame, block: str) -> "pd.Series[float]":

@@ -21,8 +21,6 @@ from gradlens.report.words import DEFINITIONS, FLAGGED, STATUS, STATUS_MEANING
 
 #: Raised by one when a key of the document changes its meaning.
 DOCUMENT_VERSION = 1
-#: Rows and columns of a table that are printed; the rest is in its CSV file.
-EXCERPT = (8, 12)
 #: Width of the text, and the height a page leaves for a figure, in inches.
 PAGE = (6.7, 8.0)
 #: Letters from which on a cell of a table that is printed whole may be broken.
@@ -39,7 +37,7 @@ _SUMMARY_HEADS = {
     "loss": ("loss", "training"),
     "valid_loss": ("loss", "held out"),
     "gradient_ratio": ("gradient", "last / first"),
-    "stream_rms": ("stream rms", "last block"),
+    "stream_rms": ("output rms", "last block"),
     "kept": ("kept", "of gradient"),
     "seconds": ("time", "ms / step"),
     "status": ("status", ""),
@@ -69,11 +67,7 @@ def document(comparison: Comparison, command: str | None = None, cover: Cover | 
         "statuses": {s: {"mark": STATUS[s][0], "word": STATUS[s][1], "meaning": STATUS_MEANING[s]} for s in STATUS},
         "findings": [_finding(f) for f in comparison.findings],
         "summary": _summary(comparison.summary, cover),
-        "sections": [
-            _section(s, comparison.recordings)
-            for s in comparison.sections
-            if not (s.analysis.optional and s.table.empty)
-        ],
+        "sections": [_section(s, comparison.recordings) for s in comparison.sections if not s.silent],
         "key": _key_figure(comparison),
         "methods": record.methods(comparison.recordings),
         "definitions": DEFINITIONS,
@@ -153,12 +147,11 @@ def _key_figure(comparison: Comparison) -> str | None:
 
 def _section(section: Section, recordings: Sequence[Recording]) -> dict[str, Any]:
     analysis, table = section.analysis, section.table
-    head = _excerpt(table)
     return {
         "name": analysis.name,
         "title": analysis.title,
         "question": analysis.question,
-        "reading": analysis.reading,
+        "reading": section.reading,
         "reference": analysis.reference,
         "labels": section.labels,
         "lacking": _lacking(section, recordings),
@@ -171,18 +164,30 @@ def _section(section: Section, recordings: Sequence[Recording]) -> dict[str, Any
         "table": {
             "file": f"{analysis.name}.csv",
             "rows": len(table),
-            **_printed(head),
-            "left_out": [str(c) for c in table.columns if c not in head],
+            "columns": [str(column) for column in table.columns],
         },
     }
 
 
-def _lacking(section: Section, recordings: Sequence[Recording]) -> dict[str, tuple[str, ...]]:
-    """Return what recordings lack, those that lack the same named together."""
+def _lacking(section: Section, recordings: Sequence[Recording]) -> dict[str, str]:
+    """Say what recordings lack of what the section reads, those that lack the same named together."""
     same: dict[tuple[str, ...], list[str]] = {}
     for label, columns in section.lacking.items():
         same.setdefault(columns, []).append(label)
-    return {"; ".join(record.whose(labels, recordings)): columns for columns, labels in same.items()}
+    needs = section.analysis.needs
+    return {"; ".join(record.whose(labels, recordings)): _without(columns, needs) for columns, labels in same.items()}
+
+
+def _without(lacking: Iterable[str], needs: Mapping[str, Sequence[str]]) -> str:
+    """Name columns by their tables, and a table alone that has none of them."""
+    tables: dict[str, list[str]] = {}
+    for name in lacking:
+        table, _, column = name.partition(".")
+        tables.setdefault(table, []).append(column)
+    empty = [table for table, columns in tables.items() if len(columns) == len(needs[table])]
+    said = [f"the table {table}" for table in empty]
+    said += [f"{', '.join(columns)} in the table {table}" for table, columns in tables.items() if table not in empty]
+    return "; ".join(said)
 
 
 def _printed(table: pd.DataFrame) -> dict[str, Any]:
@@ -213,15 +218,6 @@ def _width(width: float, height: float) -> float:
     """Return a figure's printed width as a share of the page's: its own size where a page can hold that."""
     text_width, most_height = PAGE
     return min(width, text_width, width * most_height / height) / text_width
-
-
-def _excerpt(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the first rows, without the columns that say nothing in them or repeat another."""
-    rows, columns = EXCERPT
-    head = table.head(rows)
-    filled = [c for c in head if (head[c].notna() & (head[c].astype(str) != "")).any()]
-    texts = head[filled].select_dtypes(exclude="number").T
-    return head[[c for c in filled if c not in texts.index[texts.duplicated()]][:columns]]
 
 
 def checks(section: Section) -> list[dict[str, Any]]:
@@ -259,4 +255,4 @@ def _once(texts: Iterable[str]) -> list[str]:
 def _alt(section: Section) -> str:
     """Describe the figure to a reader who cannot see it: what it shows, how to read it, what was found."""
     claims = " ".join(f.claim.rstrip(".") + "." for f in section.findings)
-    return f"Figure: {section.analysis.title}. {section.analysis.reading} {claims}".strip()
+    return f"Figure: {section.analysis.title}. {section.reading} {claims}".strip()

@@ -62,7 +62,7 @@ def verdict(comparison: Comparison) -> list[str]:
         What was done, how training ended, the worst findings' claims, and how many checks say what.
     """
     sentences = [_what_was_done(comparison), *_endings(comparison.summary), *_losses(comparison)]
-    return [*sentences, *_worst_claims(comparison.findings), _tally(comparison.findings)]
+    return [*sentences, *_worst_claims(comparison.findings), _tally(comparison)]
 
 
 def _model(model: Mapping[str, Any]) -> str:
@@ -168,7 +168,9 @@ def _worst_claims(findings: Iterable[Finding]) -> list[str]:
     return [_sentence(subject + "; ".join(claims)) for subject, claims in said.items()]
 
 
-def _tally(findings: tuple[Finding, ...]) -> str:
+def _tally(comparison: Comparison) -> str:
+    """Count the findings of the sections that are printed."""
+    findings = [finding for section in comparison.sections if not section.silent for finding in section.findings]
     if not findings:
         return "No check was made: none of the installed analyses found what it needs."
     counts = Counter(f.status for f in findings)

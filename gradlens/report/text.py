@@ -51,7 +51,7 @@ def findings_text(comparison: Comparison, *, width: int = 100, verbose: bool = F
     found = sorted(comparison.findings, key=lambda f: -SEVERITY.index(f.status))
     in_full = [f for f in found if verbose or f.status in FLAGGED]
     lines = [line for finding in in_full for line in _finding_lines(finding, width, verbose)]
-    quiet = [] if verbose else [c for s in comparison.sections for c in checks(s)]
+    quiet = [] if verbose else [c for s in comparison.sections if not s.silent for c in checks(s)]
     for check in quiet:
         for status in ("pass", "not applicable"):
             same = sum(f["status"] == status for f in check["findings"])

@@ -1,5 +1,6 @@
 """The words a report uses, each with its meaning, and the marks of the five statuses."""
 
+from gradlens.analysis import ending
 from gradlens.analysis.finding import Status
 
 #: Status to (mark, word). Mark, word and colour say the same thing, so that none is needed alone.
@@ -42,8 +43,10 @@ DEFINITIONS: dict[str, str] = {
     "placement": "of one norm. pre_branch: at the start of a branch. in_branch: before its last matrix. post_branch: "
     "at its end, before the addition. post_add: after the addition, on the stream. final: after the last block. "
     "embed: after the embedding. qk: on queries or keys.",
-    "block": "one repetition of attention and feed-forward network, counted from 0 in its stack.",
+    "block": "one repetition of attention and feed-forward network. In figures and findings the first of a stack is "
+    "block 1; in module paths and tables it is 0, as in Python.",
     "step": "one optimizer step, counted from 0; in a recording at initialization, one seed.",
+    "end of training": ending.MEANING,
     "rms": "root mean square of the entries of a tensor.",
     "interval": "a range in brackets is a 95 % confidence interval, over seeds unless said otherwise.",
 }

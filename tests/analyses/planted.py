@@ -129,6 +129,7 @@ def training(
     kept: Callable[[int], float] = lambda step: 0.97,
     blocks: int = 4,
     nonfinite: Mapping[int, int] | None = None,
+    placement: str = "pre_branch",
     **meta: Any,
 ) -> Recording:
     """A recording of training.
@@ -142,6 +143,7 @@ def training(
         kept: share that every norm keeps, by step; what it removes is re-scaling.
         blocks: of the one stack.
         nonfinite: step to the entries of the gradient that are no numbers.
+        placement: of the blocks' norms.
         meta: further metadata.
     """
     steps = len(loss)
@@ -151,7 +153,7 @@ def training(
          "nonfinite": (nonfinite or {}).get(step, 0)}
         for step in range(steps) for b in range(blocks)
     )  # fmt: skip
-    places = sites("blocks", blocks, "pre_branch")
+    places = sites("blocks", blocks, placement)
     norms = pd.DataFrame(
         {"step": step, "site": site, "call": 0, "rank": 0, "width": WIDTH, "recentering": 0.0,
          "rescaling": 1 - kept(step), "kept": kept(step), "inv_sigma": 1.0}

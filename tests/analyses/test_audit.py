@@ -108,6 +108,13 @@ def test_norms_that_are_recorded_as_functions_are_not_nothing() -> None:
     assert numbers["as functions"].tolist() == [1]
 
 
+def test_a_gradient_that_is_no_number_is_not_said_to_be_needless() -> None:
+    norms = pd.DataFrame({"step": [0], "site": ["a"], "call": 0, "rank": 0, "nonfinite": [32]})
+    kept = audit(norms=("a", "b"), without_grad_input=("a", "b"))
+    found = judged(Recording.from_tables({"label": "x", "kind": "attached", "audit": kept}, norms=norms))
+    assert [f.sites for f in found if f.status == "not applicable"] == [("b",)]
+
+
 def test_a_variant_without_norms_has_none_to_miss() -> None:
     kept = audit(norms=())
     assert worst(judged(recording(audit=kept))) == "warn"

@@ -61,6 +61,12 @@ def test_without_any_site_the_first_number_of_a_name_is_the_block() -> None:
     assert whole[["block", "grad_norm"]].to_numpy().tolist() == [[0, 1.0], [1, 2.0]]
 
 
+def test_a_number_that_holds_a_weight_itself_is_a_layer_and_no_block() -> None:
+    names = ["0.weight", "0.bias", "2.weight", "2.bias"]
+    params = pd.DataFrame({"step": 0, "name": names, "grad_norm": 1.0})
+    assert blocks(Recording.from_tables({"kind": "attached"}, params=params)).empty
+
+
 def test_norms_and_biases_are_the_rest_and_every_matrix_is_a_group() -> None:
     groups = parameter_groups(at_init("pre-ln", seeds=1))
     assert set(groups["group"]) == {*MATRICES, REST}

@@ -77,6 +77,17 @@ def test_a_legend_of_long_labels_stays_on_the_page() -> None:
 def test_ticks_are_plain_numbers_where_they_are_short() -> None:
     assert [drawing._plain(value, 0) for value in (0.0, 0.01, 50.0)] == ["0", "0.01", "50"]
     assert drawing._plain(1e-6, 0) == "$10^{-6}$"
+    assert drawing._plain(-5e-6, 0) == r"$-5 \cdot 10^{-6}$"
+
+
+@pytest.mark.parametrize("values", [[1.1e-5, 2.9e-4], [3e-6, 4e-5], [2e5, 3e6], [1e-9, 1.0]])
+def test_every_tick_of_a_logarithmic_axis_has_a_label_of_its_own(values: list[float]) -> None:
+    axes = Figure().subplots()
+    axes.plot(values)
+    drawing.value_axis(axes, values)
+    FigureCanvasAgg(axes.figure).draw()  # type: ignore[arg-type]
+    labels = [text for tick in axes.get_yticks() if (text := axes.yaxis.get_major_formatter()(tick, 0))]
+    assert len(set(labels)) == len(labels) > 2
 
 
 def test_a_legend_has_an_entry_a_variant_and_an_entry_a_recording_only_where_two_would_share_it() -> None:

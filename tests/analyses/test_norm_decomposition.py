@@ -58,6 +58,13 @@ def test_rounding_of_float32_is_no_failure() -> None:
     assert judged(at_init(shares={"rescaling": -1e-7}))["GL200"].status == "pass"
 
 
+def test_the_interval_of_a_share_is_cut_at_what_a_share_can_be() -> None:
+    table = ANALYSIS.compute([at_init(seeds=2, noise=1.0)])
+    shares = table[(table["panel"] == "init") & table["quantity"].isin(["recentering", "rescaling", "kept"])]
+    assert shares["low"].min() >= 0
+    assert shares["high"].max() == 1
+
+
 def test_norms_stand_in_forward_order() -> None:
     table = ANALYSIS.compute([at_init(blocks=11, seeds=2)])
     kept = table[(table["panel"] == "init") & (table["quantity"] == "kept")].sort_values("x")

@@ -154,4 +154,4 @@ def test_what_many_recordings_lack_is_said_once():
         Recording.from_tables(dict(recording.meta)) if "none" in recording.label else recording for recording in grid()
     ]
     lacking = document(compare(recordings, QUESTIONS))["sections"][0]["lacking"]
-    assert lacking == {"none (9)": ["norms.step"]}
+    assert lacking == {"none (9)": "the table norms"}

@@ -101,14 +101,31 @@ def test_a_figure_is_never_printed_wider_or_higher_than_a_page() -> None:
     assert shown == pytest.approx([1.0, 1.0, 0.5, 0.5])
 
 
-def test_an_excerpt_leaves_out_what_says_nothing_in_its_rows() -> None:
-    table = pd.DataFrame({"label": ["a"] * 9, "variant": ["a"] * 9, "low": [np.nan] * 8 + [1.0], "x": range(9)})
-    made = compare([make_recording()], [make_analysis(compute=lambda rs: table, judge=lambda t: [])])
-    printed = document(made)["sections"][0]["table"]
-    assert printed["heads"] == ["label", "x"]
-    assert len(printed["printed"]) == 8
-    assert printed["rows"] == 9
-    assert printed["left_out"] == ["variant", "low"]
+def test_the_table_behind_a_figure_is_attached_and_not_printed() -> None:
+    made = compare([make_recording()], [make_analysis()])
+    table = document(made)["sections"][0]["table"]
+    assert table == {"file": "losses.csv", "rows": 60, "columns": ["panel", "label", "x", "value", "unit"]}
+
+
+def test_a_section_without_anything_to_show_is_left_out_and_its_finding_is_kept() -> None:
+    content = document(compare([make_recording(kind="init")], [make_analysis()]))
+    assert content["sections"] == []
+    assert [found["status"] for found in content["findings"]] == ["not applicable"]
+
+
+def test_what_was_not_recorded_is_named_by_table() -> None:
+    needs = {"steps": ["loss", "lr"], "activations": ["step", "rms"]}
+    steps = make_recording().steps.assign(lr=np.nan)
+    bare = type(make_recording()).from_tables({"label": "a", "kind": "training"}, steps=steps)
+    section = document(compare([bare], [make_analysis(needs=needs)]))["sections"][0]
+    assert section["lacking"] == {"a": "the table activations; lr in the table steps"}
+
+
+def test_a_caption_tells_of_what_is_in_the_table() -> None:
+    made = compare([make_recording()], [make_analysis(caption=lambda table: f"{len(table)} points.")])
+    (section,) = document(made)["sections"]
+    assert section["reading"] == "60 points."
+    assert "60 points." in section["alt"]
 
 
 def read_analysis(**changes: Any) -> Analysis:

@@ -65,7 +65,7 @@ def test_a_section_holds_question_figure_numbers_causes_and_remedies(document: p
         assert part in page
     for part in ("What may cause it", "few steps (innocent)", "What to try", "warm the learning rate up"):
         assert part in page
-    assert "The first 8 of 120 rows behind the figure" in page
+    assert "The numbers behind it, 120 rows, are attached to this file as losses.csv." in page
     assert "Expected from: the same model with warm-up." in page
 
 

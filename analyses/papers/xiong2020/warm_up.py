@@ -12,7 +12,7 @@ from analyses.papers.xiong2020.runs import OPTIMIZERS, WARM_UPS, optimizer_name,
 from analyses.papers.xiong2020.warm_up_figure import plot
 from analyses.papers.xiong2020.words import PAPER as REFERENCE
 from analyses.steps import over_seeds, smoothed
-from analyses.tables import ABSENT, SUMMARY, pick, tidy
+from analyses.tables import ABSENT, SUMMARY, pick, tidy, with_spread
 from gradlens.analysis import Analysis, Finding
 from gradlens.recording import Recording
 
@@ -139,10 +139,7 @@ def _score(own: pd.DataFrame, quantity: str, digits: int) -> str:
         return "diverged" if pd.isna(at) else f"diverged (step {at:.0f})"
     if pd.isna(row["value"]):
         return ABSENT
-    text = f"{row['value']:.{digits}f}"
-    if broke:
-        return f"{text} ({broke} of {of} diverged)"
-    return text if pd.isna(row["low"]) else f"{text} ± {(row['high'] - row['low']) / 2:.{digits}f}"
+    return f"{row['value']:.{digits}f} ({broke} of {of} diverged)" if broke else with_spread(row, digits)
 
 
 def _papers(table: pd.DataFrame, key: Any) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import pandas as pd
 
 from analyses.papers.xu2019.runs import NORMS, Run
-from analyses.steps import at_the_end
+from gradlens.analysis.ending import at_the_end
 
 #: Norms through whose mean, or whose σ, no gradient flows; ``none`` has neither.
 MEAN_IS_CUT = ("detachnorm", "detachnorm-mean")

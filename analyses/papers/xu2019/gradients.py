@@ -17,9 +17,10 @@ from analyses.papers.xu2019.cells import (
     places,
 )
 from analyses.papers.xu2019.runs import Run, grid
-from analyses.steps import at_the_end, over_seeds, smoothed
+from analyses.steps import over_seeds, smoothed
 from analyses.tables import SUMMARY, tidy
 from gradlens.analysis import Analysis
+from gradlens.analysis.ending import at_the_end
 from gradlens.recording import Recording
 
 QUANTITIES = tuple(gradient_panels.COLUMNS)

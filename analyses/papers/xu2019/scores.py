@@ -12,7 +12,7 @@ from analyses.papers.xu2019.levels import CODES, judge
 from analyses.papers.xu2019.metrics import METRICS, Metric, metrics
 from analyses.papers.xu2019.runs import NORMS, in_order
 from analyses.papers.xu2019.scores_figure import plot
-from analyses.tables import ABSENT, pick, tidy
+from analyses.tables import ABSENT, pick, tidy, with_spread
 from gradlens.analysis import Analysis
 from gradlens.recording import Recording
 
@@ -160,7 +160,7 @@ def _score(table: pd.DataFrame, task: str, norm: str, metric: Metric) -> str:
     text = _digits(row["value"], metric.digits)
     if broken:
         return f"{text} ({broken} of {of} diverged)"
-    return text if pd.isna(row["low"]) else f"{text} ± {(row['high'] - row['low']) / 2:.{metric.digits}f}"
+    return text if pd.isna(row["low"]) else with_spread(row, metric.digits)
 
 
 def _losses(table: pd.DataFrame, task: str, norm: str) -> str:
