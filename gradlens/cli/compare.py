@@ -103,13 +103,16 @@ def _tell(display: terminal.Display, event: "Event") -> None:
 
 def _outcome(event: "Event") -> str:
     """Say in a few words how a cell ended."""
+    from gradlens.analysis.ending import at_the_end
+
     recording = event.recording
     assert recording is not None
     steps, status = recording.steps, str(recording.meta.get("status"))
     unit = "seeds" if recording.meta.get("kind") == "init" else "steps"
     words = [f"{len(steps)} {unit}"]
     if unit == "steps" and len(steps):
-        words.append(f"loss {steps['loss'].tail(max(1, len(steps) // 20)).mean():.3f}")
+        losses = steps.set_index("step")["loss"].dropna()
+        words.append(f"loss {at_the_end(losses).mean():.3f}" if len(losses) else "loss not recorded")
     words += [status] if status != "complete" else []
     words += ["recorded before"] if event.what == "reused" else []
     return ", ".join(words)
