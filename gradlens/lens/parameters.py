@@ -101,7 +101,7 @@ class ParameterReader:
         self._versions = self._now()
 
     def _holdings(self) -> list[int]:
-        """What the known modules hold: whatever is new hangs on one of them. To walk over the model takes far longer."""
+        """What the known modules hold: whatever is new hangs on one of them. To walk over a model takes longer."""
         return [
             id(one) for module in self._modules for one in (*module._parameters.values(), *module._modules.values())
         ]
