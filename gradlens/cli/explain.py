@@ -22,7 +22,9 @@ def command(code: str, as_json: bool) -> None:
     if code.upper() not in origins:
         # The nearest by spelling would be any of a hundred.
         hundreds = {start: list(codes) for start, codes in groupby(sorted(origins), key=lambda known: known[:-2])}
-        near = hundreds.get(code.upper()[:3]) or [f"{codes[0]} ... {codes[-1]}" for codes in hundreds.values()]
+        near = hundreds.get(code.upper()[:3]) or [
+            " ... ".join(dict.fromkeys((codes[0], codes[-1]))) for codes in hundreds.values()
+        ]
         raise GradlensError(
             f"There is no finding {code!r}; there are {', '.join(near)}. A report prints its findings' codes."
         )
