@@ -76,7 +76,7 @@ class FolderSink(RunWriter):
 
     def next_step(self) -> int:
         """Return the number of the step after the last that an earlier attempt recorded."""
-        stored = read_stored(self.folder, "steps") if self.attempt else None
+        stored = read_stored(self.folder, "steps")
         return 0 if stored is None or stored.empty else int(stored["step"].max()) + 1
 
     def recording(self) -> Recording:

@@ -60,7 +60,9 @@ def _read_segments(folder: Path, table: str) -> pd.DataFrame | None:
     if rows is not None and steps is not None:
         # Of an evaluation between recorded steps one process may know alone.
         recorded = steps[steps["seconds"].notna()] if steps["rank_"].nunique() > 1 else steps
-        whole = rows["step"] <= recorded.groupby("rank_")["step"].max().min()
+        last = recorded.groupby("rank_")["step"].max()
+        # Fewer processes may have gone on with the run: those that ended before it did count no more.
+        whole = rows["step"] <= last[last >= min(_start(_segments(folder, "steps")[-1]), last.max())].min()
         rows = rows[whole | rows["seconds"].isna() if table == "steps" else whole & rows["step"].isin(recorded["step"])]
     return None if rows is None else rows.drop(columns="rank_")
 

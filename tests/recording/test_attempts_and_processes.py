@@ -8,6 +8,7 @@ import pytest
 
 from gradlens import load
 from gradlens.errors import RecordingError
+from gradlens.lens.sinks import FolderSink
 from gradlens.recording import RunWriter
 from gradlens.recording.folder import being_written
 from gradlens.recording.schema import STORED, names
@@ -62,6 +63,28 @@ def test_a_step_counts_when_every_process_has_counted_it(tmp_path):
     merged = recording.over_processes()
     assert merged.norms["vectors"].tolist() == [16, 16]
     assert merged.norms["grad_output_norm"].tolist() == [0.5**0.5] * 2, "each process has the gradient of its own loss"
+
+
+def test_a_run_that_fewer_processes_go_on_with_is_read_to_its_end(tmp_path):
+    writers = [RunWriter(tmp_path / "run", META, rank) for rank in (0, 1)]
+    for writer in writers:
+        for step in range(3):
+            record(writer, step)
+        writer.close("interrupted")
+    alone = RunWriter(tmp_path / "run", META)
+    for step in range(3, 6):
+        record(alone, step)
+    assert counted(tmp_path / "run") == ([*range(6)], [*range(6)])
+    alone.close("complete")
+    assert counted(tmp_path / "run") == ([*range(6)], [*range(6)])
+
+
+def test_a_process_that_joins_later_counts_on_where_the_run_is(tmp_path):
+    first = FolderSink(tmp_path / "run", META)
+    for step in range(3):
+        record(first, step)
+    first.close("interrupted")
+    assert [FolderSink(tmp_path / "run", META, rank).next_step() for rank in (0, 1)] == [3, 3]
 
 
 def test_what_one_process_knows_between_recorded_steps_is_kept(tmp_path):
