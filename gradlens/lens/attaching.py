@@ -52,17 +52,7 @@ def attach(
         GradlensError: model is no module, every < 1, or an entry of watch matches nothing.
         RecordingError: out holds something else, a finished run, or is being written.
     """
-    if not isinstance(model, nn.Module):
-        raise GradlensError(f"attach needs a torch.nn.Module; got {type(model).__name__}. Pass the model itself.")
-    if every < 1:
-        raise GradlensError(f"every must be 1 or more; got {every}.")
-    if out is not None and not isinstance(out, str | os.PathLike):
-        raise GradlensError(f"out must be the path of a run folder, or None; got {out!r}.")
-    if optimizer is not None and not isinstance(getattr(optimizer, "_optimizer_step_pre_hooks", None), dict):
-        raise GradlensError(
-            f"optimizer must be a torch.optim.Optimizer; got {type(optimizer).__name__}. "
-            "Pass the one inside of it, or call lens.step() after each step."
-        )
+    _check(model, out, every, optimizer)
     watch = (watch,) if isinstance(watch, str) else tuple(watch)
     _refuse(model)
     meta: dict[str, Any] = {
@@ -80,7 +70,7 @@ def attach(
         meta["processes"] = {"world": world.size, "data": len(world.data), "recorded": 1}
     sink = open_sink(out, meta, world.rank)
     try:
-        lens = Lens(
+        return Lens(
             model,
             sink,
             every=every,
@@ -91,10 +81,24 @@ def attach(
             world=world,
             step=sink.next_step(),
         )
-        return lens
     except BaseException:
         sink.close("interrupted")
         raise
+
+
+def _check(model: Any, out: Any, every: int, optimizer: Any) -> None:
+    """Refuse arguments of another kind."""
+    if not isinstance(model, nn.Module):
+        raise GradlensError(f"attach needs a torch.nn.Module; got {type(model).__name__}. Pass the model itself.")
+    if every < 1:
+        raise GradlensError(f"every must be 1 or more; got {every}.")
+    if out is not None and not isinstance(out, str | os.PathLike):
+        raise GradlensError(f"out must be the path of a run folder, or None; got {out!r}.")
+    if optimizer is not None and not isinstance(getattr(optimizer, "_optimizer_step_pre_hooks", None), dict):
+        raise GradlensError(
+            f"optimizer must be a torch.optim.Optimizer; got {type(optimizer).__name__}. "
+            "Pass the one inside of it, or call lens.step() after each step."
+        )
 
 
 def _check_earlier(folder: Path, meta: Mapping[str, Any]) -> None:

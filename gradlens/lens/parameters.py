@@ -1,7 +1,7 @@
 """Parameter gradients at the true end of backward: after reductions, before clipping and unscaling."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -118,9 +118,28 @@ class ParameterReader:
         """Whether gradients were read since the last ``pull``."""
         return bool(self._read)
 
-    def lacks_gradients(self) -> bool:
-        """Whether there are parameters to train, and none of them was read."""
-        return not self.was_read and any(p.requires_grad for p in self.parameters)
+    def lacks(self, backward_ended: bool) -> Iterator[str]:
+        """Yield a sentence for everything that keeps what was read from being all gradients of the model.
+
+        Args:
+            backward_ended: whether a backward pass has, in the step.
+        """
+        if self.replaced:
+            yield (
+                "Parameters were replaced or added after the lens was attached: they are read as they are now, earlier "
+                "steps hold those that were there. Attach when the model is complete."
+            )
+        if backward_ended and not self.was_read and any(p.requires_grad for p in self.parameters):
+            yield (
+                "No parameter held a gradient when a backward pass had ended, and none is recorded: an optimizer that "
+                "steps inside of backward drops them, torch.autograd.grad leaves none. Record without these."
+            )
+        if self.unreduced:
+            yield (
+                f"The gradients of {len(self.unreduced)} parameters ({min(self.unreduced)}, ...) are missing: sums "
+                "over processes that were not taken when backward ended (DTensor, Partial); to take them would wait "
+                "for the others."
+            )
 
     def any_gradient(self) -> bool:
         """Whether some parameter holds a gradient now."""

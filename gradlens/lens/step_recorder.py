@@ -183,14 +183,13 @@ class StepRecorder:
         notes = len(self.seen.notes)
         if self._parameters is not None and not self._parameters.was_read:
             self._read_late("in step()")
-        unreduced = sorted(self._parameters.unreduced) if self._parameters is not None else []
-        self._note(unreduced)
+        self._note()
         scale = float(self._scale) if self._scale is not None else 1.0
         tables = step_tables(self._step, self._taps(), self._parameters, scale)
         self._open = _steps_row(
             self._step,
             lr=self._lr,
-            grad_norm=float("nan") if unreduced else _whole_norm(tables.get("params")),
+            grad_norm=self._grad_norm(tables.get("params")),
             clip_coef=self._clip_coef(scale),
             loss_scale=scale if self._scaler is not None else float("nan"),
             seconds=time.perf_counter() - self._clock,
@@ -204,28 +203,23 @@ class StepRecorder:
             self.on_news()
         self._scale = None
 
-    def _note(self, unreduced: list[str]) -> None:
+    def _note(self) -> None:
         """Note what changes the meaning of this step's numbers, before they are read."""
-        if self._parameters is not None and self._parameters.replaced:
-            self.seen.notes.add(
-                "Parameters were replaced or added after the lens was attached: they are read as they are now, earlier "
-                "steps hold those that were there. Attach when the model is complete."
-            )
-        if self._parameters is not None and self._backward_ended and self._parameters.lacks_gradients():
-            self.seen.notes.add(
-                "No parameter held a gradient when a backward pass had ended, and none is recorded: an optimizer that "
-                "steps inside of backward drops them, torch.autograd.grad leaves none. Record without these."
-            )
-        if unreduced:
-            self.seen.notes.add(
-                f"The gradients of {len(unreduced)} parameters ({unreduced[0]}, ...) are missing: sums over processes "
-                "that were not taken when backward ended (DTensor, Partial); to take them would wait for the others."
-            )
+        if self._parameters is not None:
+            self.seen.notes.update(self._parameters.lacks(self._backward_ended))
         if any(buffer.stale for buffer in self._switch.buffers.values()):
             self.seen.notes.add(
                 "Gradients came back through a forward pass after a newer one had ended its backward: they are left "
                 "out of norms. Run each backward before the next forward, or count the passes as one step."
             )
+
+    def _grad_norm(self, params: Mapping[str, Any] | None) -> float:
+        """L2 norm of all gradients; missing where a term of it is."""
+        if params is None or self._parameters is None or self._parameters.unreduced:
+            return float("nan")
+        if params["nonfinite"].any() or np.isnan(params["grad_squares"]).all():
+            return float("nan")
+        return float(np.sqrt(np.nansum(params["grad_squares"])))
 
     def _clip_coef(self, scale: float) -> float:
         """Gradient after clipping / before; an optimizer that unscales itself still had the scaled one."""
@@ -243,12 +237,6 @@ def _steps_row(step: int, **known: float) -> dict[str, Any]:
 def _closure(args: Any, kwargs: Any) -> bool:
     """Whether optimizer.step was called with a closure."""
     return any(callable(value) for value in (*args, *kwargs.values()))
-
-
-def _whole_norm(params: dict[str, Any] | None) -> float:
-    if params is None or params["nonfinite"].any() or np.isnan(params["grad_squares"]).all():
-        return float("nan")
-    return float(np.sqrt(np.nansum(params["grad_squares"])))
 
 
 def _number(value: Tensor | float | None) -> float:

@@ -60,7 +60,7 @@ def world_of(model: nn.Module) -> World:
     if not distributed():
         return World()
     rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
+    fsdp = _fsdp()
     if fsdp is not None and any(isinstance(module, fsdp.FullyShardedDataParallel) for module in model.modules()):
         return World(rank, size, tuple(range(size)), _FLATTENED, flattened=True)
     for ranks in _data_parallel(model, fsdp):
@@ -80,6 +80,11 @@ _UNWRAPPED = (
     "Several processes run and no DistributedDataParallel or FSDP was found: they are taken to share the data, and "
     "gradients of parameters are those of process 0 when its backward ends. Attach after wrapping the model."
 )
+
+
+def _fsdp() -> Any:
+    """Return PyTorch's module of FSDP where somebody has imported it: no model is wrapped in it else."""
+    return sys.modules.get("torch.distributed.fsdp")
 
 
 def _data_parallel(model: nn.Module, fsdp: Any) -> Iterator[tuple[int, ...]]:
@@ -104,8 +109,7 @@ def _first(tensor: Any, mesh: Any) -> bool:
 
 def class_of(module: nn.Module) -> type[nn.Module]:
     """Return a module's class as it was written: ``fully_shard`` gives it another one derived from it."""
-    cls = type(module)
-    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
+    cls, fsdp = type(module), _fsdp()
     if fsdp is not None and issubclass(cls, fsdp.FSDPModule):
         return next(base for base in cls.__mro__[1:] if not issubclass(base, fsdp.FSDPModule))
     return cls

@@ -36,13 +36,17 @@ def expand_extra(frame: pd.DataFrame) -> pd.DataFrame:
 
 def attempts(folder: Path, rank: int) -> int:
     """Count the attempts of a process that left something."""
-    paths = (folder / "segments").glob(f"*-r{rank}-a*.arrows")
-    return max((_attempt(path) + 1 for path in paths), default=0)
+    return max((attempt + 1 for attempt, own in _written(folder) if own == rank), default=0)
 
 
 def recorded_ranks(folder: Path) -> int:
     """Count the processes that wrote segments."""
-    return len({_rank(path) for path in (folder / "segments").glob("*-r*-a*.arrows")})
+    return len({rank for _, rank in _written(folder)})
+
+
+def _written(folder: Path) -> list[tuple[int, int]]:
+    """Return attempt and rank of everybody who left a segment, in order."""
+    return sorted({(_attempt(path), _rank(path)) for path in (folder / "segments").glob("*-r*-a*.arrows")})
 
 
 def _attempt(path: Path) -> int:
@@ -56,15 +60,26 @@ def _rank(path: Path) -> int:
 def _read_segments(folder: Path, table: str) -> pd.DataFrame | None:
     """Read a table's segments, up to the last step that is whole: every process that counts steps has counted it."""
     rows = _read_attempts(folder, table)
-    steps = _read_attempts(folder, "steps") if table in _BY_STEP else None
-    if rows is not None and steps is not None:
+    if rows is None:
+        return None
+    steps = rows if table == "steps" else _read_attempts(folder, "steps") if table in _BY_STEP else None
+    if steps is not None:
         # Of an evaluation between recorded steps one process may know alone.
         recorded = steps[steps["seconds"].notna()] if steps["rank_"].nunique() > 1 else steps
-        last = recorded.groupby("rank_")["step"].max()
-        # Fewer processes may have gone on with the run: those that ended before it did count no more.
-        whole = rows["step"] <= last[last >= min(_start(_segments(folder, "steps")[-1]), last.max())].min()
+        whole = rows["step"] <= _last_whole(recorded, began=_start(_segments(folder, "steps")[-1]))
         rows = rows[whole | rows["seconds"].isna() if table == "steps" else whole & rows["step"].isin(recorded["step"])]
-    return None if rows is None else rows.drop(columns="rank_")
+    return rows.drop(columns="rank_")
+
+
+def _last_whole(recorded: pd.DataFrame, began: float) -> float:
+    """Return the last step that every process has counted.
+
+    Args:
+        recorded: rows of ``steps``, with ``rank_``.
+        began: first step of the last attempt; processes that ended before it do not belong to it.
+    """
+    last = recorded.groupby("rank_")["step"].max()
+    return float(last[last >= min(began, last.max())].min())
 
 
 def _read_attempts(folder: Path, table: str) -> pd.DataFrame | None:
@@ -89,8 +104,7 @@ def _read_attempts(folder: Path, table: str) -> pd.DataFrame | None:
 
 def _segments(folder: Path, table: str) -> list[Path]:
     """Return where a table's segments lie, or would: one for every attempt and rank that left any table."""
-    written = {(_attempt(path), _rank(path)) for path in (folder / "segments").glob("*-r*-a*.arrows")}
-    return [folder / "segments" / f"{table}-r{rank}-a{attempt}.arrows" for attempt, rank in sorted(written)]
+    return [folder / "segments" / f"{table}-r{rank}-a{attempt}.arrows" for attempt, rank in _written(folder)]
 
 
 def _start(path: Path) -> float:
