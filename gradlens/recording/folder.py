@@ -26,8 +26,9 @@ from typing import IO, Any
 import pyarrow as pa
 
 from gradlens.errors import RecordingError
-from gradlens.recording.manifest import FINISHED, SEAL, fault, is_whole, printable, sealed
+from gradlens.recording.manifest import FINISHED, SEAL, fault, is_whole, sealed
 from gradlens.recording.schema import SCHEMA_VERSION, STORED, TABLES
+from gradlens.recording.text import all_printable, printable
 
 __all__ = ["EXTRA", "FINISHED", "FOLDERS_OF_RUNS", "arrow_schema", "read_manifest", "write_json"]
 
@@ -193,15 +194,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not is_whole(manifest):
         raise RecordingError(_damaged(path, "it was changed since gradlens wrote it"))
     manifest.pop(SEAL, None)
-    return dict(printable(manifest))
+    return dict(all_printable(manifest))
 
 
 def _damaged(path: Path, why: str) -> str:
-    return str(
-        printable(
-            f"{path} must be a gradlens manifest; it cannot be read as one: {why[:200]}. "
-            "If it was written by gradlens, restore it from a copy; the tables beside it are untouched."
-        )
+    return (
+        f"{path} must be a gradlens manifest; it cannot be read as one: {printable(why)[:200]}. "
+        "If it was written by gradlens, restore it from a copy; the tables beside it are untouched."
     )
 
 

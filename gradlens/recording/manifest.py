@@ -1,4 +1,4 @@
-"""What a manifest holds: types and ranges, said once; the seal that tells an edited one; text fit to print.
+"""What a manifest holds: types and ranges, said once; the seal that tells an edited one.
 
 Keys that are not named here are the user's, or another version's: any JSON value.
 """
@@ -6,7 +6,6 @@ Keys that are not named here are the user's, or another version's: any JSON valu
 import hashlib
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -157,27 +156,3 @@ def _digest_of(value: Mapping[str, Any]) -> str:
     # As it reads back from JSON: keys are text, tuples are lists.
     plain = json.loads(json.dumps(value, default=str))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
-#: Reorders what stands around it on a terminal; joiners inside of emoji and words stay.
-_REORDERS = re.compile("[\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c]")
-
-
-def printable(value: Any) -> Any:
-    """Return text, and all text inside of lists and objects, without what controls a terminal or breaks a document."""
-    if isinstance(value, str):
-        return value if value.isascii() and value.isprintable() else _printable(value)
-    if isinstance(value, dict):
-        return {printable(key): printable(member) for key, member in value.items()}
-    return [printable(member) for member in value] if isinstance(value, list) else value
-
-
-def _printable(text: str) -> str:
-    return "".join(_sign(sign) for sign in _REORDERS.sub("", text))
-
-
-def _sign(sign: str) -> str:
-    if sign in "\n\r\t\u2028\u2029\v\f":
-        return " "
-    # Control characters, halves of surrogate pairs, and code points that stand for no character.
-    return "\N{REPLACEMENT CHARACTER}" if unicodedata.category(sign) in ("Cc", "Cs", "Cn") else sign

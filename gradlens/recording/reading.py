@@ -15,9 +15,9 @@ from gradlens.recording.closing import complete
 from gradlens.recording.folder import FINISHED, FOLDERS_OF_RUNS, content, read_manifest
 from gradlens.recording.history import History, read_history
 from gradlens.recording.locks import being_written
-from gradlens.recording.manifest import printable
 from gradlens.recording.recording import Recording
 from gradlens.recording.schema import STORED, TABLES
+from gradlens.recording.text import printable, printable_table
 
 
 def load(path: str | Path) -> Recording:
@@ -47,7 +47,7 @@ def load(path: str | Path) -> Recording:
     stored, meta = _read(folder, manifest)
     if meta.get("status") == "running" and not being_written(folder):
         meta["status"] = "interrupted"
-    return Recording(meta, stored, folder)
+    return Recording(meta, {table: printable_table(frame) for table, frame in stored.items()}, folder)
 
 
 def _read(folder: Path, manifest: dict[str, Any]) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:

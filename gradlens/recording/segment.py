@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from gradlens.errors import RecordingError
 from gradlens.recording.folder import Name, arrow_schema, content
-from gradlens.recording.manifest import printable
+from gradlens.recording.text import printable
 from gradlens.recording.template import Template
 
 _SEAL = re.compile(rb"gradlens crc32=([0-9a-f]{8}) body=(\d{12})((?: [a-z]+=[0-9a-f]{8})*);")
@@ -280,4 +280,4 @@ def _believe(segment: Segment, data: bytes) -> None:
 
 
 def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120]
+    return printable(" ".join(str(error).split()))[:120]
