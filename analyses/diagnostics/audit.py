@@ -95,7 +95,9 @@ def _norms(table: pd.DataFrame) -> pd.DataFrame:
     for cells, same in wide.fillna(ABSENT).groupby(list(wide.columns), sort=False) if len(wide) else ():
         rows.append({"recordings": name_of(list(same.index), table), **dict(zip(wide.columns, cells, strict=True))})
     found = pd.DataFrame(rows)
-    whole = {column: float for column in found if column != "recordings" and found[column].str.fullmatch("[0-9]+").all()}  # printed flush right
+    whole = {
+        column: float for column in found if column != "recordings" and found[column].str.fullmatch("[0-9]+").all()
+    }  # printed flush right
     return found.astype(whole)
 
 

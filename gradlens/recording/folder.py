@@ -161,7 +161,9 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     try:
         text = json.dumps(sealed(value), indent=2, ensure_ascii=False, default=str) + "\n"
     except (TypeError, ValueError, RecursionError) as error:
-        raise RecordingError(f"Metadata must be JSON values with names that are text; {path} was not: {error}.") from error
+        raise RecordingError(
+            f"Metadata must be JSON values with names that are text; {path} was not: {error}."
+        ) from error
     # Half a surrogate pair, as of a file name that is no UTF-8, is written as JSON escapes it.
     replace(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
@@ -178,9 +180,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(content(path).decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise RecordingError(
-            f"A run folder holds a manifest.json; {folder} does not. Is it a gradlens run?"
-        ) from error
+        raise RecordingError(f"A run folder holds a manifest.json; {folder} does not. Is it a gradlens run?") from error
     except (ValueError, RecursionError) as error:
         raise RecordingError(_damaged(path, str(error))) from error
     version = manifest.get("schema") if isinstance(manifest, dict) else None

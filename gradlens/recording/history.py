@@ -174,7 +174,9 @@ def _whole(frames: Mapping[str, pd.DataFrame], attempts: list[_Attempt], bound: 
             if table in frames:
                 rows = frames[table]
                 whole = rows["step"] <= last
-                counts = whole | rows["seconds"].isna() if table == "steps" else whole & rows["step"].isin(recorded["step"])
+                counts = (
+                    whole | rows["seconds"].isna() if table == "steps" else whole & rows["step"].isin(recorded["step"])
+                )
                 tables[table] = rows[counts]
     for table, rows in tables.items():
         kept = rows[rows["step"] < bound] if "step" in rows else rows

@@ -43,7 +43,9 @@ def claim(folder: Path, rank: int = 0) -> Lock:
         # Not thread_local: a lens may be closed by another thread than attached it. The file is kept, and where the
         # system has no locks that end with a process there is an error, not a marker file that would outlive it.
         path = folder / (f"lock-r{rank}" if rank else "lock")
-        lock = filelock.FileLock(path, timeout=_PATIENCE, poll_interval=0.02, thread_local=False, preserve_lock_file=True)
+        lock = filelock.FileLock(
+            path, timeout=_PATIENCE, poll_interval=0.02, thread_local=False, preserve_lock_file=True
+        )
         lock.acquire()
     except filelock.Timeout as error:
         raise RecordingError(

@@ -146,7 +146,13 @@ def _segments_left(folder: Path, other: Path, chance: random.Random) -> str:
 
 def _foreign(folder: Path, other: Path, chance: random.Random) -> str:
     """Leave something else under a name of ours, or put it in the place of a file."""
-    contents = (b"", b"\0" * 5000, chance.randbytes(6000), b"years of work\n" * 400, b"\xff\xff\xff\xff\xff\xff\xff\x7f" * 9)
+    contents = (
+        b"",
+        b"\0" * 5000,
+        chance.randbytes(6000),
+        b"years of work\n" * 400,
+        b"\xff\xff\xff\xff\xff\xff\xff\x7f" * 9,
+    )
     places = [*_files(folder), folder / "segments" / "norms-r1-a0.arrows", folder / "segments" / "steps-r9-a9.arrows"]
     path = chance.choice(places)
     path.parent.mkdir(exist_ok=True)
