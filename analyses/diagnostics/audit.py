@@ -46,6 +46,8 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
 def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
     audit, kind = recording.meta.get("audit"), str(recording.meta.get("kind") or "")
     who = {name: text for name, text in identity(recording).items() if name != "schedule"} | {"kind": kind}
+    for sentence in recording.meta.get("damage") or ():
+        yield {**who, "part": "problem", "answer": str(sentence)}
     if not isinstance(audit, Mapping) or not audit:
         yield {**who, "part": "absent"}
         return
@@ -93,7 +95,9 @@ def _norms(table: pd.DataFrame) -> pd.DataFrame:
     for cells, same in wide.fillna(ABSENT).groupby(list(wide.columns), sort=False) if len(wide) else ():
         rows.append({"recordings": name_of(list(same.index), table), **dict(zip(wide.columns, cells, strict=True))})
     found = pd.DataFrame(rows)
-    whole = {column: float for column in found if found[column].str.isdigit().all()}  # printed flush right
+    whole = {
+        column: float for column in found if column != "recordings" and found[column].str.fullmatch("[0-9]+").all()
+    }  # printed flush right
     return found.astype(whole)
 
 

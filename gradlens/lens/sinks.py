@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import pandas as pd
 
 from gradlens.recording import Recording, RunWriter, load
-from gradlens.recording.reading import expand_extra, read_stored
+from gradlens.recording.history import expand_extra
+from gradlens.recording.reading import next_step
 
 
 class Sink(Protocol):
@@ -76,8 +77,7 @@ class FolderSink(RunWriter):
 
     def next_step(self) -> int:
         """Return the number of the step after the last that an earlier attempt recorded."""
-        stored = read_stored(self.folder, "steps")
-        return 0 if stored is None or stored.empty else int(stored["step"].max()) + 1
+        return next_step(self.folder)
 
     def recording(self) -> Recording:
         """Return what was recorded so far."""

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradlens.analysis.comparison import Comparison, Section, printable
+from gradlens.analysis.comparison import Comparison, Section
 from gradlens.analysis.finding import SEVERITY, Finding, worst
 from gradlens.analysis.summary import MEANING
 from gradlens.recording import Recording
+from gradlens.recording.text import printable_lines
 from gradlens.report import record, story
 from gradlens.report.cover import Cover
 from gradlens.report.numbers import count, interval, number
@@ -86,7 +87,7 @@ def plain_values(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): plain_values(v) for k, v in value.items()}
     if isinstance(value, str):
-        return printable(value)
+        return printable_lines(value)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, np.generic):

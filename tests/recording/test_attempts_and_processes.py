@@ -10,7 +10,7 @@ from gradlens import load
 from gradlens.errors import RecordingError
 from gradlens.lens.sinks import FolderSink
 from gradlens.recording import RunWriter
-from gradlens.recording.folder import being_written
+from gradlens.recording.locks import being_written
 from gradlens.recording.schema import STORED, names
 
 META = {"kind": "attached", "label": "a run", "processes": {"world": 2, "data": 2, "recorded": 1}}

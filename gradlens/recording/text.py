@@ -1,0 +1,45 @@
+"""Text from a folder, fit to be printed: in a terminal, in XML, by a typesetter."""
+
+import re
+from typing import Any
+from unicodedata import category
+
+import pandas as pd
+
+#: What has no sign in a terminal, XML or a font: control characters, surrogates, unassigned, private.
+_NO_SIGN = {"Cc", "Cn", "Co", "Cs", "Zl", "Zp"}
+#: Reorders what stands around it on a terminal; joiners inside of emoji and words stay.
+_REORDERS = re.compile("[\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c]")
+
+
+def printable(text: str) -> str:
+    """Return text on one line, in its own order, with a replacement character for what has no sign."""
+    if text.isascii() and text.isprintable():
+        return text
+    text = _REORDERS.sub("", text)
+    return "".join("\N{REPLACEMENT CHARACTER}" if category(sign) in _NO_SIGN else sign for sign in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return text of several lines, each printable."""
+    return "\n".join(map(printable, text.expandtabs(4).replace("\r\n", "\n").split("\n")))
+
+
+def all_printable(value: Any) -> Any:
+    """Return a value of JSON with all its texts printable."""
+    if isinstance(value, str):
+        return printable_lines(value)
+    if isinstance(value, dict):
+        return {printable(key): all_printable(member) for key, member in value.items()}
+    return [all_printable(member) for member in value] if isinstance(value, list) else value
+
+
+def printable_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose texts and names of columns are printable; itself where they all are."""
+    texts = frame.select_dtypes(["string", "object"])
+    odd = {
+        name: {text: printable(text) for text in column.dropna().unique() if printable(text) != text}
+        for name, column in texts.items()
+    }
+    changed = {name: frame[name].replace(texts) for name, texts in odd.items() if texts}
+    return frame.assign(**changed).rename(columns=printable) if changed else frame.rename(columns=printable)
