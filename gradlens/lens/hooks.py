@@ -28,6 +28,20 @@ def in_backward() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
 
 
+def inside_backward() -> bool:
+    """Whether the backward pass that runs was started by another one: by the backward of an autograd.Function."""
+    engine, frame = False, sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "_engine_run_backward":
+            engine = True
+        elif engine and code.co_name == "backward" and code.co_argcount:
+            if isinstance(frame.f_locals.get(code.co_varnames[0]), torch._C._FunctionBase):
+                return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
 def regions() -> tuple[int | None, int | None]:
     """Find the autograd.Functions on the Python stack: for a reentrant checkpoint they are its regions.
 

@@ -14,7 +14,7 @@ from gradlens.errors import RecordingError
 from gradlens.recording.derive import merge
 from gradlens.recording.folder import FOLDERS_OF_RUNS, being_written, read_manifest
 from gradlens.recording.recording import Recording
-from gradlens.recording.schema import STORED, TABLES
+from gradlens.recording.schema import ADDED, STORED, TABLES
 
 #: Tables with rows of training steps, which are whole or not.
 _BY_STEP = ("norms", "activations", "params", "steps")
@@ -139,7 +139,7 @@ def read_stored(folder: Path, table: str) -> pd.DataFrame | None:
                 f"{path} must be a whole Parquet file; it is truncated or foreign ({str(error)[:120]}). "
                 "Restore it from a copy, or record the run again."
             ) from error
-        missing = [c.name for c in STORED[table] if c.name not in frame]
+        missing = [c.name for c in STORED[table] if c.name not in frame and c.name not in ADDED]
         if missing:
             raise RecordingError(f"{path} must hold the column {missing[0]!r}; it does not. It is no gradlens table.")
         return frame

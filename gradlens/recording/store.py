@@ -110,6 +110,14 @@ class RunWriter:
         # After a torn write nothing may follow in the same stream: the reader stops there.
         raise RecordingError(refused(self.folder, self._failed)) from self._failed
 
+    def go_back(self) -> None:
+        """Begin a further attempt: from its first step on, what it records replaces what was recorded before."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+        self.attempt += 1
+        self.annotate({"attempts": self.attempt + 1})
+
     def _file(self, table: str, schema: pa.Schema) -> IO[bytes]:
         if table not in self._files:
             path = self.folder / "segments" / f"{table}-r{self.rank}-a{self.attempt}.arrows"
