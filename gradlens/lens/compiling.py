@@ -115,7 +115,9 @@ def take_traced(traced: list[TracedLines], number: int) -> Taken:
 def pull_traced(taken: list[Taken]) -> dict[TracedLines, tuple[np.ndarray, np.ndarray]]:
     """Copy to the host what was taken of passes that count, and add it up: [TRACED_CALLS, COLUMNS], [TRACED_CALLS]."""
     found = {
-        traced: (np.zeros((TRACED_CALLS, len(COLUMNS))), np.zeros(TRACED_CALLS)) for one in taken for traced in one.traced
+        traced: (np.zeros((TRACED_CALLS, len(COLUMNS))), np.zeros(TRACED_CALLS))
+        for one in taken
+        for traced in one.traced
     }
     for one in taken:
         every_line, every_peak = one.lines.cpu().double().numpy(), finite_peak(one.peaks.cpu().double().numpy())

@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import torch
@@ -29,17 +30,22 @@ def in_backward() -> bool:
 
 
 def inside_backward() -> bool:
-    """Whether the backward pass that runs was started by another one: by the backward of an autograd.Function."""
-    engine, frame = False, sys._getframe(1)
+    """Whether the backward pass that runs was started by the backward of an autograd.Function."""
+    started, frame = False, sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         if code.co_name == "_engine_run_backward":
-            engine = True
-        elif engine and code.co_name == "backward" and code.co_argcount:
-            if isinstance(frame.f_locals.get(code.co_varnames[0]), torch._C._FunctionBase):
-                return True
+            started = True
+        elif started and code.co_name == "backward" and _is_function(frame):
+            return True
         frame = frame.f_back  # type: ignore[assignment]
     return False
+
+
+def _is_function(frame: FrameType) -> bool:
+    """Whether a frame is of a method of an autograd.Function, whose first argument is its context."""
+    code = frame.f_code
+    return code.co_argcount > 0 and isinstance(frame.f_locals.get(code.co_varnames[0]), torch._C._FunctionBase)
 
 
 def regions() -> tuple[int | None, int | None]:

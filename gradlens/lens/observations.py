@@ -20,12 +20,13 @@ _REPEATED = (
     "Several backward passes went through one forward pass, first in step {step} (retain_graph=True): of norms their "
     "energies are added, which is not the energy of the gradient of the summed loss. Call backward once, on the sum."
 )
+#: What was left out, and why.
 _WHY = {
-    NOTHING: "{} backward passes that left no gradient in the parameters",
-    ZEROED: "{} backward passes whose gradient was thrown away before the step's last one",
-    RAISED: "{} backward passes that raised",
-    PAUSED: "{} backward passes inside of lens.paused()",
-    UNUSED: "{} forward passes that no backward pass came back to",
+    NOTHING: "backward passes that left no gradient in the parameters",
+    ZEROED: "backward passes whose gradient was thrown away before the last one that counts",
+    RAISED: "backward passes that raised",
+    PAUSED: "backward passes inside of lens.paused()",
+    UNUSED: "forward passes that no backward pass came back to",
 }
 #: A share removed may be negative by rounding (half precision included), not by more.
 _IMPOSSIBLE = 0.02
@@ -112,14 +113,11 @@ class Observations:
             said.append(f"{number} backward passes make up the gradient of a step, and are in its rows.")
         if self._without is not None:
             said.append(
-                f"In step {self._without} no backward pass was seen to leave a gradient in the parameters: all that came "
-                "to their end are in the rows."
+                f"In step {self._without} no backward pass was seen to leave a gradient in the parameters: all that "
+                "came to their end are in the rows."
             )
         if self._left_out:
-            reasons = (
-                f"{_one(_WHY[why].format(number))} (first in step {first})"
-                for why, (number, first) in self._left_out.items()
-            )
+            reasons = [f"{_WHY[why]} ({count}, first in step {at})" for why, (count, at) in self._left_out.items()]
             said.append(f"Left out of the rows: {'; '.join(reasons)}.")
         return tuple(said)
 
@@ -173,10 +171,3 @@ class Observations:
             },
             setting=setting,
         )
-
-
-def _one(words: str) -> str:
-    """Put one pass into the singular."""
-    return words.replace("passes that", "pass that").replace("passes whose", "pass whose").replace(
-        "passes inside", "pass inside"
-    ) if words.startswith("1 ") else words

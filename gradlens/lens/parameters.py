@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
-from gradlens.lens.world import World, distributed, is_partial, local
+from gradlens.lens.world import World, is_partial, local
 
 #: What is kept of a parameter; a table's columns after step, name and numel.
 COLUMNS = ("grad_squares", "grad_absmax", "weight_squares", "update_squares", "nonfinite")

@@ -225,7 +225,8 @@ class Passes:
         """Return whether a gradient has an entry that is not zero, on its device: nobody waits for it."""
         grad: Any = local(self._parameters[index].grad)
         with torch.no_grad():
-            return (grad._values() if grad.is_sparse else grad).detach().count_nonzero() > 0
+            entries: Tensor = grad.detach()._values() if grad.is_sparse else grad.detach()
+            return entries.count_nonzero() > 0
 
     # ------------------------------------------------------------------ the end of a step
 
@@ -283,7 +284,9 @@ def _read(flags: dict[int, Tensor]) -> dict[int, bool]:
 
 def _sharded(modules: list[nn.Module]) -> Iterator[Any]:
     """Yield the groups of parameters of FSDP 2, whose state is private."""
-    for module in modules:
-        state: Any = module._get_fsdp_state() if hasattr(module, "_get_fsdp_state") else None
+    one: Any
+    for one in modules:
+        state = one._get_fsdp_state() if hasattr(one, "_get_fsdp_state") else None
         # Before torch 2.12 there is one group, under another name.
-        yield from getattr(state, "_fsdp_param_groups", None) or filter(None, [getattr(state, "_fsdp_param_group", None)])
+        alone = [group for group in [getattr(state, "_fsdp_param_group", None)] if group is not None]
+        yield from getattr(state, "_fsdp_param_groups", None) or alone

@@ -16,7 +16,6 @@ from torch import Tensor
 from gradlens.lens.passes import Forward, Pass
 from gradlens.lens.statistics import CELLS, COLUMNS, PHASES, Facts, sums
 
-
 #: Puts calls and gradients into the order in which they come.
 _clock = itertools.count()
 
@@ -86,7 +85,7 @@ class Sums(NamedTuple):
 
     Attributes:
         calls: one a row.
-        passes: of each phase, [rows, phases]: the number of the backward pass, -1 for the input, -2 for what did not come.
+        passes: of each phase, [rows, phases]: the number of the pass; -1 for the input, -2 for what did not come.
         lines: [rows, COLUMNS].
         extremes: smallest and largest entry of the input, [rows, 2].
     """
@@ -121,7 +120,9 @@ class RowBuffer:
 
     def forwards(self) -> set[Forward]:
         """Return the forward passes of the step that left something."""
-        return {row.call.forward for row in self.waiting} | {call.forward for one in self._drained for call in one.calls}
+        return {row.call.forward for row in self.waiting} | {
+            call.forward for one in self._drained for call in one.calls
+        }
 
     def drain_pass(self, one: Pass) -> None:
         """Turn into sums what a backward pass left, with the inputs of the forward passes that it went through."""

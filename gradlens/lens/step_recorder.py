@@ -1,8 +1,8 @@
 """Where a step begins and ends, and what is written then: what the hooks and the optimizer call."""
 
 import time
-from math import isnan
 from collections.abc import Callable, Mapping, Sequence
+from math import isnan
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,8 @@
 """From the sums of one step to stored columns; the one place where the device is read."""
 
+import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -22,8 +23,8 @@ from gradlens.recording.schema import GRADIENT_SQUARES, STORED
 _AT = {name: index for index, name in enumerate(COLUMNS)}
 #: Columns of the tables that are sums as they are.
 _FINITE = ("vectors", "n_input", "n_grad_output", "n_grad_input")
-_GRADIENT = "the gradient at {site}, in the backward pass; all outputs were finite"
 _NORM_SUMS = tuple(column.name for column in STORED["norms"] if column.name in _AT)
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -102,19 +103,25 @@ def _first_broken(entries: list[_Entry], lines: np.ndarray, peaks: np.ndarray) -
     gradients = norm & ((n_input < vectors) | ((n_grad < n_output) & (n_grad > 0)))
     # What ran in a graph has its place in the order of tracing, which is none beside what did not.
     mixed = len({entry.tap.traced.in_graph for entry in entries}) > 1
-    for broken, words, sign in ((outputs, "the {tensor} of {site}, in the forward pass", 1), (gradients, _GRADIENT, -1)):
-        if broken.any():
-            own = [entry for entry, b in zip(entries, broken, strict=True) if b]
-            begun = {1: lambda entry: entry.order, -1: lambda entry: entry.returned}[sign]
-            first = min(own, key=lambda entry: sign * entry.tap.site.order if mixed else begun(entry))
-            return words.format(tensor=_tensor(first), site=first.tap.site.path or "the model")
+    if outputs.any():
+        own = itertools.compress(entries, outputs)
+        first = min(own, key=lambda entry: entry.tap.site.order if mixed else entry.order)
+        return f"the {_tensor(first)} of {_name(first)}, in the forward pass"
+    if gradients.any():
+        own = itertools.compress(entries, gradients)
+        first = min(own, key=lambda entry: -entry.tap.site.order if mixed else entry.returned)
+        return f"the gradient at {_name(first)}, in the backward pass; all outputs were finite"
     return ""
 
 
-def _broken_parameter(params: dict[str, Any] | None) -> str:
+def _name(entry: _Entry) -> str:
+    return entry.tap.site.path or "the model itself"
+
+
+def _broken_parameter(params: Mapping[str, Any] | None) -> str:
     """Name the last parameter whose gradient is not finite: backward comes to it first."""
-    broken = np.flatnonzero(params["nonfinite"]) if params is not None else ()
-    return f"the gradient of {params['name'][broken[-1]]}, in the backward pass" if params is not None and len(broken) else ""
+    broken = [] if params is None else list(itertools.compress(params["name"], params["nonfinite"]))
+    return f"the gradient of {broken[-1]}, in the backward pass" if broken else ""
 
 
 def _pull(taps: list[Tap], counted: Counted, taken: list[Taken]) -> tuple[list[_Entry], np.ndarray, np.ndarray]:

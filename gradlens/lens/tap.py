@@ -39,10 +39,10 @@ class Tap(ABC):
             return None
         return min(next_traced_call(self.traced.key), TRACED_CALLS - 1)
 
-    def new_call(self) -> None:
+    def new_call(self) -> None:  # noqa: B027
         """Let go of what an earlier step or micro-batch left."""
 
-    def forward_failed(self) -> None:
+    def forward_failed(self) -> None:  # noqa: B027
         """Let go of what a forward pass left that raised."""
 
     @abstractmethod

@@ -144,8 +144,8 @@ PUBLIC: dict[str, tuple[Column, ...]] = {
         Column("kept", "float", "share that gets through: Σ‖grad_input‖²σ²/Σ‖g‖²"),
         Column("mean_share", "float", "ΣH·ḡ²/Σ‖g‖², whether or not it is removed"),
         Column("inv_sigma", "float", "mean over vectors of 1/σ", "1/input"),
-        Column("grad_output_norm", "float", "‖dL/d(output)‖ over all vectors, and over all backward passes: the root of "
-               "the sum of their squares", "loss/output"),
+        Column("grad_output_norm", "float", "‖dL/d(output)‖ over all vectors; of several backward passes the root of "
+               "the sum of squares", "loss/output"),
         Column("grad_input_norm", "float", "‖dL/d(input)‖ through this module only", "loss/input"),
         Column("backward_gain", "float", "grad_input_norm / grad_output_norm", "output/input"),
         Column("mean2_detached", "float", "mean over vectors of (ḡ/σ)²: as DetachNorm sends back", "(loss/input)²"),
