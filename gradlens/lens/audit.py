@@ -26,6 +26,8 @@ class Audit:
         nonfinite: the first place and step with a NaN or infinity; empty where there was none.
         steps: recorded steps.
         gradient: what the recorded parameter gradients are.
+        passes: which backward passes the rows are of, and which were left out and why; empty where there was one a
+            step, and nothing else.
         calls: of the first recorded step: the most calls a norm had, and the norms with another number than one.
         setting: what the numbers depend on besides the model (compiled norms, checkpoints, precision, loss scale,
             backward passes a step, cadence, processes).
@@ -49,6 +51,7 @@ class Audit:
     nonfinite: str = ""
     steps: int = 0
     gradient: str = ""
+    passes: tuple[str, ...] = ()
     calls: dict[str, Any] = field(default_factory=dict)
     setting: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -110,6 +113,7 @@ class Audit:
     def __str__(self) -> str:
         found = f"{len(self.norms)} norm" + "s" * (len(self.norms) != 1)
         head = f"{found} found, {len(self.fired)} fired in {self.steps} recorded steps. {self.gradient}"
+        head = " ".join([head, *self.passes])
         return "\n".join([head, *(f"- {problem}" for problem in self.problems())])
 
 

@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import torch
@@ -26,6 +27,25 @@ def is_batched(grad: Tensor) -> bool:
 def in_backward() -> bool:
     """Whether autograd is running: a forward pass now is an activation checkpoint's second one."""
     return bool(torch._C._current_graph_task_id() != -1)
+
+
+def inside_backward() -> bool:
+    """Whether the backward pass that runs was started by the backward of an autograd.Function."""
+    started, frame = False, sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "_engine_run_backward":
+            started = True
+        elif started and code.co_name == "backward" and _is_function(frame):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def _is_function(frame: FrameType) -> bool:
+    """Whether a frame is of a method of an autograd.Function, whose first argument is its context."""
+    code = frame.f_code
+    return code.co_argcount > 0 and isinstance(frame.f_locals.get(code.co_varnames[0]), torch._C._FunctionBase)
 
 
 def regions() -> tuple[int | None, int | None]:

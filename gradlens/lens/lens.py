@@ -1,7 +1,8 @@
 """The ``Lens``: what the user holds while a model is watched."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from gradlens.lens.audit import Audit
 from gradlens.lens.hooks import has_others
 from gradlens.lens.norm_tap import NormTap
 from gradlens.lens.parameters import ParameterReader
+from gradlens.lens.passes import Passes
 from gradlens.lens.sinks import Sink
 from gradlens.lens.sites import Site, discover
 from gradlens.lens.step_recorder import StepRecorder
@@ -57,14 +59,14 @@ class Lens:
         self._sink, self._every, self._scaled = sink, every, scaler is not None
         self._status: str | None = None
         self._closed = False
-        self._switch = Switch(world or World(), _device(model))
+        self._switch = Switch(world or World(), _device(model), Passes(model))
         self._parameters: ParameterReader | None = None
         if {"params", "updates"} & set(watch):
             self._parameters = ParameterReader(model, self._switch.world, "updates" in watch)
         self._graphs_dropped = compiling.forget_graphs()
         sites, self._strangers = discover(model, watch)
         self._taps = [tap for site in sites for tap in taps_of(site, self._switch)]
-        self._handles: list[RemovableHandle] = RootTap(self._switch).handles(model)
+        self._handles: list[RemovableHandle] = RootTap(self._switch, model).handles()
         self._functions = functional_norms.Watcher(model, self._switch, record=functional)
         self._functions.know(self._taps)
         self._functions.new_site = lambda site: self._write_sites([site])
@@ -103,7 +105,8 @@ class Lens:
         """Close the current step: after the optimizer, once a training step.
 
         With ``optimizer=`` given to attach it need not be called; called all the same, it adds its numbers to the step
-        that the optimizer just closed. When it returns, a recorded step is safe from a kill.
+        that the optimizer just closed. When it returns, a recorded step is safe from a kill. While the lens is paused
+        it does nothing.
 
         Args:
             loss: the step's loss.
@@ -119,15 +122,28 @@ class Lens:
         taken = _OWN_COLUMNS & scalars.keys()
         if taken:
             raise GradlensError(f"step() fills {', '.join(sorted(taken))} itself; give your number another name.")
+        if self._switch.paused:
+            return
         if not self._recorder.closed_by_optimizer:
             self._recorder.close()
         self._recorder.closed_by_optimizer = False
         self._recorder.add(loss, lr, scalars)
 
     def start_at(self, step: int) -> None:
-        """Give the next step this number, as after a resume: rows from it on replace those of earlier attempts."""
-        self._recorder.start_at(step)
+        """Give the next step this number, as after a resume: rows from it on replace those recorded before."""
+        self._recorder.write_open()
+        self._recorder.go_on_at(step)
         self._recorder.seen.notes.discard(self._goes_on)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Look away: what runs inside of the block, forward or backward, is in no row, and no step is counted."""
+        before = self._switch.paused
+        self._recorder.pause(True)
+        try:
+            yield
+        finally:
+            self._recorder.pause(before)
 
     def annotate(self, **meta: Any) -> None:
         """Add metadata to the recording (JSON values)."""
@@ -171,7 +187,7 @@ class Lens:
             "autocast": self._switch.autocast,
             "input_dtypes": dict(dtypes),
             "loss_scale": self._scaled,
-            "micro_batches": self._recorder.seen.backwards,
+            "passes": list(self._recorder.seen.backwards),
             "every": self._every,
             "functional": self._functions.record,
             "world": self._switch.world.size,

@@ -54,13 +54,11 @@ class NormTap(Tap):
         self._input_name = _first_parameter(site.module)
 
     def new_call(self) -> None:
-        """Start counting calls again, for a further step or micro-batch."""
-        super().new_call()
+        """Let go of what an earlier step or micro-batch left."""
         self._without_graph.clear()
 
-    def forward_failed(self, forward: int) -> None:
-        """Take back the calls of a forward pass that raised, and let go of what it left."""
-        super().forward_failed(forward)
+    def forward_failed(self) -> None:
+        """Let go of what a forward pass left that raised."""
         self._between.clear()
 
     @property
@@ -178,8 +176,6 @@ class NormTap(Tap):
     def _grad_output(
         self, row: Row, generation: int, module: nn.Module, gain: Tensor | None, lies: tuple[Any, ...], grad: Tensor
     ) -> None:
-        if not self.switch.root_seen:
-            self.switch.arm()
         if not self._is_measurable(grad, lies):
             return
         view, dims = self.kind.vectors(module, statistics.raised(grad))
@@ -226,24 +222,26 @@ class NormTap(Tap):
         _, width = sizes(view, dims)
         facts = norm_input.facts(self.kind, module, width, x.dtype)
         cells = norm_input.measured(self.kind, module, view, dims, width, x.dtype)
-        self.traced.begin(call, cells, view, facts)
+        peak = view.abs().amax()
         if y.requires_grad:
-            hook_gradient(y, partial(self._traced_grad_output, call, cells, facts, module))
+            hook_gradient(y, partial(self._traced_grad_output, call, cells, peak, facts, module))
+        else:
+            self.traced.begin(call, cells, peak, facts)
         if x.requires_grad:
-            hook_gradient(x, partial(self._traced_grad_input, call, cells, facts, module))
+            hook_gradient(x, partial(self._traced_grad_input, call, cells, peak, facts, module))
 
     def _traced_grad_output(
-        self, call: int, cells: tuple[Tensor, ...], facts: Facts, module: nn.Module, grad: Tensor
+        self, call: int, cells: tuple[Tensor, ...], peak: Tensor, facts: Facts, module: nn.Module, grad: Tensor
     ) -> None:
         view, dims = self.kind.vectors(module, statistics.raised(grad))
         moments = statistics.grad_output_moments(view, self.kind.gain(module, grad.dim()), dims)
-        self.traced.put(1, call, cells, moments, facts)
+        self.traced.put(1, call, cells, moments, peak, facts)
 
     def _traced_grad_input(
-        self, call: int, cells: tuple[Tensor, ...], facts: Facts, module: nn.Module, grad: Tensor
+        self, call: int, cells: tuple[Tensor, ...], peak: Tensor, facts: Facts, module: nn.Module, grad: Tensor
     ) -> None:
         view, dims = self.kind.vectors(module, statistics.raised(grad))
-        self.traced.put(2, call, cells, statistics.moments(view, dims), facts)
+        self.traced.put(2, call, cells, statistics.moments(view, dims), peak, facts)
 
 
 def _random_state(cards: list[torch.device]) -> list[Tensor]:

@@ -25,6 +25,9 @@ class Sink(Protocol):
     def next_step(self) -> int:
         """Return the number of the step after the last that is recorded."""
 
+    def begin_attempt(self, step: int) -> None:
+        """Let what follows replace rows from this step on."""
+
     def close(self, status: str) -> None:
         """Set the final status; further calls do nothing."""
 
@@ -51,6 +54,12 @@ class MemorySink:
         """Return 0: a recording in memory begins with its lens."""
         return 0
 
+    def begin_attempt(self, step: int) -> None:
+        """Let what follows replace rows from this step on."""
+        for table, appended in self._rows.items():
+            if "step" in appended[0]:
+                self._rows[table] = [rows for rows in appended if rows["step"][0] < step]
+
     def close(self, status: str) -> None:
         """Set the final status."""
         if self.meta["status"] == "running":
@@ -69,6 +78,7 @@ class MemorySink:
         return {
             table: pd.DataFrame({name: list(chain.from_iterable(row[name] for row in rows)) for name in rows[0]})
             for table, rows in self._rows.items()
+            if rows
         }
 
 
@@ -78,6 +88,10 @@ class FolderSink(RunWriter):
     def next_step(self) -> int:
         """Return the number of the step after the last that an earlier attempt recorded."""
         return next_step(self.folder)
+
+    def begin_attempt(self, step: int) -> None:
+        """Let what follows replace rows from this step on."""
+        self.go_back()
 
     def recording(self) -> Recording:
         """Return what was recorded so far."""

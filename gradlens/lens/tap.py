@@ -14,22 +14,16 @@ from gradlens.lens.world import placements
 
 
 class Tap(ABC):
-    """Hooks of one site. ``calls`` counts its calls in the step; row k belongs to call k."""
+    """Hooks of one site."""
 
     def __init__(self, site: Site, switch: Switch) -> None:
         self.site = site
         self.switch = switch
-        self.calls = 0
-        self.rows: list[Row] = []
         self.traced = TracedLines(switch.device)
 
     def row(self, tensor: Tensor) -> Row:
         """Return the row of the next call."""
-        if self.calls == len(self.rows):
-            self.rows.append(self.switch.buffer(tensor.device).new_row())
-        row = self.rows[self.calls]
-        self.calls += 1
-        return row.open(self.switch.forwards)
+        return self.switch.buffer(tensor.device).new_row(self, self.switch.forward)
 
     def traced_call(self, tensor: Tensor) -> int | None:
         """Return the number of the next call in a graph that is being traced; None where it cannot be recorded."""
@@ -45,19 +39,11 @@ class Tap(ABC):
             return None
         return min(next_traced_call(self.traced.key), TRACED_CALLS - 1)
 
-    def new_call(self) -> None:
-        """Start counting calls again, for a further step or micro-batch."""
-        self.calls = 0
+    def new_call(self) -> None:  # noqa: B027
+        """Let go of what an earlier step or micro-batch left."""
 
-    def forward_failed(self, forward: int) -> None:
-        """Take back the calls of a forward pass that raised, or whose backward pass did: it may be repeated.
-
-        Args:
-            forward: its number.
-        """
-        while self.calls and self.rows[self.calls - 1].forward == forward:
-            self.calls -= 1
-            self.rows[self.calls].cancel()
+    def forward_failed(self) -> None:  # noqa: B027
+        """Let go of what a forward pass left that raised."""
 
     @abstractmethod
     def handles(self) -> list[RemovableHandle]:

@@ -158,7 +158,7 @@ def _rows(attempts: list[_Attempt], table: str) -> pd.DataFrame | None:
         if by_step and attempt.end < inf:
             rows = rows.filter(pc.less(rows["step"], int(attempt.end)))
         parts.append(rows.append_column("rank_", pa.repeat(pa.scalar(attempt.rank, pa.int64()), len(rows))))
-    frame: pd.DataFrame | None = pa.concat_tables(parts).to_pandas(maps_as_pydicts=None) if parts else None
+    frame: pd.DataFrame | None = pa.concat_tables(parts, promote_options="default").to_pandas(maps_as_pydicts=None) if parts else None
     return frame
 
 

@@ -16,7 +16,7 @@ from gradlens.recording.folder import FINISHED, FOLDERS_OF_RUNS, content, read_m
 from gradlens.recording.history import History, read_history
 from gradlens.recording.locks import being_written
 from gradlens.recording.recording import Recording
-from gradlens.recording.schema import STORED, TABLES
+from gradlens.recording.schema import ADDED, STORED, TABLES
 from gradlens.recording.text import printable, printable_table
 
 
@@ -119,7 +119,7 @@ def read_table(folder: Path, table: str, manifest: Mapping[str, Any]) -> pd.Data
     if (rows.schema.metadata or {}).get(b"gradlens.run", b"").decode() != manifest.get("run", ""):
         raise RecordingError(f"{path} and manifest.json must be of one run; they are not. Restore both from a copy.")
     frame: pd.DataFrame = rows.to_pandas()
-    missing = [c.name for c in STORED[table] if c.name not in frame]
+    missing = [c.name for c in STORED[table] if c.name not in frame and c.name not in ADDED]
     if missing:
         raise RecordingError(f"{path} must hold the column {missing[0]!r}; it does not. It is no gradlens table.")
     return frame

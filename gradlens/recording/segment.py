@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from gradlens.errors import RecordingError
 from gradlens.recording.folder import Name, arrow_schema, content
+from gradlens.recording.schema import ADDED
 from gradlens.recording.text import printable
 from gradlens.recording.template import Template
 
@@ -257,9 +258,14 @@ def _decode(data: bytes, name: Name, run: str) -> tuple[list[pa.RecordBatch], di
         raise _DamagedError("it is of another run")
     if whose != str(name):
         raise _DamagedError(f"it is {printable(whose)} under another name")
-    if not reader.schema.equals(_schema(name.table)):
+    if not _fits(reader.schema, name.table):
         raise _DamagedError("it has other columns")
     return batches, before
+
+
+def _fits(schema: pa.Schema, table: str) -> bool:
+    """Whether these are a table's columns; those that were added since may be absent."""
+    return schema.equals(pa.schema([f for f in _schema(table) if f.name not in ADDED or f.name in schema.names]))
 
 
 def _believe(segment: Segment, data: bytes) -> None:
@@ -270,7 +276,7 @@ def _believe(segment: Segment, data: bytes) -> None:
             raise _DamagedError("it is of another run")
         for batch in reader:
             batch.validate(full=True)
-            if not batch.schema.equals(_schema(segment.name.table)):
+            if not _fits(batch.schema, segment.name.table):
                 raise _DamagedError("it has other columns")
             segment.batches.append(batch)
     except (pa.ArrowException, OSError, EOFError, ValueError) as error:

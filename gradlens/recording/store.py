@@ -48,18 +48,20 @@ class RunWriter:
             run = {} if before and "run" not in before else {"run": before.get("run") or agreed_run(folder)}
             self.meta: dict[str, Any] = {**before, **meta, **run, "schema": SCHEMA_VERSION, "status": "running"}
             (folder / "segments").mkdir(exist_ok=True)
-            earlier = {name: path.lstat().st_size for name, path in segments(folder).items() if name.rank == rank}
-            self.attempt = max((name.attempt + 1 for name in earlier), default=0)
-            if rank == 0:
-                self.attempt = max(self.attempt, int(before.get("attempts", 0)))
-            self._before = {str(name): size for name, size in earlier.items() if name.table == "steps"}
-            self.annotate({"attempts": self.attempt + 1})
+            self._begin(int(before.get("attempts", 0)) if rank == 0 else 0)
         except OSError as error:
             release(self._lock)
             raise RecordingError(refused(folder, error)) from error
         except BaseException:
             release(self._lock)
             raise
+
+    def _begin(self, attempt: int) -> None:
+        """Begin this attempt, or the one after those that left segments."""
+        earlier = {name: path.lstat().st_size for name, path in segments(self.folder).items() if name.rank == self.rank}
+        self.attempt = max([attempt, *(name.attempt + 1 for name in earlier)])
+        self._before = {str(name): size for name, size in earlier.items() if name.table == "steps"}
+        self.annotate({"attempts": self.attempt + 1})
 
     def annotate(self, meta: Mapping[str, Any]) -> None:
         """Add metadata; the process of rank 0 writes the manifest.
@@ -93,6 +95,13 @@ class RunWriter:
                 self._failed = error
         # After a torn write nothing may follow in the same stream: the reader stops there.
         raise RecordingError(refused(self.folder, self._failed)) from self._failed
+
+    def go_back(self) -> None:
+        """Begin a further attempt: from its first step on, what it records replaces what was recorded before."""
+        for segment in self._segments.values():
+            segment.close()
+        self._segments.clear()
+        self._begin(self.attempt + 1)
 
     def _wrote(self) -> dict[str, int]:
         """Return how far the other tables are: a row of ``steps``, written last, says which rows its step has."""

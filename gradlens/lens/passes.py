@@ -1,0 +1,292 @@
+"""Which passes a step consists of.
+
+The one definition: the rows of a step are of exactly those passes that make up the gradient which the step's last
+backward pass left in the parameters. Micro-batches that accumulate all count; what was zeroed before that does not.
+
+A backward pass is known by what it changed in the parameters' gradients between its begin and its end. What changed
+between two passes somebody else did: a gradient that is gone, or is all zeros, was thrown away. A forward pass belongs
+to the backward passes that went through it, if only through one of its hooks. Who counts is known when the step ends.
+"""
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradlens.lens.hooks import inside_backward
+from gradlens.lens.world import distributed, local
+
+#: Gradients that were there before a step are looked at in so many parameters, the smallest.
+_LOOKED_AT = 8
+#: Why a backward pass is left out.
+NOTHING, ZEROED, RAISED, PAUSED = "nothing", "zeroed", "raised", "paused"
+
+
+@dataclass(eq=False)
+class Forward:
+    """A forward pass: a call of the model, or of a part of it that nothing of the model's own calls.
+
+    Attributes:
+        after: the number of the backward pass that begins next when it begins.
+        failed: whether it raised.
+        returned: whether a backward pass went through it.
+        free: whether nothing that it returned needs a gradient: no backward pass can tell that it used it.
+    """
+
+    after: int = 0
+    failed: bool = False
+    returned: bool = False
+    free: bool = False
+
+
+@dataclass(eq=False)
+class Pass:
+    """A backward pass.
+
+    Attributes:
+        number: of all passes of the lens.
+        paused: whether it ran where the lens was told to look away.
+        graph: whether it made a graph of its own gradients (``create_graph``).
+        ended: whether it came to its end.
+        forwards: the forward passes that it went through.
+        near: the last forward pass before it, where a compiled graph cannot tell which it was.
+        filled: the parameters whose gradient it changed; None for what waits elsewhere.
+        gone: the parameters whose gradient was thrown away since the pass before.
+        doubtful: those whose gradient was changed: it is gone where it was all zeros when the pass began.
+    """
+
+    number: int
+    paused: bool
+    graph: bool = False
+    ended: bool = False
+    forwards: set[Forward] = field(default_factory=set)
+    near: Forward | None = None
+    filled: set[int | None] = field(default_factory=set)
+    gone: set[int] = field(default_factory=set)
+    doubtful: dict[int, Tensor] = field(default_factory=dict)
+    before: "_State" = ((), ())
+
+    def thrown_away(self) -> set[int]:
+        """Return the parameters whose gradient was gone when the pass began; looks at the device where it must."""
+        kept = _read(self.doubtful)
+        return self.gone | {index for index, any_entry in kept.items() if not any_entry}
+
+
+#: Identity and version of each parameter's gradient, and the version of its weights.
+_State = tuple[tuple[tuple[int, int] | None, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Which passes of a step count.
+
+    Attributes:
+        numbers: of the backward passes that do, in order.
+        forwards: the forward passes that they went through.
+        seen: whether a backward pass was seen at all.
+        left_out: reason to how many backward passes were left out for it.
+        visible: whether a gradient was seen in the parameters; without one, all passes count that came to their end.
+        older: whether the gradient also holds what was there before the step's first pass.
+        repeated: whether a forward pass was gone through by several passes that count.
+    """
+
+    numbers: tuple[int, ...] = ()
+    forwards: frozenset[Forward] = frozenset()
+    seen: bool = False
+    left_out: Counter[str] = field(default_factory=Counter)
+    visible: bool = True
+    older: bool = False
+    repeated: bool = False
+
+    def counts(self, forward: Forward) -> bool:
+        """Whether the rows of a forward pass are the step's. Where no backward pass was seen, nobody can tell."""
+        if forward.failed or not self.seen:
+            return not forward.failed
+        return forward in self.forwards or (forward.free and any(n >= forward.after for n in self.numbers))
+
+    def before(self, forward: Forward) -> int:
+        """Return how many of the passes that count had ended when a forward pass began."""
+        return sum(number < forward.after for number in self.numbers)
+
+
+class Passes:
+    """Sees the backward passes of a model, and says at the end of each step which of them it consists of.
+
+    Args:
+        model: any module.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._numbers = itertools.count()
+        #: The number of the next pass.
+        self.next = next(self._numbers)
+        #: Called when the model has other parameters than before.
+        self.on_replaced: Callable[[], None] = lambda: None
+        self._step: list[Pass] = []
+        #: By autograd's number of what runs: a reentrant checkpoint runs a part of a pass by itself.
+        self._running: dict[int, Pass] = {}
+        self._last: _State | None = None
+        #: Gradients that were there when the step's first pass began: whether any entry is not zero.
+        self._older: dict[int, Tensor] = {}
+        self._look()
+
+    def _look(self) -> None:
+        """Take the parameters that the model has now."""
+        self._parameters = list(self._model.parameters())
+        self._modules = list(self._model.modules())
+        self._there = self._holdings()
+        self._sharded = list(_sharded(self._modules))
+        # Inference tensors have no version, and do not change.
+        self._weights = [parameter for parameter in self._parameters if not parameter.is_inference()]
+
+    def _holdings(self) -> list[int]:
+        """What the known modules hold: whatever is new hangs on one of them. To walk over a model takes longer."""
+        return [
+            id(one) for module in self._modules for one in (*module._parameters.values(), *module._modules.values())
+        ]
+
+    # ------------------------------------------------------------------ what the hooks tell
+
+    def running(self, task: int) -> Pass | None:
+        """Return the pass that a graph task belongs to; None where it begins one."""
+        known = self._running.get(task)
+        if known is None and self._running and inside_backward():
+            # A reentrant checkpoint runs its part of the pass by itself.
+            known = self._running[task] = next(reversed(self._running.values()))
+        return known
+
+    def begin(self, task: int, paused: bool, whole: bool) -> Pass:
+        """Begin a pass.
+
+        Args:
+            task: of autograd.
+            paused: whether it is to be left out.
+            whole: whether it begins at an output: no parameter of what comes before has its gradient yet.
+        """
+        # FSDP replaces parameters itself for the time of a pass.
+        if not distributed() and self._there != self._holdings():
+            self._look()
+            self._last = None
+            self.on_replaced()
+        one = Pass(self.next, paused, before=self._state())
+        self.next = next(self._numbers)
+        now = one.before[0]
+        if self._last is not None:
+            for index, (was, is_) in enumerate(zip(self._last[0], now, strict=True)) if self._last[0] != now else ():
+                if was is not None and is_ is None:
+                    one.gone.add(index)
+                elif was is not None and is_ != was:
+                    one.doubtful[index] = self._any_entry(index)
+        elif whole and not self._step:
+            held = [index for index, grad in enumerate(now) if grad is not None]
+            held.sort(key=lambda index: self._parameters[index].numel())
+            self._older = {index: self._any_entry(index) for index in held[:_LOOKED_AT]}
+        self._step.append(one)
+        self._running[task] = one
+        return one
+
+    def end(self, one: Pass) -> bool:
+        """End a pass; return whether it filled the gradient of a parameter."""
+        self._running = {task: other for task, other in self._running.items() if other is not one}
+        one.ended = True
+        now = self._state()
+        for index, (was, is_) in enumerate(zip(one.before[0], now[0], strict=False)):
+            if is_ != was and is_ is not None:
+                one.filled.add(index)
+        filled = bool(one.filled)
+        if one.before[1] != now[1] or any(grad is not None for grad in self._waiting()):
+            # An optimizer has stepped inside of the pass, or the gradient waits for processes to exchange it.
+            one.filled.add(None)
+        one.before = ((), ())
+        self._last = now
+        return filled
+
+    def _state(self) -> _State:
+        grads = [parameter.grad for parameter in self._parameters]
+        return (
+            tuple([None if grad is None else (id(grad), grad._version) for grad in grads]),
+            tuple([parameter._version for parameter in self._weights]),
+        )
+
+    def _waiting(self) -> Iterator[Any]:
+        """Yield the gradients that FSDP keeps to itself while it is told not to exchange them."""
+        for group in self._sharded:
+            if not group.reduce_grads:
+                for parameter in group.fsdp_params:
+                    yield parameter.unsharded_accumulated_grad
+                    yield getattr(getattr(parameter, "_unsharded_param", None), "grad", None)
+
+    def _any_entry(self, index: int) -> Tensor:
+        """Return whether a gradient has an entry that is not zero, on its device: nobody waits for it."""
+        grad: Any = local(self._parameters[index].grad)
+        with torch.no_grad():
+            entries: Tensor = grad.detach()._values() if grad.is_sparse else grad.detach()
+            return entries.count_nonzero() > 0
+
+    # ------------------------------------------------------------------ the end of a step
+
+    def close(self) -> Counted:
+        """Say which passes of the step count, and begin the next step."""
+        step, older = self._step, {index for index, there in _read(self._older).items() if there}
+        self._step, self._last, self._older, self._running = [], None, {}, {}
+        left_out: dict[Pass, str] = {}
+        #: Passes whose gradient is there still, with the parameters it is in.
+        there: dict[Pass, set[int | None]] = {}
+        thrown_away: set[int] = set()
+        for one in step:
+            thrown_away |= one.thrown_away()
+            if one.paused or not one.ended or not one.filled:
+                left_out[one] = PAUSED if one.paused else NOTHING if one.ended else RAISED
+                continue
+            for earlier, left in list(there.items()):
+                left -= thrown_away
+                if not left:
+                    left_out[earlier] = ZEROED
+                    del there[earlier]
+            older -= thrown_away
+            thrown_away = set()
+            there[one] = set(one.filled)
+        counted, visible = list(there), bool(there)
+        if not visible:
+            counted = [one for one, why in left_out.items() if why == NOTHING]
+        for one in reversed(step):
+            # Gradients that were differentiated in turn are a part of what that gave.
+            if one.graph and one not in counted and any(one.forwards & other.forwards for other in counted):
+                counted.append(one)
+        counted.sort(key=lambda one: one.number)
+        again = Counter(forward for one in counted if not one.graph for forward in one.forwards)
+        return Counted(
+            tuple(one.number for one in counted),
+            frozenset(forward for one in counted for forward in (*one.forwards, one.near) if forward is not None),
+            seen=bool(step),
+            left_out=Counter(why for one, why in left_out.items() if one not in counted),
+            visible=visible or not step,
+            older=visible and bool(older),
+            repeated=any(times > 1 for times in again.values()),
+        )
+
+
+def _read(flags: dict[int, Tensor]) -> dict[int, bool]:
+    """Copy flags to the host, one copy a device."""
+    devices: dict[torch.device, list[int]] = defaultdict(list)
+    for index, flag in flags.items():
+        devices[flag.device].append(index)
+    found: dict[int, bool] = {}
+    for indices in devices.values():
+        found |= zip(indices, torch.stack([flags[index] for index in indices]).tolist(), strict=True)
+    return found
+
+
+def _sharded(modules: list[nn.Module]) -> Iterator[Any]:
+    """Yield the groups of parameters of FSDP 2, whose state is private."""
+    one: Any
+    for one in modules:
+        state = one._get_fsdp_state() if hasattr(one, "_get_fsdp_state") else None
+        # Before torch 2.12 there is one group, under another name.
+        alone = [group for group in [getattr(state, "_fsdp_param_group", None)] if group is not None]
+        yield from getattr(state, "_fsdp_param_groups", None) or alone
