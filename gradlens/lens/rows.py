@@ -57,6 +57,10 @@ class Row:
             return
         if self.pending[phase]:
             self.buffer.drain()
+        of_input = self.cells[0]
+        if of_input is not None and cells[0].shape != of_input[0].shape:
+            # Seen here, for once its moments lie beside those of others nobody knows whose fault it is.
+            raise ValueError(f"gradients of {list(cells[0].shape)} vectors, for {list(of_input[0].shape)} of the input")
         self.cells[phase] = cells
         self.pending[phase] = self.used = True
         self.settled[phase] = torch.is_grad_enabled()

@@ -63,12 +63,14 @@ class StepRecorder:
         self._lr = float("nan")
         self._unscales_itself = False
         self._clock = time.perf_counter()
-        switch.on_forward, switch.on_failure = self._forward, self._forward_failed
-        switch.on_backward, switch.on_backward_end = self._backward, self._backward_end
+        guarded = switch.guard.around
+        switch.on_forward, switch.on_failure = guarded(self._forward), guarded(self._forward_failed)
+        switch.on_backward, switch.on_backward_end = guarded(self._backward), guarded(self._backward_end)
+        self.before_optimizer, self.after_optimizer = guarded(self._before_optimizer), guarded(self._after_optimizer)
 
     def start_at(self, step: int) -> None:
         """Give the next step this number."""
-        self._step = step
+        self._step = self._switch.step = step
         self._switch.recording = step % self._every == 0
 
     def close(self) -> None:
@@ -144,7 +146,7 @@ class StepRecorder:
         scale = getattr(self._scaler, "_scale", None)
         self._scale = scale.detach().clone() if isinstance(scale, Tensor) else None
 
-    def before_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def _before_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Read what is known only now: the learning rate, the gradients after clipping."""
         self._lr = float(optimizer.param_groups[0]["lr"])
         # GradScaler sets this for the time of the call, on fused optimizers.
@@ -155,7 +157,7 @@ class StepRecorder:
             else:
                 self._read_late("before the optimizer")
 
-    def after_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def _after_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Close the step."""
         if self._switch.recording and self._parameters is not None and _closure(args, kwargs):
             # The closure ran forward and backward, and clipped, inside of the optimizer's step.

@@ -54,6 +54,8 @@ def _pull(taps: list[Tap]) -> tuple[list[_Entry], np.ndarray, np.ndarray]:
     ran = [tap for tap in taps if tap.traced.in_graph]
     traced = dict(zip(ran, zip(*pull_traced([tap.traced for tap in ran]), strict=True), strict=True)) if ran else {}
     for tap in taps:
+        if tap.silent:
+            continue
         for call, row in enumerate(tap.rows):
             if row.used:
                 entries.append((tap, call))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from gradlens.lens.guard import Guard
 from gradlens.lens.hooks import at_end_of_backward, in_backward, regions
 from gradlens.lens.rows import RowBuffer
 from gradlens.lens.world import World
@@ -22,9 +23,12 @@ _GRAD = torch._C._functorch.TransformType.Grad
 class Switch:
     """The shared state. ``recording`` is a plain bool: a compiled graph has one version with it and one without."""
 
-    def __init__(self, world: World, device: torch.device) -> None:
+    def __init__(self, world: World, device: torch.device, guard: Guard | None = None) -> None:
         self.recording = True
         self.world = world
+        self.guard = guard or Guard()
+        #: The step's number.
+        self.step = 0
         #: Where the model was when the lens was attached; compiled graphs write there.
         self.device = device
         #: Whether the end of this step's backward pass will be known from the root's output.

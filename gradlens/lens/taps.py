@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gradlens.lens import statistics
@@ -14,6 +14,7 @@ from gradlens.lens.sites import Site
 from gradlens.lens.statistics import Facts
 from gradlens.lens.switch import Switch
 from gradlens.lens.tap import Tap, sizes
+from gradlens.lens.views import base_of
 from gradlens.outputs import first_tensor, tensors_of
 
 
@@ -28,8 +29,8 @@ class ActivationTap(Tap):
         """Register the hook and return its handle."""
         module = self.site.module
         if self.tensor == "input":
-            return [module.register_forward_pre_hook(Hook(self._before), with_kwargs=True)]
-        return [module.register_forward_hook(Hook(self._after))]
+            return [module.register_forward_pre_hook(self.hook(self._before), with_kwargs=True)]
+        return [module.register_forward_hook(self.hook(self._after))]
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._measure(args or tuple(kwargs.values()))
@@ -39,6 +40,8 @@ class ActivationTap(Tap):
 
     def _measure(self, value: Any) -> None:
         compiling = torch.compiler.is_compiling()
+        if self.silent:
+            return
         if compiling:
             if not self.switch.recording:
                 return
@@ -78,9 +81,10 @@ class RootTap:
 
     def handles(self, model: nn.Module) -> list[RemovableHandle]:
         """Register the hooks and return their handles."""
+        failed = self.switch.guard.end
         return [
-            model.register_forward_pre_hook(Hook(self._before)),
-            model.register_forward_hook(Hook(self._after), always_call=True),
+            model.register_forward_pre_hook(Hook(self._before, failed)),
+            model.register_forward_hook(Hook(self._after, failed), always_call=True),
         ]
 
     def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -100,7 +104,7 @@ class RootTap:
             if self.switch.recording:
                 for tensor in tensors_of(output):
                     if tensor.requires_grad:
-                        hook_gradient(tensor, self.switch.arm_in_graph)
+                        hook_gradient(_lasting(tensor), self.switch.arm_in_graph, self.switch.guard.end)
             return
         if self.switch.evaluating:
             self.switch.evaluate(False)
@@ -113,7 +117,13 @@ class RootTap:
             # A parameter that is handed out would keep the hook.
             if tensor.requires_grad and not tensor.is_leaf:
                 self.switch.root_seen = True
-                hook_gradient(tensor, self.switch.arm)
+                hook_gradient(_lasting(tensor), self.switch.arm, self.switch.guard.end)
+
+
+def _lasting(tensor: Tensor) -> Tensor:
+    """Return an output, or what it is a view of: a hook there runs also where the output is changed in place."""
+    base = base_of(tensor)
+    return tensor if base is None else base
 
 
 def taps_of(site: Site, switch: Switch) -> list[Tap]:
