@@ -63,12 +63,11 @@ class Guard:
 
 
 def warn(message: str) -> None:
-    """Say something in the log; on stderr too, where the log does not show it."""
+    """Say something in the log; on stderr too, where the log does not go to the terminal."""
     log = logging.getLogger("gradlens")
     log.warning(message)
-    shown = not log.hasHandlers() or any(
-        not isinstance(handler, logging.FileHandler | logging.NullHandler) for handler in _handlers(log)
-    )
+    # Without any handler logging itself writes to stderr.
+    shown = not log.hasHandlers() or any(map(_on_terminal, _handlers(log)))
     if not (shown and log.isEnabledFor(logging.WARNING)) and sys.stderr is not None:
         print(message, file=sys.stderr)
 
@@ -79,3 +78,8 @@ def _handlers(log: logging.Logger | None) -> list[logging.Handler]:
         found += log.handlers
         log = log.parent if log.propagate else None
     return found
+
+
+def _on_terminal(handler: logging.Handler) -> bool:
+    streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+    return getattr(handler, "stream", None) in streams or hasattr(handler, "console")  # rich has one

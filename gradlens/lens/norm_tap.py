@@ -31,7 +31,6 @@ from gradlens.lens.views import hook_output, hook_traced_output
 from gradlens.lens.world import placements
 from gradlens.outputs import first_tensor
 
-
 _COMPUTED = "its gain is computed in a compiled graph: run the model uncompiled"
 
 

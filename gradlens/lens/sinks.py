@@ -8,7 +8,9 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from gradlens.errors import RecordingError
 from gradlens.recording import Recording, RunWriter, load
+from gradlens.recording.folder import refused
 from gradlens.recording.reading import expand_extra, read_stored
 
 
@@ -78,6 +80,13 @@ class FolderSink(RunWriter):
         """Return the number of the step after the last that an earlier attempt recorded."""
         stored = read_stored(self.folder, "steps")
         return 0 if stored is None or stored.empty else int(stored["step"].max()) + 1
+
+    def close(self, status: str) -> None:
+        """Set the final status."""
+        try:
+            super().close(status)
+        except OSError as error:
+            raise RecordingError(refused(self.folder, error)) from error
 
     def recording(self) -> Recording:
         """Return what was recorded so far."""

@@ -18,7 +18,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -36,6 +36,7 @@ from gradlens.recording.folder import (
     release,
     write_json,
 )
+from gradlens.recording.own_file import OwnFile
 from gradlens.recording.reading import attempts, read_stored, recorded_ranks
 from gradlens.recording.schema import SCHEMA_VERSION, TABLES
 from gradlens.recording.template import Template
@@ -55,7 +56,7 @@ class RunWriter:
 
     def __init__(self, folder: Path, meta: Mapping[str, Any], rank: int = 0) -> None:
         self.folder, self.rank = folder, rank
-        self._files: dict[str, IO[bytes]] = {}
+        self._files: dict[str, OwnFile] = {}
         self._failed: OSError | None = None
         self._templates: dict[str, Template | None] = {}
         self._lock = claim(folder, rank)
@@ -103,29 +104,29 @@ class RunWriter:
                 self._templates[table] = Template.of(batch, columns)
                 message = memoryview(batch.serialize())
             try:
-                _write_all(self._file(table, schema), message)
+                self._file(table, schema).write(message)
                 return
             except OSError as error:
                 self._failed = error
         # After a torn write nothing may follow in the same stream: the reader stops there.
         raise RecordingError(refused(self.folder, self._failed)) from self._failed
 
-    def _file(self, table: str, schema: pa.Schema) -> IO[bytes]:
+    def _file(self, table: str, schema: pa.Schema) -> OwnFile:
         if table not in self._files:
             path = self.folder / "segments" / f"{table}-r{self.rank}-a{self.attempt}.arrows"
-            self._files[table] = path.open("ab", buffering=0)
-            _write_all(self._files[table], memoryview(schema.serialize()))
+            self._files[table] = OwnFile(path)
+            self._files[table].write(memoryview(schema.serialize()))
         return self._files[table]
 
     def close(self, status: str) -> None:
         """Set the final status; a finished run is compacted to one Parquet file a table."""
         if self._lock.closed:
             return
-        for file in self._files.values():
-            file.close()
         whole = status in FINISHED and self._failed is None
         alone = self.rank == 0 and not any(self.folder.glob("lock-r*"))
         try:
+            for file in self._files.values():
+                file.close()
             tables = compact(self.folder) if whole and alone else []
             self.annotate({"status": status} | ({"tables": tables} if tables else {}))
             if whole and alone:
@@ -160,12 +161,6 @@ def _remove_segments(folder: Path) -> None:
     done = folder / "segments.done"
     (folder / "segments").rename(done)
     shutil.rmtree(done, ignore_errors=True)
-
-
-def _write_all(file: IO[bytes], rest: memoryview) -> None:
-    """Write all of it: on a disk that is nearly full a write may be short, and only the next one fails."""
-    while rest:
-        rest = rest[file.write(rest) :]
 
 
 _SCHEMAS: dict[str, pa.Schema] = {}
