@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlens.lens.compiling import compiled_inside
+from gradlens.lens.hooks import Hook
 from gradlens.lens.norm_kinds import TORCH_KINDS
 from gradlens.lens.norm_tap import NormTap
 from gradlens.lens.sites import Site
@@ -111,18 +112,18 @@ class Watcher:
         seen = self._look(name, args, kwargs) if self._switch.recording else None
         if seen is None:
             return run(*args, **kwargs)
-        tap, norm, x = seen
-        handed_on = tap.hook(tap.before)(norm, (x,), {})
+        before, after, norm, x = seen
+        handed_on = before(norm, (x,), {})
         x = x if handed_on is None else handed_on[0][0]
         y = run(x, *args[1:], **{key: value for key, value in kwargs.items() if key != "input"})
-        tap.hook(tap.after)(norm, (x,), {}, y)
+        after(norm, (x,), {}, y)
         return y
 
-    def _see(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[NormTap, Any, Any] | None:
-        """Return whose call this is, what it normalizes with, and its input; None where it is not recorded."""
+    def _see(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Hook, Hook, Any, Any] | None:
+        """Return the hooks to run, what the call normalizes with, and its input; None where it is not recorded."""
         caller = self._caller()
         tap = self._tapped.get(id(caller))
-        if caller is None or (tap is not None and tap.inside):
+        if caller is None or (tap is not None and (tap.inside or tap.silent)):
             return None
         path = self._paths[id(caller)]
         if not self.record:
@@ -134,7 +135,8 @@ class Watcher:
         given["training"] = given.get("use_input_stats", given.get("training", True))
         norm: Any = caller if tap is not None else SimpleNamespace(**{**_DEFAULTS, "eps": _EPS.get(name), **given})
         self._gains.add(id(given.get("weight")))
-        return tap or self._tap(path, name, norm), norm, given["input"]
+        tap = tap or self._tap(path, name, norm)
+        return tap.hook(tap.before), tap.hook(tap.after), norm, given["input"]
 
     def _tap(self, path: str, name: str, norm: Any) -> NormTap:
         site = f"{path}#{name}" if path else f"#{name}"

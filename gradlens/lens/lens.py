@@ -1,7 +1,8 @@
 """The ``Lens``: what the user holds while a model is watched."""
 
+import weakref
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -19,7 +20,7 @@ from gradlens.lens.guard import Guard, warn
 from gradlens.lens.hooks import has_others
 from gradlens.lens.norm_tap import NormTap
 from gradlens.lens.parameters import ParameterReader
-from gradlens.lens.sinks import Sink
+from gradlens.lens.sinks import MemorySink, Sink
 from gradlens.lens.sites import Site, discover
 from gradlens.lens.step_recorder import StepRecorder
 from gradlens.lens.switch import Switch
@@ -64,7 +65,8 @@ class Lens:
         self._closed = self._stopped = ""
         self._stepped = False
         self._guard = Guard(strict)
-        self._guard.on_end = self._step_aside
+        # Weak: nothing that hangs on the model shall keep a lens whose recording nobody can ask for any more.
+        self._guard.on_end = _weakly(self._step_aside)
         self._switch = Switch(world or World(), _device(model), self._guard)
         self._parameters: ParameterReader | None = None
         if {"params", "updates"} & set(watch):
@@ -76,7 +78,7 @@ class Lens:
         self._on_optimizer: list[RemovableHandle] = []
         self._functions = functional_norms.Watcher(model, self._switch, record=functional)
         self._functions.know(self._taps)
-        self._functions.new_site = lambda site: self._write_sites([site])
+        self._functions.new_site = _weakly(self._write_site)
         self._recorder = StepRecorder(
             sink,
             self._switch,
@@ -87,7 +89,11 @@ class Lens:
             scaler=scaler,
             optimizer=optimizer,
         )
-        self._recorder.on_news = self._write_audit
+        self._recorder.on_news = _weakly(self._write_audit)
+        if isinstance(sink, MemorySink):
+            weakref.finalize(self, _forget, self._guard, self._switch, self._handles, self._functions).atexit = False
+        else:
+            self._switch.lens = self  # it writes on
         self._recorder.start_at(step)
         self._goes_on = _GOES_ON.format(step) if step else ""
         if self._goes_on:
@@ -253,6 +259,9 @@ class Lens:
         if rows:
             self._sink.append("sites", {key: [row[key] for row in rows] for key in rows[0]})
 
+    def _write_site(self, site: Site) -> None:
+        self._write_sites([site])
+
     def _write_audit(self) -> None:
         self._sink.annotate({"audit": self.audit().to_dict()})
 
@@ -285,15 +294,37 @@ class Lens:
         self._remove_model_hooks()
         for handle in self._on_optimizer:
             handle.remove()
-        self._on_optimizer = []
+        self._on_optimizer.clear()
 
     def _remove_model_hooks(self) -> None:
-        # Graphs that hold the hooks ask for this before they run.
-        self._switch.recording = False
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-        self._functions.close()
+        _remove(self._switch, self._handles, self._functions)
+
+
+def _remove(switch: Switch, handles: list[RemovableHandle], functions: functional_norms.Watcher) -> None:
+    # Graphs that hold the hooks ask for this before they run.
+    switch.recording = False
+    for handle in handles:
+        handle.remove()
+    handles.clear()
+    functions.close()
+
+
+def _forget(guard: Guard, switch: Switch, handles: list[RemovableHandle], functions: functional_norms.Watcher) -> None:
+    """Take a lens off its model that nobody holds any more, and whose recording was in memory."""
+    guard.ended = guard.ended or "Nobody holds the lens any more."  # which silences what is left, on an optimizer
+    _remove(switch, handles, functions)
+
+
+def _weakly(method: Callable[..., None]) -> Callable[..., None]:
+    """Return a function that calls a method as long as its object lives."""
+    weak = weakref.WeakMethod(method)
+
+    def call(*args: Any) -> None:
+        alive = weak()
+        if alive is not None:
+            alive(*args)
+
+    return call
 
 
 def _wrong(given: Mapping[str, Any]) -> dict[str, str]:

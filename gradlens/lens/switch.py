@@ -29,6 +29,8 @@ class Switch:
         self.guard = guard or Guard()
         #: The step's number.
         self.step = 0
+        #: The lens, where it shall live as long as its hooks.
+        self.lens: object = None
         #: Where the model was when the lens was attached; compiled graphs write there.
         self.device = device
         #: Whether the end of this step's backward pass will be known from the root's output.

@@ -122,7 +122,7 @@ def test_the_training_goes_on_to_its_end_with_the_same_bits(tmp_path, fault, by_
         assert lens.recording.steps["step"].tolist()[:whole] == list(range(whole))
         assert gradlens.load(folder).norms.groupby("step").size().tolist()[:whole] == [4] * whole
     elif fault != "replaced by a copy":
-        with pytest.raises(RecordingError, match="The recording stopped at step 3: .* Nothing can be read now"):
+        with pytest.raises(RecordingError, match=r"The recording stopped at step 3: .* Nothing can be read now"):
             _ = lens.recording
     lens.detach()
     lens.detach()
@@ -185,10 +185,14 @@ def test_the_folder_is_the_one_of_attaching_wherever_the_program_goes(tmp_path, 
 
 
 def test_the_users_own_error_is_not_replaced_by_one_of_the_disk(tmp_path):
-    with pytest.raises(ZeroDivisionError), gradlens.attach(stack(), out=tmp_path / "run", strict=True) as lens:
-        lens.step()
-        shutil.rmtree(tmp_path / "run")
-        raise ZeroDivisionError
+    def fail() -> None:
+        with gradlens.attach(stack(), out=tmp_path / "run", strict=True) as lens:
+            lens.step()
+            shutil.rmtree(tmp_path / "run")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
 
 
 @pytest.mark.parametrize("logged", ["not at all", "to a file", "to the terminal", "disabled"])
