@@ -115,7 +115,7 @@ class Switch:
             self._armed_for = task
             self.on_backward()
             # Queued twice: DDP and FSDP finish their reductions in callbacks of the first round.
-            at_end_of_backward(partial(at_end_of_backward, self._ended))
+            at_end_of_backward(partial(at_end_of_backward, self.guard.around(self._ended)))
 
     def backward_broke(self) -> bool:
         """Whether the last backward pass began and never ended: it raised. Said once."""

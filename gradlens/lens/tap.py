@@ -51,8 +51,9 @@ class Tap(ABC):
 
     def give_up(self, why: str) -> None:
         """Record nothing here from now on, and let the audit say why."""
+        if not self.silent:
+            self.switch.unsupported[self.site.path] = why
         self.silent = True
-        self.switch.unsupported[self.site.path] = why
 
     def row(self, tensor: Tensor) -> Row:
         """Return the row of the next call."""

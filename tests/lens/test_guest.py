@@ -6,6 +6,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -24,9 +25,11 @@ from tests.lens.passes import loss_of, record, vectors
 
 ROOM = str(Path(inspect.getfile(gradlens.lens)).parent)
 #: What a user calls by name: there an exception is an answer. And what catches the others.
-NOT_PLANTED = {"Lens.step", "_wrong", "Hook.__call__", "_run", "Guard.around.<locals>.run", "Guard.end"}
+NOT_PLANTED = {"Lens.step", "_wrong", "Hook.__call__", "_run", "Guard.around", "Guard.around.<locals>.run", "Guard.end"}
 #: What says that something went wrong.
-NOT_PLANTED |= {"Tap.failed", "Tap.give_up", "Lens._step_aside", "warn"}
+NOT_PLANTED |= {"Tap.failed", "Tap.give_up", "Lens._step_aside", "warn", "_weakly.<locals>.call"}
+#: What stands where the user's own function stood, and hands on to what is caught.
+NOT_PLANTED |= {"Watcher.call", "_wrapped.<locals>.run", "_bound", "_bound.<locals>.<lambda>"}
 
 
 class Functional(Block):
@@ -85,6 +88,7 @@ def functions_that_run(way: str) -> dict[str, FunctionType]:
         if step == 1:
             sys.setprofile(saw)
 
+    gc.collect()  # else an earlier lens is taken off its model meanwhile
     try:
         train(way, at=begin)
     finally:
@@ -112,6 +116,11 @@ def plant(monkeypatch, function: FunctionType, broken: list[bool]) -> None:
                     monkeypatch.setattr(owner, key, wrapper)
 
 
+def breaks(broken: list[bool], step: int) -> None:
+    if step == 2:
+        broken.append(True)
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_an_error_in_any_function_leaves_the_training_as_it_is_and_is_named(way, monkeypatch):
     losses, weights, _ = train(way, lens=False)
@@ -122,7 +131,7 @@ def test_an_error_in_any_function_leaves_the_training_as_it_is_and_is_named(way,
         broken: list[bool] = []
         with monkeypatch.context() as patch:
             plant(patch, function, broken)
-            seen, seen_weights, lens = train(way, at=lambda step: broken.append(True) if step == 2 else None)
+            seen, seen_weights, lens = train(way, at=partial(breaks, broken))
             broken.clear()
             assert seen == losses, name
             assert all(torch.equal(a, b) for a, b in zip(weights, seen_weights, strict=True)), name
@@ -164,9 +173,8 @@ def test_a_site_whose_hook_raises_goes_silent_alone(when, monkeypatch):
     lens = record(stack(), steps=3)
     problems = [problem for problem in lens.audit().problems() if "1.1.norm" in problem]
     assert len(problems) == 1
-    assert problems[0].startswith(
-        "Nothing is recorded at 1.1.norm: a hook failed in step 0 (ValueError: the planted one"
-    )
+    said = "Nothing is recorded at 1.1.norm: a hook failed in step 0 (ValueError: the planted one"
+    assert problems[0].startswith(said)
     assert "second line" not in problems[0]
     assert set(lens.recording.norms["site"]) == {"1.0.norm", "1.2.norm", "2"}
     assert lens.recording.norms["kept"].notna().all()
@@ -177,13 +185,6 @@ def test_with_strict_it_is_raised(when, monkeypatch):
     break_at(monkeypatch, "1.1.norm", when)
     with pytest.raises(GradlensError, match=r"failed at 1\.1\.norm: ValueError: the planted one"):
         record(stack(), strict=True)
-
-
-class Wide(nn.LayerNorm):
-    """Taken for a norm over another axis than its own."""
-
-    def forward(self, x):
-        return super().forward(x)
 
 
 @pytest.mark.parametrize("when", ["_traced_grad_output", "_traced_grad_input", "_traced_hooks"])
@@ -226,8 +227,11 @@ def test_an_error_while_a_graph_is_traced_costs_the_site_alone(when, kind, monke
 # ---------------------------------------------------------------------- warnings
 
 
+plain_vectors = vectors
+
+
 def odd(step: int) -> torch.Tensor:
-    x = vectors(step)
+    x = plain_vectors(step)
     if step == 1:
         x[0] = float("nan")
     elif step == 2:
@@ -246,7 +250,7 @@ def test_no_warning_of_the_lens_shows_and_none_raises(way, tmp_path, monkeypatch
         lens.detach()
         recording = lens.recording
         assert recording.norms.notna().any(axis=None)
-        assert len(recording.params) and len(recording.activations)
+        assert len(recording.params) > 0 < len(recording.activations)
         lens.audit()
     assert not any("failed" in problem for problem in lens.audit().problems())
     assert recording.steps["step"].tolist() == [0, 1, 2, 3]
@@ -353,7 +357,7 @@ def test_a_lens_that_nobody_holds_and_nobody_can_ask_leaves_the_model():
     lens = gradlens.attach(model)
     gc.collect()
     assert gone() is None
-    assert sum(len(module._forward_hooks) for module in model.modules()) == 4 + 3 + 2
+    assert sum(len(module._forward_hooks) for module in model.modules()) == 4 + 3 + 1  # norms, blocks, the root
     lens.detach()
     assert not any(module._forward_hooks for module in model.modules())
 
@@ -366,4 +370,4 @@ def test_a_lens_with_a_folder_or_an_open_block_needs_nobody_to_hold_it(tmp_path)
     for step in range(3):
         loss_of(model(vectors(step))).backward()
         optimizer.step()
-    assert len(gradlens.load(tmp_path / "run").norms) == 12
+    assert gradlens.load(tmp_path / "run").steps["step"].tolist() == [0, 1]  # the last one is open still
