@@ -137,6 +137,8 @@ def _one_seed(
             loss, origin = loss_of(output, batch, loss_fn)
             loss.backward()  # type: ignore[no-untyped-call]
         lens.step(loss=loss, seed=float(seed))
+    if lens.stopped:
+        raise GradlensError(lens.stopped)
     if probe is not None:
         rows = [{"step": index, **row} for row in probe(model, batch, loss_fn, seed)]
         if rows:

@@ -1,5 +1,6 @@
 """The moments of a norm's input: measured, or taken from where PyTorch keeps them for the backward pass anyway."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from gradlens.lens.world import local
 #: Backward nodes that hold mean and 1/σ in the open, [vectors] each.
 _NODES = ("NativeLayerNormBackward0", "NativeGroupNormBackward0", "NativeBatchNormBackward0")
 _FORWARDS = (nn.LayerNorm.forward, nn.GroupNorm.forward, nn.modules.batchnorm._BatchNorm.forward)
+#: Of these the kernels on a CPU keep 1/σ in the precision of the gain, and go backward with that.
+_ROUNDS = (*_FORWARDS, nn.modules.instancenorm._InstanceNorm.forward)
+_HALF = (torch.float16, torch.bfloat16)
 
 
 def keeps_moments(kind: NormKind, module: nn.Module) -> bool:
@@ -40,7 +44,7 @@ def saved(output: Any, vectors: tuple[int, ...], width: int) -> tuple[Tensor, ..
     if type(node).__name__ not in _NODES:
         return None
     mean, inv_sigma = local(node._saved_result1), local(node._saved_result2)
-    if mean is None or inv_sigma.dtype not in (torch.float32, torch.float64) or not inv_sigma.numel():
+    if mean is None or inv_sigma.dtype in _HALF or not inv_sigma.numel():
         return None
     inv_sigma = inv_sigma.view(vectors)
     return mean.view(vectors) * width, inv_sigma, inv_sigma
@@ -65,6 +69,8 @@ def measured(
         inv_sigma = torch.rsqrt(running[1].detach() + kind.eps(module, dtype)).to(norm.dtype).expand_as(norm)
     elif kind.scaled:
         inv_sigma = statistics.inv_sigma(norm, width, kind.eps(module, dtype), unbiased=kind.unbiased)
+        if dtype in _HALF and x.device.type == "cpu" and _rounds(module):
+            inv_sigma = inv_sigma.to(dtype).to(norm.dtype)
     else:
         inv_sigma = torch.ones_like(norm)
     return total, norm, inv_sigma
@@ -75,3 +81,14 @@ def facts(kind: NormKind, module: nn.Module, width: int, dtype: torch.dtype, *, 
     recenters = kind.mean_gradient and kind.running(module) is None
     eps = kind.eps(module, dtype) if from_sigma else 0.0
     return Facts(width, float(kind.centered), float(recenters), float(from_sigma), eps)
+
+
+def _rounds(module: nn.Module) -> bool:
+    """Whether 1/σ of an input in half precision is rounded to that for the backward pass."""
+    if isinstance(module, SimpleNamespace):  # a function's arguments
+        gain = module.weight
+    elif getattr(type(module), "forward", None) in _ROUNDS:
+        gain = next(module.parameters(), None)
+    else:
+        return False
+    return gain is None or gain.dtype in _HALF

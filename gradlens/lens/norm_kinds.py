@@ -67,9 +67,15 @@ class NormKind:
         # torch computes half precision in float32, with float32's eps.
         return torch.finfo(torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype).eps
 
-    def gain(self, module: nn.Module, ndim: int) -> Tensor | None:
-        """Return γ, shaped to broadcast to ``vectors`` of an ``ndim``-dimensional input; None where there is none."""
-        given = getattr(module, self.gain_name, None)
+    def gain(self, module: nn.Module, ndim: int, given: Tensor | None = None) -> Tensor | None:
+        """Return γ, shaped to broadcast to ``vectors`` of an ``ndim``-dimensional input; None where there is none.
+
+        Args:
+            module: the norm.
+            ndim: dimensions of its input.
+            given: its gain parameter; by default as the module has it.
+        """
+        given = getattr(module, self.gain_name, None) if given is None else given
         if not isinstance(given, Tensor):
             return None
         weight: Tensor = local(given.detach())

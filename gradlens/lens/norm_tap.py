@@ -7,6 +7,7 @@ A hook takes a few numbers a vector: no copy to the host, no branch on a value, 
 traced, the same numbers are summed and added up in the graph.
 """
 
+import copy
 import inspect
 import threading
 from collections import deque
@@ -15,25 +16,30 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.hooks import RemovableHandle
 
 from gradlens.lens import norm_input, statistics
-from gradlens.lens.hooks import Hook, hook_gradient, in_backward, is_batched, regions
+from gradlens.lens.compiling import TracedLines
+from gradlens.lens.gains import Gain
+from gradlens.lens.hooks import hook_gradient, in_backward, is_batched, regions
 from gradlens.lens.rows import Row
 from gradlens.lens.sites import Site
 from gradlens.lens.statistics import Facts
 from gradlens.lens.switch import Switch
-from gradlens.lens.tap import Tap, sizes
+from gradlens.lens.tap import Tap, fits, sizes
+from gradlens.lens.views import hook_output, hook_traced_output
 from gradlens.lens.world import placements
 from gradlens.outputs import first_tensor
+
+_COMPUTED = "its gain is computed in a compiled graph: run the model uncompiled"
 
 
 class _Between:
     """What the first hook of a call leaves to the second: what to do with the gradient, an input to look up."""
 
     def __init__(self) -> None:
-        self.hook: Any = None
+        #: Its row, the input, how that lies across processes, and γ where it was to be had before the module ran.
+        self.begun: tuple[Row, Tensor, tuple[Any, ...], Tensor | None] | None = None
         self.waiting: tuple[Row, Tensor] | None = None
 
 
@@ -52,6 +58,7 @@ class NormTap(Tap):
         #: Calls that ran without a graph, by region: a reentrant checkpoint runs them again in backward.
         self._without_graph: dict[int, deque[Row]] = {}
         self._input_name = _first_parameter(site.module)
+        self._gain = Gain(self.kind, site.module, switch)
 
     def new_call(self) -> None:
         """Let go of what an earlier step or micro-batch left."""
@@ -70,13 +77,14 @@ class NormTap(Tap):
         """Register the hooks and return their handles."""
         module = self.site.module
         return [
-            module.register_forward_pre_hook(Hook(self.before), with_kwargs=True),
-            module.register_forward_hook(Hook(self.after), with_kwargs=True),
+            module.register_forward_pre_hook(self.hook(self.before), with_kwargs=True),
+            module.register_forward_hook(self.hook(self.after), with_kwargs=True),
+            *self._gain.handles(self.hook),
         ]
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Measure the input and hand on an alias whose gradient is hooked."""
-        if not self.switch.recording:
+        if not self.switch.recording or self.silent:
             return None
         if torch.compiler.is_compiling():
             return self._alias(args, kwargs) if torch.is_grad_enabled() else None
@@ -99,7 +107,7 @@ class NormTap(Tap):
         if hook is None or not x.requires_grad:
             return None
         handed_on = self._alias(args, kwargs)
-        hook_gradient(self._input_of(*handed_on), hook)
+        hook_gradient(self._input_of(*handed_on), hook, self.failed)
         return handed_on
 
     def _input_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -118,22 +126,26 @@ class NormTap(Tap):
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Hook the gradient of the output."""
         if torch.compiler.is_compiling():
-            if self.switch.recording and torch.is_grad_enabled():
+            if self.switch.recording and not self.silent and torch.is_grad_enabled():
                 self._trace(module, self._input_of(args, kwargs), output)
             return
         between = self._between.pop(threading.get_ident(), None)
-        if between is None:
+        if between is None or self.silent:
             return
         if between.waiting is not None:
             self._measure(module, *between.waiting, output)
-        if between.hook is None:
+        if between.begun is None:
             return
+        row, x, lies, gain = between.begun
+        if not self._gain.is_parameter(module):
+            gain = self._gain.of_this_call(module, x.dim())
         y = first_tensor(output)
         if y is None:
             why = f"its output is a {type(output).__name__} without a tensor"
             self.switch.unsupported[self.site.path] = why
         elif y.requires_grad:
-            hook_gradient(y, between.hook)
+            hook = partial(self._grad_output, row, row.generation, module, gain, lies)
+            hook_output(y, x, hook, self.failed)
 
     # ------------------------------------------------------------------ eager
 
@@ -158,9 +170,10 @@ class NormTap(Tap):
             if without_graph is not None:
                 self._without_graph.setdefault(without_graph, deque()).append(row)
             return None
-        # γ as it is now: torch.func.functional_call takes the parameters away again before backward.
-        gain, lies = self._gain(module, x.dim()), placements(x)
-        between.hook = partial(self._grad_output, row, row.generation, module, gain, lies)
+        # A parameter as it is now: torch.func.functional_call takes it away again, FSDP frees what it gathered.
+        gain = self._gain.of_this_call(module, x.dim()) if self._gain.is_parameter(module) else None
+        lies = placements(x)
+        between.begun = row, x, lies, gain
         return partial(self._grad_input, row, row.generation, module, lies)
 
     def _measure(self, module: nn.Module, row: Row, x: Tensor, output: Any = None) -> None:
@@ -187,19 +200,6 @@ class NormTap(Tap):
         view, dims = self.kind.vectors(module, statistics.raised(grad))
         row.put(2, statistics.moments(view, dims), generation)
 
-    def _gain(self, module: nn.Module, ndim: int) -> Tensor | None:
-        """Return γ, copied, for FSDP frees what it gathered; a parametrization is run again, and must give the same."""
-        if not is_parametrized(module, self.kind.gain_name):
-            gain = self.kind.gain(module, ndim)
-            return gain if gain is None else gain.clone()
-        cards = [self.switch.device] if self.switch.device.type == "cuda" else []
-        with torch.random.fork_rng(cards):
-            before = _random_state(cards)
-            gain = self.kind.gain(module, ndim)
-            if any(not torch.equal(a, b) for a, b in zip(before, _random_state(cards), strict=True)):
-                self.switch.unsupported[self.site.path] = "its gain is drawn at random: its shares are of another draw"
-        return gain
-
     def _is_measurable(self, grad: Tensor, lies: tuple[Any, ...]) -> bool:
         """Whether a gradient is one, and lies across processes as the input did; to bring it there would wait."""
         if is_batched(grad):
@@ -215,20 +215,43 @@ class NormTap(Tap):
     def _trace(self, module: nn.Module, x: Any, output: Any) -> None:
         """Record a call; all in the second hook, for between two hooks of a checkpoint no state can be kept."""
         y = first_tensor(output)
-        call = self.traced_call(x) if isinstance(x, Tensor) else None
-        if call is None or y is None:
+        if not isinstance(x, Tensor) or y is None:
             return
+        if not self._gain.is_parameter_in_graph(module):
+            self.switch.unsupported[self.site.path] = _COMPUTED
+            return
+        call = self.traced_call(x) if fits(self.traced.key, _known(x), x.dtype, _known(y), y.dtype) else None
+        if call is None:
+            return
+        begin, on_output, on_input = self._traced_hooks(call, module, x)
+        if y.requires_grad:
+            hook_traced_output(y, x, on_output, self.failed)
+        else:
+            begin()
+        if x.requires_grad:
+            hook_gradient(x, on_input, self.failed)
+
+    def _traced_hooks(self, call: int, module: nn.Module, x: Tensor) -> tuple[Any, Any, Any]:
+        """Return what to do without a gradient, and with those of output and input."""
         view, dims = self.kind.vectors(module, statistics.raised(x))
         _, width = sizes(view, dims)
         facts = norm_input.facts(self.kind, module, width, x.dtype)
         cells = norm_input.measured(self.kind, module, view, dims, width, x.dtype)
         peak = view.abs().amax()
-        if y.requires_grad:
-            hook_gradient(y, partial(self._traced_grad_output, call, cells, peak, facts, module))
-        else:
-            self.traced.begin(call, cells, peak, facts)
-        if x.requires_grad:
-            hook_gradient(x, partial(self._traced_grad_input, call, cells, peak, facts, module))
+        return (
+            partial(self.traced.begin, call, cells, peak, facts),
+            partial(self._traced_grad_output, call, cells, peak, facts, module),
+            partial(self._traced_grad_input, call, cells, peak, facts, module),
+        )
+
+    def rehearse(self, x: Tensor, y: Tensor) -> None:
+        """Do on fake tensors all that is done in a graph; raises what dynamo would."""
+        twin = copy.copy(self)
+        twin.traced = TracedLines(self.switch.device)
+        begin, on_output, on_input = twin._traced_hooks(0, self.site.module, x)
+        begin()
+        on_output(y)
+        on_input(x)
 
     def _traced_grad_output(
         self, call: int, cells: tuple[Tensor, ...], peak: Tensor, facts: Facts, module: nn.Module, grad: Tensor
@@ -244,13 +267,15 @@ class NormTap(Tap):
         self.traced.put(2, call, cells, statistics.moments(view, dims), peak, facts)
 
 
-def _random_state(cards: list[torch.device]) -> list[Tensor]:
-    """Return the state of the host's random numbers, and of each card's."""
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(card) for card in cards)]
-
-
 def _first_parameter(module: nn.Module) -> str:
     """Return the name of what a norm normalizes when it is called with keywords."""
     forward = getattr(type(module), "forward", None)
     names = list(inspect.signature(forward).parameters) if forward is not None else []
     return names[1] if len(names) > 1 else "input"
+
+
+def _known(x: Tensor) -> tuple[int, ...]:
+    """Return the sizes of a tensor in a graph that is traced; -1 for one that may be another in the next call."""
+    from torch.fx.experimental.symbolic_shapes import has_static_value
+
+    return tuple([size if has_static_value(size) else -1 for size in x.shape])

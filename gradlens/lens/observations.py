@@ -145,6 +145,7 @@ class Observations:
         """
         fired = tuple(path for path in norms if path in self._fired)
         elsewhere = switch.without_graph | switch.transformed | switch.elsewhere | functions.as_functions()
+        elsewhere |= set(switch.unsupported)
         return Audit(
             norms=norms,
             fired=fired,

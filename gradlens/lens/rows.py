@@ -73,6 +73,10 @@ class Row:
             self.buffer.drain([self])
         if self.pending == [None, None, None]:
             self.buffer.waiting.append(self)
+        of_input = self.cells[0]
+        if of_input is not None and cells[0].shape != of_input[0].shape:
+            # Seen here, for once its moments lie beside those of others nobody knows whose fault it is.
+            raise ValueError(f"gradients of {list(cells[0].shape)} vectors, for {list(of_input[0].shape)} of the input")
         self.cells[phase] = cells
         self.pending[phase] = one.number
         self.settled[phase] = torch.is_grad_enabled()

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from gradlens.errors import RecordingError
 from gradlens.recording import Recording, RunWriter, load
+from gradlens.recording.folder import refused
 from gradlens.recording.history import expand_extra
 from gradlens.recording.reading import next_step
 
@@ -92,6 +94,13 @@ class FolderSink(RunWriter):
     def begin_attempt(self, step: int) -> None:
         """Let what follows replace rows from this step on."""
         self.go_back()
+
+    def close(self, status: str) -> None:
+        """Set the final status."""
+        try:
+            super().close(status)
+        except OSError as error:
+            raise RecordingError(refused(self.folder, error)) from error
 
     def recording(self) -> Recording:
         """Return what was recorded so far."""

@@ -70,13 +70,15 @@ class StepRecorder:
         self._clock = time.perf_counter()
         #: What compiled graphs have added in the step.
         self._taken: list[Taken] = []
-        switch.on_forward, switch.on_failure = self._forward, self._forward_failed
-        switch.on_backward_end = self._backward_end
-        switch.passes.on_replaced = self._replaced
+        guarded = switch.guard.around
+        switch.on_forward, switch.on_failure = guarded(self._forward), guarded(self._forward_failed)
+        switch.on_backward_end = guarded(self._backward_end)
+        switch.passes.on_replaced = guarded(self._replaced)
+        self.before_optimizer, self.after_optimizer = guarded(self._before_optimizer), guarded(self._after_optimizer)
 
     def start_at(self, step: int) -> None:
         """Give the next step this number."""
-        self._step = step
+        self._step = self._switch.step = step
         self._look()
 
     def go_on_at(self, step: int) -> None:
@@ -172,7 +174,7 @@ class StepRecorder:
         scale = getattr(self._scaler, "_scale", None)
         self._scale = scale.detach().clone() if isinstance(scale, Tensor) else None
 
-    def before_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def _before_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Read what is known only now: the learning rate, the gradients after clipping."""
         if self._switch.paused:
             return
@@ -185,7 +187,7 @@ class StepRecorder:
             else:
                 self._read_late("before the optimizer")
 
-    def after_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def _after_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Close the step."""
         if self._switch.paused:
             return

@@ -135,6 +135,8 @@ def _pull(taps: list[Tap], counted: Counted, taken: list[Taken]) -> tuple[list[_
     #: Call, or tap and number inside a graph, to its row.
     rows: dict[Any, int] = {}
     for tap in taps:
+        if tap.silent:
+            continue
         for number, same in enumerate(calls.get(tap, ())):
             rows |= dict.fromkeys(same, len(entries))
             returned = [call.returned for call in same if call.returned is not None]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from gradlens.lens.guard import Guard
 from gradlens.lens.hooks import at_end_of_backward, in_backward, regions
 from gradlens.lens.passes import Forward, Pass, Passes
 from gradlens.lens.rows import RowBuffer
@@ -23,12 +24,17 @@ _GRAD = torch._C._functorch.TransformType.Grad
 class Switch:
     """The shared state. ``recording`` is a plain bool: a compiled graph has one version with it and one without."""
 
-    def __init__(self, world: World, device: torch.device, passes: Passes) -> None:
+    def __init__(self, world: World, device: torch.device, passes: Passes, guard: Guard | None = None) -> None:
         self.recording = True
         #: Whether the lens is told to look away: it records nothing, and counts no step.
         self.paused = False
         self.world = world
         self.passes = passes
+        self.guard = guard or Guard()
+        #: The step's number.
+        self.step = 0
+        #: The lens, where it shall live as long as its hooks.
+        self.lens: object = None
         #: Where the model was when the lens was attached; compiled graphs write there.
         self.device = device
         #: Whether the last thing that happened was the end of a backward pass.
@@ -131,7 +137,7 @@ class Switch:
             one = self.passes.begin(task, self.paused, whole)
             one.graph = torch.is_grad_enabled()
             # Queued twice: DDP and FSDP finish their reductions in callbacks of the first round.
-            at_end_of_backward(partial(at_end_of_backward, partial(self._ended, one)))
+            at_end_of_backward(partial(at_end_of_backward, self.guard.around(partial(self._ended, one))))
         one.forwards.add(forward)
         forward.returned = True
         return one

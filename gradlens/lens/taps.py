@@ -16,6 +16,7 @@ from gradlens.lens.sites import Site
 from gradlens.lens.statistics import Facts
 from gradlens.lens.switch import Switch
 from gradlens.lens.tap import Tap, sizes
+from gradlens.lens.views import base_of
 from gradlens.outputs import first_tensor, tensors_of
 
 
@@ -30,8 +31,8 @@ class ActivationTap(Tap):
         """Register the hook and return its handle."""
         module = self.site.module
         if self.tensor == "input":
-            return [module.register_forward_pre_hook(Hook(self._before), with_kwargs=True)]
-        return [module.register_forward_hook(Hook(self._after))]
+            return [module.register_forward_pre_hook(self.hook(self._before), with_kwargs=True)]
+        return [module.register_forward_hook(self.hook(self._after))]
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._measure(args or tuple(kwargs.values()))
@@ -41,6 +42,8 @@ class ActivationTap(Tap):
 
     def _measure(self, value: Any) -> None:
         compiling = torch.compiler.is_compiling()
+        if self.silent:
+            return
         if compiling:
             if not self.switch.recording:
                 return
@@ -67,7 +70,7 @@ class ActivationTap(Tap):
         if call is not None:
             peak = view.abs().amax()
             if x.requires_grad:
-                hook_gradient(x, partial(self._traced_grad, call, cells, peak, facts))
+                hook_gradient(_lasting(x), partial(self._traced_grad, call, cells, peak, facts), self.failed)
             else:
                 self.traced.begin(call, cells, peak, facts)
             return
@@ -92,12 +95,13 @@ class RootTap:
 
     def handles(self) -> list[RemovableHandle]:
         """Register the hooks and return their handles."""
+        failed = self.switch.guard.end
         return [
             handle
             for module in (self.model, *parts(self.model))
             for handle in (
-                module.register_forward_pre_hook(Hook(self._before)),
-                module.register_forward_hook(Hook(self._after), always_call=True),
+                module.register_forward_pre_hook(Hook(self._before, failed)),
+                module.register_forward_hook(Hook(self._after, failed), always_call=True),
             )
         ]
 
@@ -118,7 +122,7 @@ class RootTap:
             if self.switch.recording and module is self.model:
                 for tensor in tensors_of(output):
                     if tensor.requires_grad:
-                        hook_gradient(tensor, self.switch.arm_in_graph)
+                        hook_gradient(_lasting(tensor), self.switch.arm_in_graph, self.switch.guard.end)
             return
         if in_backward() or not self.switch.leave(module):
             return
@@ -134,7 +138,7 @@ class RootTap:
         tensors = [tensor for tensor in tensors_of(output) if tensor.requires_grad and not tensor.is_leaf]
         forward.free = torch.is_grad_enabled() and not tensors
         for tensor in tensors:
-            hook_gradient(tensor, partial(self.switch.arm_output, forward))
+            hook_gradient(_lasting(tensor), partial(self.switch.arm_output, forward), self.switch.guard.end)
 
 
 def parts(model: nn.Module) -> Iterator[nn.Module]:
@@ -144,6 +148,12 @@ def parts(model: nn.Module) -> Iterator[nn.Module]:
             yield from parts(child)
         else:
             yield child
+
+
+def _lasting(tensor: Tensor) -> Tensor:
+    """Return an output, or what it is a view of: a hook there runs also where the output is changed in place."""
+    base = base_of(tensor)
+    return tensor if base is None else base
 
 
 def taps_of(site: Site, switch: Switch) -> list[Tap]:

@@ -6,7 +6,6 @@ segments go. Whoever is killed in between leaves a run that reads the same, and 
 
 import contextlib
 import hashlib
-import shutil
 from pathlib import Path
 from typing import Any
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from gradlens.errors import RecordingError
 from gradlens.recording.derive import merge
 from gradlens.recording.folder import Name, arrow_schema, recorded_ranks, segments
-from gradlens.recording.schema import TABLES
+from gradlens.recording.schema import ADDED, TABLES
 from gradlens.recording.segment import Segment, read
 
 #: Tables with rows of training steps, which are whole or not.
@@ -154,12 +154,20 @@ def _rows(attempts: list[_Attempt], table: str) -> pd.DataFrame | None:
         batches = attempt.segments[table].batches if table in attempt.segments else []
         if not batches or (not by_step and latest[attempt.rank] is not attempt):
             continue
-        rows = pa.Table.from_batches(batches).replace_schema_metadata()
+        rows = _as_today(pa.Table.from_batches(batches).replace_schema_metadata(), arrow_schema(table))
         if by_step and attempt.end < inf:
             rows = rows.filter(pc.less(rows["step"], int(attempt.end)))
         parts.append(rows.append_column("rank_", pa.repeat(pa.scalar(attempt.rank, pa.int64()), len(rows))))
-    frame: pd.DataFrame | None = pa.concat_tables(parts, promote_options="default").to_pandas(maps_as_pydicts=None) if parts else None
+    frame: pd.DataFrame | None = pa.concat_tables(parts).to_pandas(maps_as_pydicts=None) if parts else None
     return frame
+
+
+def _as_today(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return rows with the columns that were added since they were written."""
+    for index, column in enumerate(schema):
+        if column.name not in rows.schema.names:
+            rows = rows.add_column(index, column, pa.repeat(pa.scalar(ADDED[column.name], column.type), len(rows)))
+    return rows
 
 
 def _whole(frames: Mapping[str, pd.DataFrame], attempts: list[_Attempt], bound: float) -> dict[str, pd.DataFrame]:

@@ -14,7 +14,7 @@ D_g its variance; σ includes eps as the layer applies it.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 #: Raised by one when a stored column changes its meaning; older programs refuse newer folders.
 SCHEMA_VERSION = 1
@@ -125,8 +125,8 @@ STORED: dict[str, tuple[Column, ...]] = {
     ),
 }  # fmt: skip
 
-#: Columns that recordings of an earlier gradlens lack.
-ADDED = ("nan_loss",)
+#: Columns that recordings of an earlier gradlens lack, and what stands for them.
+ADDED: dict[str, Any] = {"nan_loss": False}
 
 #: Sums of gradients squared: a loss that is s times as large has them s² times as large.
 GRADIENT_SQUARES = tuple(c.name for c in STORED["norms"] if c.name.startswith(("energy", "mean2", "var")))

@@ -16,16 +16,17 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from gradlens.errors import RecordingError
 from gradlens.recording.folder import Name, arrow_schema, content
+from gradlens.recording.own_file import OwnFile
 from gradlens.recording.schema import ADDED
-from gradlens.recording.text import printable
 from gradlens.recording.template import Template
+from gradlens.recording.text import printable
 
 _SEAL = re.compile(rb"gradlens crc32=([0-9a-f]{8}) body=(\d{12})((?: [a-z]+=[0-9a-f]{8})*);")
 _MARK, _BLANK = b"gradlens crc32=", b"00000000"
@@ -56,7 +57,7 @@ class SegmentWriter:
         self._header = self._schema.serialize().to_pybytes()
         #: CRC of all that was written.
         self.crc = zlib.crc32(self._header[_PREFIX.size :])
-        self._file: IO[bytes] | None = None
+        self._file: OwnFile | None = None
         self._template: Template | None = None
         self._told = 0
 
@@ -80,9 +81,9 @@ class SegmentWriter:
         crc = zlib.crc32(memoryview(message)[_PREFIX.size :], self.crc)
         message[at : at + 8] = b"%08x" % crc
         if self._file is None:
-            self._file = self.path.open("xb", buffering=0)  # new: neither a file nor a link is there
+            self._file = OwnFile(self.path)
             message = self._header + message
-        _write_all(self._file, memoryview(message))
+        self._file.write(memoryview(message))
         self.crc = crc
 
     def _new(self, columns: Mapping[str, Any], told: bytes) -> bytearray:
@@ -102,12 +103,6 @@ class SegmentWriter:
         """Close the file."""
         if self._file is not None:
             self._file.close()
-
-
-def _write_all(file: IO[bytes], rest: memoryview) -> None:
-    """Write all of it: on a disk that is nearly full a write may be short, and only the next one fails."""
-    while rest:
-        rest = rest[file.write(rest) :]
 
 
 @functools.lru_cache(maxsize=256)
@@ -265,7 +260,8 @@ def _decode(data: bytes, name: Name, run: str) -> tuple[list[pa.RecordBatch], di
 
 def _fits(schema: pa.Schema, table: str) -> bool:
     """Whether these are a table's columns; those that were added since may be absent."""
-    return schema.equals(pa.schema([f for f in _schema(table) if f.name not in ADDED or f.name in schema.names]))
+    wanted = pa.schema([f for f in _schema(table) if f.name not in ADDED or f.name in schema.names])
+    return bool(schema.equals(wanted))
 
 
 def _believe(segment: Segment, data: bytes) -> None:
