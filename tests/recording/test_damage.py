@@ -6,14 +6,19 @@ import os
 import re
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 from gradlens import load
+from gradlens.analysis import Finding
+from gradlens.cli.diagnose import junit
+from gradlens.cli.main import main
 from gradlens.errors import RecordingError
 from gradlens.recording import Recording, RunWriter, closing, folder, history, locks, manifest
 from gradlens.recording.schema import STORED, TABLES, names
@@ -386,6 +391,23 @@ def test_a_planted_link_is_not_written_through(tmp_path, place):
         with contextlib.suppress(RecordingError):
             FOLDERS["finished"](run, 0)
     assert mine.read_text() == "years of work"
+
+
+def test_a_report_to_ci_is_xml_whatever_a_label_or_a_claim_holds():
+    claim = "run\x1b[31m \ud800 \ufffe says \x00"
+    found = Finding(code="GL1", status="fail", claim=claim, analysis="a", subject="s\x07", remedies=("do\x08",))
+    suite = ElementTree.fromstring(junit([found], "fail"))
+    assert "\x1b" not in ElementTree.tostring(suite, encoding="unicode")
+
+
+def test_a_message_reaches_a_terminal_without_control_characters(tmp_path):
+    run = tmp_path / "red\x1b[31m"
+    run.mkdir()
+    (run / "manifest.json").write_text("{")
+    said = CliRunner().invoke(main, ["diagnose", str(run)])
+    assert said.exit_code == 2
+    assert "manifest.json must be a gradlens manifest" in said.output
+    assert "\x1b" not in said.output
 
 
 def test_texts_from_a_folder_are_printable(tmp_path):
