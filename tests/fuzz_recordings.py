@@ -5,7 +5,8 @@
 A read is *same* when all public tables (and those merged over processes) are the undamaged folder's, and *prefix* when
 they are its rows up to some step and the recording says so: by the status of a run that did not end, or by
 ``meta["damage"]``. It is *refused* when one sentence names a file of the folder. All else is a fault: *unnamed* (a
-refusal that names no file, or is no plain sentence), *wrong* (other numbers, without a word), *traceback*, *crash*, *hang*.
+refusal that names no file, or is no plain sentence), *wrong* (other numbers, without a word), *traceback*, *crash*,
+*hang*.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import random
 import shutil
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -38,7 +40,8 @@ def tables(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     from gradlens import load
     from gradlens.recording.schema import PUBLIC
 
-    recording = load(folder)
+    with warnings.catch_warnings(action="ignore"):
+        recording = load(folder)
     merged = recording.over_processes()
     seen = {name: recording.table(name) for name in PUBLIC}
     return seen | {f"{name} merged": merged.table(name) for name in ("norms", "activations")}, dict(recording.meta)
@@ -61,7 +64,7 @@ def outcome(folder: Path, truth: dict[str, pd.DataFrame], ended: bool) -> tuple[
     if all(seen[name].equals(frame) for name, frame in truth.items()):
         return "same", said
     last = seen["steps"]["step"].max() if len(seen["steps"]) else -1
-    stated = bool(said) or not ended and meta.get("status") in ("interrupted", "running")
+    stated = bool(said) or (not ended and meta.get("status") in ("interrupted", "running"))
     different = [name for name, frame in truth.items() if not _alike(seen[name], _until(frame, last))]
     if stated and last >= 0 and not different:
         return "prefix", said

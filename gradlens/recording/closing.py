@@ -1,10 +1,11 @@
 """The end of a run: from segments to one Parquet file a table, and the manifest that says so.
 
-The Parquet files are written first, each whole or not at all; then the manifest names them, with their digests; then the
-segments go. Whoever is killed in between leaves a run that reads the same, and that the next one completes.
+The Parquet files are written first, each whole or not at all; then the manifest names them, with their digests; then
+the segments go. Whoever is killed in between leaves a run that reads the same, and that the next one completes.
 """
 
 import contextlib
+import functools
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def compact(folder: Path, run: str) -> dict[str, Any]:
     for table, stored in history.tables.items():
         path = folder / f"{table}.parquet"
         rows = _described(table, stored, run)
-        replace(path, lambda file, rows=rows: pq.write_table(rows, file, write_page_checksum=True))
+        replace(path, functools.partial(pq.write_table, rows, write_page_checksum=True))
         with path.open("rb") as file:
             digests[table] = hashlib.file_digest(file, "sha256").hexdigest()
     return {"tables": digests, "recorded": history.ranks}
@@ -77,8 +78,7 @@ def complete(folder: Path) -> None:
 
 def remove_segments(folder: Path) -> None:
     """Remove the segments, which are no longer what is read; files of other names stay."""
-    for path in segments(folder).values():
-        path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        (folder / "segments" / "run").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # somebody may have one open, which some systems mind
+        for path in (*segments(folder).values(), folder / "segments" / "run"):
+            path.unlink(missing_ok=True)
         (folder / "segments").rmdir()

@@ -1,8 +1,9 @@
 """From segments to tables: which rows count, and what is said where some are lost.
 
-Every process has attempts; an attempt that starts at step s replaces the process' earlier rows from s on. A step counts
-when every process has counted it, which its row of ``steps``, written last, does. That row tells which rows of the other
-tables belong to it: a segment that lacks them was damaged, and the recording then ends before that step, and says so.
+Every process has attempts; an attempt that starts at step s replaces the process' earlier rows from s on. A step
+counts when every process has counted it, which its row of ``steps``, written last, does. That row tells which rows of
+the other tables belong to it: a segment that lacks them was damaged; the recording then ends before that step, and says
+so.
 """
 
 from collections.abc import Iterator, Mapping
@@ -146,7 +147,7 @@ def _gone(found: Mapping[Name, Segment]) -> Iterator[tuple[float, str]]:
 
 
 def _rows(attempts: list[_Attempt], table: str) -> pd.DataFrame | None:
-    """Return a table's rows, with a column ``rank_``: of each attempt up to where the next one of its process begins."""
+    """Return a table's rows, with a column ``rank_``: of each attempt up to where the process' next one begins."""
     by_step = "step" in arrow_schema(table).names
     latest = {a.rank: a for a in attempts if table in a.segments and a.segments[table].batches}
     parts = []

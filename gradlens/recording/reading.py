@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ def load(path: str | Path) -> Recording:
     """Read a run folder.
 
     A run that is being written, or was killed, reads up to its last whole step; ``meta["status"]`` says which. Where
-    files were damaged since, ``meta["damage"]`` says so, and the steps end before the first that is not whole.
+    files were damaged since, a warning and ``meta["damage"]`` say so, and the steps end before the first that is not
+    whole.
 
     Args:
         path: the run folder.
@@ -47,6 +49,8 @@ def load(path: str | Path) -> Recording:
     stored, meta = _read(folder, manifest)
     if meta.get("status") == "running" and not being_written(folder):
         meta["status"] = "interrupted"
+    if "damage" in meta:
+        warnings.warn(f"The recording at {folder} is damaged: {' '.join(meta['damage'])}", stacklevel=2)
     return Recording(meta, {table: printable_table(frame) for table, frame in stored.items()}, folder)
 
 

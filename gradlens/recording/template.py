@@ -37,7 +37,7 @@ class Template:
     @classmethod
     def of(cls, message: bytearray, batch: pa.RecordBatch, columns: Mapping[str, Any]) -> "Template | None":
         """Return a template, or None where there is none: no rows, nulls, or columns of another kind."""
-        maps = [column.items for column in batch.columns if pa.types.is_map(column.type)]
+        maps = [c for column in batch.columns if pa.types.is_map(column.type) for c in (column, column.items)]
         known = all(f.type in _NUMPY or f.type == pa.string() or pa.types.is_map(f.type) for f in batch.schema)
         numbers = [column for column in batch.columns if column.type in _NUMPY] + maps
         plain = known and batch.num_rows and not any(column.null_count for column in numbers)

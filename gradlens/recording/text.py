@@ -35,11 +35,11 @@ def all_printable(value: Any) -> Any:
 
 
 def printable_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose texts and names of columns are printable; itself where they all are."""
-    texts = frame.select_dtypes(["string", "object"])
-    odd = {
-        name: {text: printable(text) for text in column.dropna().unique() if printable(text) != text}
-        for name, column in texts.items()
-    }
-    changed = {name: frame[name].replace(texts) for name, texts in odd.items() if texts}
-    return frame.assign(**changed).rename(columns=printable) if changed else frame.rename(columns=printable)
+    """Return a table whose texts and names of columns are printable."""
+    changed = frame.copy(deep=False)
+    for name, column in frame.select_dtypes(["string", "object"]).items():
+        texts = [text for text in column.unique() if isinstance(text, str)]
+        odd = {text: printable(text) for text in texts if printable(text) != text}
+        if odd:
+            changed[name] = column.replace(odd)
+    return changed.rename(columns=printable)

@@ -132,8 +132,7 @@ def _is_covered(text: str) -> bool:
 
 def _known() -> Mapping[int, int]:
     """Return the characters of matplotlib's own font."""
-    known: dict[int, int] = FT2Font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap()
-    return known
+    return FT2Font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap()
 
 
 def _replace_uncovered(folder: Path) -> None:
@@ -141,5 +140,6 @@ def _replace_uncovered(folder: Path) -> None:
     for path in (folder / "findings.json", *folder.glob("*.svg")):
         text = path.read_text("utf-8")
         lacking = {sign for sign in set(text) if ord(sign) not in _known() and not sign.isspace()}
-        signs = {sign: "" if category(sign) in ("Cf", "Mn") else "\N{REPLACEMENT CHARACTER}" for sign in lacking}
-        path.write_text(text.translate(str.maketrans(signs)), "utf-8")
+        joins = {sign: None for sign in lacking if category(sign) in ("Cf", "Mn")}
+        signs = str.maketrans(dict.fromkeys(lacking, "\N{REPLACEMENT CHARACTER}") | joins)
+        path.write_text(text.translate(signs), "utf-8")

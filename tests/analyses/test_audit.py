@@ -68,6 +68,21 @@ def test_everything_that_the_lens_calls_a_problem_is_a_warning(field: str) -> No
         assert any(opening in text for text in said)
 
 
+def test_damage_to_a_recording_is_a_warning_in_its_own_words() -> None:
+    said = "segments/norms-r1-a0.arrows is damaged: the checksum of a batch does not fit."
+    found = judged(recording(audit=audit(), damage=[said, "Steps from 4 on are left out."]))
+    assert [f.status for f in found] == ["warn", "warn"]
+    assert "norms-r1-a0.arrows is damaged" in found[0].claim
+    assert judged(recording(damage=[said]))[0].status == "warn"
+
+
+@pytest.mark.parametrize("label", ["①", "²", "٣", "10"])
+def test_a_label_of_digits_is_a_name_and_no_number(label: str) -> None:
+    shown = show(compute([recording(label, audit=audit()), recording("b", audit=audit(steps=0))]))
+    assert all(rows["recordings"].map(type).eq(str).all() for rows in shown.values() if "recordings" in rows)
+    assert show(compute([recording(label, audit=audit())]))
+
+
 def test_no_field_of_the_audit_is_unknown_here() -> None:
     assert {field.name for field in fields(Audit)} == MISSED.keys() | TOLD
 

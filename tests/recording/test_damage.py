@@ -1,23 +1,31 @@
 """A recording that cannot lie: what was damaged is refused, or left out and said; what is whole is read."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 from gradlens import load
+from gradlens.analysis import Finding
+from gradlens.cli.diagnose import junit
+from gradlens.cli.main import main
 from gradlens.errors import RecordingError
 from gradlens.recording import Recording, RunWriter, closing, folder, history, locks, manifest
 from gradlens.recording.schema import STORED, TABLES, names
 from tests.fuzz_recordings import FAULTS, fuzz
 from tests.recording.folders import FOLDERS, STEPS, begin, make, record
+
+pytestmark = pytest.mark.filterwarnings("ignore:The recording at .* is damaged")
 
 
 def test_no_mutation_of_some_hundreds_is_read_wrong_or_ends_in_a_traceback_or_a_crash():
@@ -64,8 +72,10 @@ def test_a_recording_ends_before_a_batch_that_was_damaged_and_says_which_file_an
     run = make("two killed", tmp_path / "run")
     whole = load(run)
     flip(segment(run, "norms-r1-a0"), 0.6)
-    recording = load(run)
+    with pytest.warns(UserWarning, match=r"is damaged: segments/norms-r1-a0\.arrows"):
+        recording = load(run)
     last = recording.last_step
+    assert "damaged" in repr(recording)
     assert 0 < last < STEPS - 1
     said = " ".join(recording.meta["damage"])
     assert "segments/norms-r1-a0.arrows is damaged: the checksum of a batch does not fit" in said
@@ -145,7 +155,7 @@ def test_a_parquet_reader_without_gradlens_finds_a_damaged_page(tmp_path):
     content = bytearray(path.read_bytes())
     content[column.data_page_offset + column.total_compressed_size // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(OSError, match="(?i)crc|checksum"):
+    with pytest.raises(OSError, match=r"(?i)crc|checksum"):
         pq.read_table(path, page_checksum_verification=True)
     with pytest.raises(RecordingError, match=r"params\.parquet must be the file that the run was closed with"):
         load(run)
@@ -275,6 +285,36 @@ def test_who_may_not_write_the_folder_reads_the_segments(tmp_path, monkeypatch):
     assert (run / "segments").exists()
 
 
+@pytest.mark.parametrize("left", range(8))
+def test_a_run_killed_at_any_moment_of_its_closing_reads_the_same_and_is_completed(tmp_path, monkeypatch, left):
+    """After so many files were written, or segments removed, the process is gone."""
+    run = tmp_path / "run"
+    monkeypatch.setattr("gradlens.recording.store.complete", lambda folder: None)
+    shutil.copytree(make("two finished", tmp_path / "made"), run)
+
+    class Killed(BaseException):
+        pass
+
+    def counted(real):
+        def call(*asked, **named):
+            nonlocal left
+            if not left:
+                raise Killed
+            left -= 1
+            return real(*asked, **named)
+
+        return call
+
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        for name in ("replace", "write_json", "remove_segments"):
+            patch.setattr(closing, name, counted(getattr(closing, name)))
+        closing.complete(run)
+    for _ in range(2):
+        assert steps_of(load(run)) == [*range(STEPS)]
+        assert load(run).norms["rank"].nunique() == 2
+    assert "tables" in load(run).meta
+
+
 def test_a_run_whose_segments_are_damaged_keeps_them(tmp_path, monkeypatch):
     run = tmp_path / "run"
     monkeypatch.setattr("gradlens.recording.store.complete", lambda folder: None)
@@ -348,11 +388,26 @@ def test_a_planted_link_is_not_written_through(tmp_path, place):
     with pytest.MonkeyPatch.context() as patch:
         if place == "norms.parquet.tmp":  # there from the start, in somebody's folder
             patch.setattr(locks, "_EARLY", re.compile(".*"))
-        try:
+        with contextlib.suppress(RecordingError):
             FOLDERS["finished"](run, 0)
-        except RecordingError as error:
-            assert str(run) in str(error)
     assert mine.read_text() == "years of work"
+
+
+def test_a_report_to_ci_is_xml_whatever_a_label_or_a_claim_holds():
+    claim = "run\x1b[31m \ud800 \ufffe says \x00"
+    found = Finding(code="GL1", status="fail", claim=claim, analysis="a", subject="s\x07", remedies=("do\x08",))
+    suite = ElementTree.fromstring(junit([found], "fail"))
+    assert "\x1b" not in ElementTree.tostring(suite, encoding="unicode")
+
+
+def test_a_message_reaches_a_terminal_without_control_characters(tmp_path):
+    run = tmp_path / "red\x1b[31m"
+    run.mkdir()
+    (run / "manifest.json").write_text("{")
+    said = CliRunner().invoke(main, ["diagnose", str(run)])
+    assert said.exit_code == 2
+    assert "manifest.json must be a gradlens manifest" in said.output
+    assert "\x1b" not in said.output
 
 
 def test_texts_from_a_folder_are_printable(tmp_path):

@@ -269,6 +269,12 @@ def test_a_label_of_every_sign_is_printed_as_it_is() -> None:
     assert label in words(document[0].get_text())
 
 
+@pytest.mark.parametrize("sign", ["👩\u200d👩\u200d👧", "①", "²", "e\u0301", "x" * 3000, "日本語", "\U0010fffd"])
+def test_a_label_with_a_sign_that_no_font_has_breaks_no_report(sign: str) -> None:
+    document = read(typeset(compare([make_recording(f"alpha {sign}", variant=None)], [make_analysis()])))
+    assert "alpha" in document[0].get_text()
+
+
 def test_a_label_with_dollar_signs_is_no_formula_in_the_figure() -> None:
     document = read(typeset(compare([make_recording("a $x^2$ b", variant=None)], [make_analysis()])))
     assert "a $x^2$ b" in words(document[1].get_text())
