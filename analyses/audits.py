@@ -46,8 +46,10 @@ def settings(audit: Mapping[str, Any], kind: str) -> Iterator[tuple[str, str]]:
     setting, norms = audit.get("setting") or {}, audit.get("norms") or ()
     if "every" in setting:
         yield "recorded", _cadence(int(setting["every"]), kind)
-    if "micro_batches" in setting:
-        yield "backward passes", _passes(int(setting["micro_batches"]))
+    if "passes" in setting:
+        yield "backward passes", _passes(*map(int, setting["passes"]), audit.get("passes") or ())
+    elif "micro_batches" in setting:
+        yield "backward passes", f"{setting['micro_batches']} seen in the first recorded step"
     if "world" in setting:
         yield "gradients of norms", _norm_gradients(setting)
     if gradient := audit.get("gradient"):
@@ -102,15 +104,12 @@ def _cadence(every: int, kind: str) -> str:
     return "every step" if every == 1 else f"one step in {every}, from step 0"
 
 
-def _passes(passes: int) -> str:
-    if passes == 0:
-        return "none was seen in the first recorded step"
-    if passes == 1:
-        return "one a step"
-    return (
-        f"{passes} in the first recorded step (micro-batches, or several losses): parameter gradients are their sum, "
-        "norms are measured over the vectors of all of them"
-    )
+def _passes(fewest: int, most: int, said: Sequence[str]) -> str:
+    """Say how many backward passes make up a step's gradient, and in the lens' own words what else ran."""
+    number = f"{most}" if fewest == most else f"{fewest} to {most}"
+    own = "none was seen in a recorded step" if not most else "one a step"
+    own = f"{number} make up the gradient of a step" if most > 1 or fewest < most else own
+    return f"{own}. {' '.join(said)}" if said else own
 
 
 def _norm_gradients(setting: Mapping[str, Any]) -> str:
@@ -127,9 +126,10 @@ def _parameter_gradients(gradient: str, setting: Mapping[str, Any]) -> str:
         words = words.replace(", loss scale divided out", "")
     if setting.get("world") == 1:
         words = words.replace(", after reductions", "")
-    passes = int(setting.get("micro_batches") or 1)
+    fewest, most = map(int, setting.get("passes") or (1, 1))
     words = f"read {words}"
-    return f"{words}; summed over {passes} backward passes" if passes > 1 else words
+    number = f"{most}" if fewest == most else f"{fewest} to {most}"
+    return f"{words}; summed over {number} backward passes a step" if most > 1 else words
 
 
 def _loss_scale(setting: Mapping[str, Any]) -> str:

@@ -105,12 +105,8 @@ class Observations:
             self._impossible.update(site for site, w in zip(sites, wrong, strict=True) if w)
 
     def _passes_in_words(self) -> tuple[str, ...]:
-        """Say which backward passes the rows are of, where it is not one a step and nothing else ran."""
+        """Say which passes were left out, and where nobody could tell."""
         said = []
-        fewest, most = self.backwards
-        if (fewest, most) != (1, 1) and most:
-            number = f"{most}" if fewest == most else f"{fewest} to {most}"
-            said.append(f"{number} backward passes make up the gradient of a step, and are in its rows.")
         if self._without is not None:
             said.append(
                 f"In step {self._without} no backward pass was seen to leave a gradient in the parameters: all that "

@@ -43,7 +43,7 @@ def audit(norms: Sequence[str] = ("a", "b"), **changes: Any) -> dict[str, Any]:
     """What a lens that missed nothing says of itself, with changes to fields of ``Audit``."""
     setting = {
         "compiled": [], "graphs_dropped": False, "checkpointed": [], "autocast": "", "input_dtypes": {"float32": 2},
-        "loss_scale": False, "micro_batches": 1, "every": 1, "functional": False, "world": 1,
+        "loss_scale": False, "passes": [1, 1], "every": 1, "functional": False, "world": 1,
     }  # fmt: skip
     known = {
         "norms": tuple(norms), "fired": tuple(norms), "steps": 1, "calls": {"most": 1, "sites": {}},

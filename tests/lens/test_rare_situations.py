@@ -235,6 +235,9 @@ def test_a_gain_that_is_drawn_at_random_is_not_drawn_again():
 def test_updates_of_quantized_weights_are_missing(dtype):
     model = stack()
     model.frozen = nn.Parameter(torch.zeros(4).to(dtype), requires_grad=False)
-    lens = record(model, watch=("params", "updates"))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with gradlens.attach(model, optimizer=optimizer, watch=("params", "updates")) as lens:
+        backward(model, vectors(0))
+        optimizer.step()
     updates = lens.recording.params.set_index("name")["update_norm"]
     assert updates.isna().to_dict() == {name: name == "frozen" for name in updates.index}
