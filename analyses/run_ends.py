@@ -29,7 +29,8 @@ def broken_steps(run: Recording, steps: pd.DataFrame) -> list[int]:
         last = loss[np.isfinite(loss)].index.max()
         suspect |= {step for step in loss.index if not step <= last}
     numbers = loss.index.to_numpy()
-    broken = np.isinf(loss).to_numpy() | _nan_losses(steps).to_numpy() | (np.isnan(loss).to_numpy() & np.isin(numbers, list(suspect)))
+    missing = np.isnan(loss).to_numpy() & np.isin(numbers, list(suspect))
+    broken = np.isinf(loss).to_numpy() | _nan_losses(steps).to_numpy() | missing
     return [int(step) for step in numbers[broken]]
 
 

@@ -77,17 +77,17 @@ class Observations:
             self._said.add(sentence)
             self.notes.add(sentence.format(step=step))
 
-    def step(self, step: int, norms: Mapping[str, Any] | None, shown: Seen) -> None:
+    def step(self, where: str, norms: Mapping[str, Any] | None, shown: Seen) -> None:
         """Look at a recorded step.
 
         Args:
-            step: its number.
+            where: its number, and of several processes this one's.
             norms: its rows of the table ``norms``, if there are any.
             shown: what all of its rows show.
         """
         self.steps += 1
         if shown.broken and not self._first_nonfinite:
-            self._first_nonfinite = f"{shown.broken}, step {step}"
+            self._first_nonfinite = f"{shown.broken}, {where}"
         if norms is None:
             return
         sites = norms["site"]
@@ -139,12 +139,14 @@ class Observations:
             hooked: norms with hooks of others.
             setting: what the numbers depend on besides the model.
         """
-        fired = tuple(path for path in norms if path in self._fired)
+        # What a graph holds has run, though nothing of it is a row where no gradient came back.
+        ran = self._fired.union(setting["compiled"])
+        fired = tuple(path for path in norms if path in ran)
         elsewhere = switch.without_graph | switch.transformed | switch.elsewhere | functions.as_functions()
         return Audit(
             norms=norms,
             fired=fired,
-            silent=tuple(path for path in norms if path not in self._fired and path not in elsewhere),
+            silent=tuple(path for path in norms if path not in ran and path not in elsewhere),
             without_graph=tuple(path for path in norms if path in switch.without_graph),
             transformed=tuple(path for path in norms if path in switch.transformed),
             functions_recorded=functions.record,
@@ -157,7 +159,7 @@ class Observations:
             notes=tuple(sorted(self.notes)),
             tied=tied,
             hooked=hooked,
-            nonfinite=self._first_nonfinite + (f", process {switch.world.rank}" if switch.world.size > 1 else ""),
+            nonfinite=self._first_nonfinite,
             passes=self._passes_in_words(),
             steps=self.steps,
             gradient=_GRADIENT,

@@ -3,6 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -257,3 +258,53 @@ def test_many_names_are_counted() -> None:
 
 def test_the_code_is_explained() -> None:
     assert ANALYSIS.codes["GL001"].startswith("The lens saw every norm.")
+
+
+def of_two_processes(*broken: tuple[int, int, str, str]) -> Recording:
+    """Rows of three steps, two processes, two blocks with a norm each; broken: step, rank, site, and what of it."""
+    sites = pd.DataFrame(
+        {"site": ["b.0", "b.0.norm", "b.1", "b.1.norm"], "kind": ["block", "norm"] * 2, "order": range(4)}
+    )
+    keys = [(step, rank, site) for step in range(3) for rank in range(2) for site in sites["site"]]
+    activations, norms = [], []
+    for step, rank, site in keys:
+        tensor = "input" if "norm" in site else "output"
+        absmax = np.nan if (step, rank, site, tensor) in broken else 1.0
+        activations.append({"step": step, "rank": rank, "site": site, "tensor": tensor, "absmax": absmax, "numel": 9})
+        if "norm" in site:
+            nonfinite = int((step, rank, site, "gradient") in broken)
+            norms.append({"step": step, "rank": rank, "site": site, "nonfinite": nonfinite})
+    meta = {
+        "label": "mine",
+        "audit": audit(nonfinite="the gradient of head.weight, in the backward pass, step 1, process 0"),
+    }
+    return Recording.from_tables(meta, sites=sites, activations=pd.DataFrame(activations), norms=pd.DataFrame(norms))
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        (
+            [
+                (1, 1, "b.0", "output"),
+                (1, 1, "b.1.norm", "input"),
+                (1, 1, "b.0.norm", "gradient"),
+                (2, 0, "b.0.norm", "input"),
+            ],
+            "the output of b.0, in the forward pass, step 1, process 1",
+        ),
+        (
+            [(1, 1, "b.0.norm", "input"), (1, 1, "b.0", "output")],
+            "the input of b.0.norm, in the forward pass, step 1, process 1",
+        ),
+        (
+            [(1, 1, "b.1.norm", "gradient"), (1, 1, "b.0.norm", "gradient"), (2, 0, "b.0", "output")],
+            "the gradient at b.1.norm, in the backward pass, step 1, process 1",
+        ),
+        ([], "the gradient of head.weight, in the backward pass, step 1, process 0"),
+    ],
+)
+def test_of_several_processes_the_one_is_named_that_broke_first(broken, told) -> None:
+    said = [finding.claim for finding in judged(of_two_processes(*broken)) if "on-finite values" in finding.claim]
+    assert len(said) == 1
+    assert told in said[0]
