@@ -1,5 +1,8 @@
 """Which of several processes broke first, and where: a lens knows of its own process alone."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pandas as pd
 
 from gradlens.recording import Recording
@@ -27,16 +30,20 @@ def first_broken(recording: Recording) -> str:
     gradients = gradients[~pd.MultiIndex.from_frame(gradients[["step", "rank"]]).isin(there)]
     place = _places(recording.sites)
     found = [
-        (row.step, 0, place[row.site][row.tensor], f"the {row.tensor} of {row.site}, in the forward pass", row.rank)
-        for row in outputs.itertuples()
+        (step, 0, place[site][tensor], f"the {tensor} of {site}, in the forward pass", rank)
+        for step, rank, site, tensor in _rows(outputs, "step", "rank", "site", "tensor")
     ] + [
-        (row.step, 1, -place[row.site]["input"], f"the gradient at {row.site}, in the backward pass", row.rank)
-        for row in gradients.itertuples()
+        (step, 1, -place[site]["input"], f"the gradient at {site}, in the backward pass", rank)
+        for step, rank, site in _rows(gradients, "step", "rank", "site")
     ]
     if not found:
         return ""
     step, _, _, where, rank = min(found)
     return f"{OWN} {where}, step {step}, process {rank}."
+
+
+def _rows(table: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, ...]]:
+    return zip(*(table[column] for column in columns), strict=True)
 
 
 def _places(sites: pd.DataFrame) -> dict[str, dict[str, float]]:
