@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from analyses.audits import counts, lacking_processes, settings
+from analyses.broken import OWN, first_broken
 from analyses.findings.audit import CODES, judge
 from analyses.groups import name_of
 from analyses.tables import ABSENT, identity, pick
@@ -56,7 +57,10 @@ def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
     for question, answer in settings(audit, kind):
         yield {**who, "part": "setting", "question": question, "answer": answer}
     without = (recording.meta.get("model") or {}).get("norm") == "none"
-    for sentence in audit.get("problems") or ():
+    problems, anywhere = list(audit.get("problems") or ()), first_broken(recording)
+    if anywhere:
+        problems = [*(sentence for sentence in problems if not str(sentence).startswith(OWN)), anywhere]
+    for sentence in problems:
         if not (without and str(sentence).startswith(_NO_NORM)):
             yield {**who, "part": "problem", "answer": str(sentence)}
     if sentence := lacking_processes(recording.meta.get("processes") or {}):

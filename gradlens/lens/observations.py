@@ -77,17 +77,17 @@ class Observations:
             self._said.add(sentence)
             self.notes.add(sentence.format(step=step))
 
-    def step(self, step: int, norms: Mapping[str, Any] | None, shown: Seen) -> None:
+    def step(self, where: str, norms: Mapping[str, Any] | None, shown: Seen) -> None:
         """Look at a recorded step.
 
         Args:
-            step: its number.
+            where: its number, and of several processes this one's.
             norms: its rows of the table ``norms``, if there are any.
             shown: what all of its rows show.
         """
         self.steps += 1
         if shown.broken and not self._first_nonfinite:
-            self._first_nonfinite = f"{shown.broken}, step {step}"
+            self._first_nonfinite = f"{shown.broken}, {where}"
         if norms is None:
             return
         sites = norms["site"]
@@ -105,12 +105,8 @@ class Observations:
             self._impossible.update(site for site, w in zip(sites, wrong, strict=True) if w)
 
     def _passes_in_words(self) -> tuple[str, ...]:
-        """Say which backward passes the rows are of, where it is not one a step and nothing else ran."""
+        """Say which passes were left out, and where nobody could tell."""
         said = []
-        fewest, most = self.backwards
-        if (fewest, most) != (1, 1) and most:
-            number = f"{most}" if fewest == most else f"{fewest} to {most}"
-            said.append(f"{number} backward passes make up the gradient of a step, and are in its rows.")
         if self._without is not None:
             said.append(
                 f"In step {self._without} no backward pass was seen to leave a gradient in the parameters: all that "
@@ -143,13 +139,15 @@ class Observations:
             hooked: norms with hooks of others.
             setting: what the numbers depend on besides the model.
         """
-        fired = tuple(path for path in norms if path in self._fired)
+        # What a graph holds has run, though nothing of it is a row where no gradient came back.
+        ran = self._fired.union(setting["compiled"])
+        fired = tuple(path for path in norms if path in ran)
         elsewhere = switch.without_graph | switch.transformed | switch.elsewhere | functions.as_functions()
         elsewhere |= set(switch.unsupported)
         return Audit(
             norms=norms,
             fired=fired,
-            silent=tuple(path for path in norms if path not in self._fired and path not in elsewhere),
+            silent=tuple(path for path in norms if path not in ran and path not in elsewhere),
             without_graph=tuple(path for path in norms if path in switch.without_graph),
             transformed=tuple(path for path in norms if path in switch.transformed),
             functions_recorded=functions.record,
@@ -162,7 +160,7 @@ class Observations:
             notes=tuple(sorted(self.notes)),
             tied=tied,
             hooked=hooked,
-            nonfinite=self._first_nonfinite + (f", process {switch.world.rank}" if switch.world.size > 1 else ""),
+            nonfinite=self._first_nonfinite,
             passes=self._passes_in_words(),
             steps=self.steps,
             gradient=_GRADIENT,

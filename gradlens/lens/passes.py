@@ -91,7 +91,6 @@ class Counted:
         left_out: reason to how many backward passes were left out for it.
         visible: whether a gradient was seen in the parameters; without one, all passes count that came to their end.
         older: whether the gradient also holds what was there before the step's first pass.
-        repeated: whether a forward pass was gone through by several passes that count.
     """
 
     numbers: tuple[int, ...] = ()
@@ -100,7 +99,6 @@ class Counted:
     left_out: Counter[str] = field(default_factory=Counter)
     visible: bool = True
     older: bool = False
-    repeated: bool = False
 
     def counts(self, forward: Forward) -> bool:
         """Whether the rows of a forward pass are the step's. Where no backward pass was seen, nobody can tell."""
@@ -259,7 +257,6 @@ class Passes:
             if one.graph and one not in counted and any(one.forwards & other.forwards for other in counted):
                 counted.append(one)
         counted.sort(key=lambda one: one.number)
-        again = Counter(forward for one in counted if not one.graph for forward in one.forwards)
         return Counted(
             tuple(one.number for one in counted),
             frozenset(forward for one in counted for forward in (*one.forwards, one.near) if forward is not None),
@@ -267,7 +264,6 @@ class Passes:
             left_out=Counter(why for one, why in left_out.items() if one not in counted),
             visible=visible or not step,
             older=visible and bool(older),
-            repeated=any(times > 1 for times in again.values()),
         )
 
 

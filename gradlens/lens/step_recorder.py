@@ -239,7 +239,9 @@ class StepRecorder:
         )
         for table, columns in tables.items():
             self._sink.append(table, columns)
-        self.seen.step(self._step, tables.get("norms"), shown)
+        world = self._switch.world
+        where = f"step {self._step}" + (f", process {world.rank}" if world.size > 1 else "")
+        self.seen.step(where, tables.get("norms"), shown)
         self.seen.passes(self._step, counted, unused, shown)
         for tap in self._taps():
             tap.new_call()

@@ -136,7 +136,8 @@ class RootTap:
         forward = self.switch.forward
         # A parameter that is handed out would keep the hook.
         tensors = [tensor for tensor in tensors_of(output) if tensor.requires_grad and not tensor.is_leaf]
-        forward.free = torch.is_grad_enabled() and not tensors
+        if torch.is_grad_enabled():
+            forward.free = not tensors
         for tensor in tensors:
             hook_gradient(_lasting(tensor), partial(self.switch.arm_output, forward), self.switch.guard.end)
 

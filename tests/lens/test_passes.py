@@ -39,7 +39,7 @@ def expected(counted: Losses) -> dict[str, float]:
         for grad in torch.autograd.grad(value, [out for _, out in seen]):
             energy += float(grad.square().sum())
         for x, _ in seen:
-            inverse += float((x.var(-1, unbiased=False) + model[1].eps).rsqrt().sum())
+            inverse += float((x.detach().var(-1, unbiased=False) + model[1].eps).rsqrt().sum())
             vectors += len(x)
     return {"grad_output_norm": energy**0.5, "vectors": vectors, "inv_sigma": inverse / vectors}
 
@@ -490,3 +490,24 @@ def test_what_a_compiled_graph_does_while_the_lens_is_paused_is_left_out():
             row = lens.recording.norms.iloc[-1]
             for name, exact in expected(counted).items():
                 assert row[name] == pytest.approx(exact, rel=1e-9), name
+
+
+def test_norms_of_a_graph_to_which_no_gradient_comes_back_are_not_said_to_be_unused():
+    torch.compiler.reset()
+
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = network(), nn.LayerNorm(4).double()
+
+        def forward(self, x):
+            return self.first(x) + self.second(x).detach().sum()
+
+    model = Cut()
+    with gradlens.attach(model) as lens:
+        model.compile(backend="aot_eager", fullgraph=True)
+        model(X).sum().backward()
+        lens.step()
+        audit = lens.audit()
+    assert audit.silent == ()
+    assert audit.without_grad_output == ("second",)

@@ -210,6 +210,9 @@ def test_hooks_of_others_on_a_norm_are_named():
 def test_updates_of_quantized_weights_are_missing(dtype):
     model = stack()
     model.frozen = nn.Parameter(torch.zeros(4).to(dtype), requires_grad=False)
-    lens = record(model, watch=("params", "updates"))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with gradlens.attach(model, optimizer=optimizer, watch=("params", "updates")) as lens:
+        backward(model, vectors(0))
+        optimizer.step()
     updates = lens.recording.params.set_index("name")["update_norm"]
     assert updates.isna().to_dict() == {name: name == "frozen" for name in updates.index}

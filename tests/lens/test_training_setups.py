@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import gradlens
+from tests.lens.networks import WIDTH
 from tests.lens.networks import stack as model
 from tests.lens.passes import loss_of, vectors
 
@@ -58,12 +59,29 @@ def test_a_model_whose_forward_is_never_called_loses_no_step_and_no_gradient(wit
 
 
 def test_gradients_that_were_read_late_are_said_to_be_so():
-    network = Lightning()
+    class WithoutCalls(nn.Module):
+        """Nothing of it is called: its weights are used as they are."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(WIDTH, WIDTH))
+
+    network = WithoutCalls()
     with gradlens.attach(network, watch=("params",)) as lens:
-        network.training_step(batch()).backward()
+        (batch() @ network.weight).square().mean().backward()
         lens.step()
         assert any("No backward pass was seen" in problem for problem in lens.audit().problems())
     assert lens.recording.steps["grad_norm"].notna().all()
+
+
+def test_gradients_of_a_part_that_is_called_for_the_whole_are_read_when_its_backward_has_ended():
+    network = Lightning()
+    with gradlens.attach(network, watch=("params",)) as lens:
+        network.training_step(batch()).backward()
+        norm = float(nn.utils.clip_grad_norm_(network.parameters(), 1e-3))
+        lens.step()
+    assert lens.recording.steps["grad_norm"].item() == pytest.approx(norm, rel=1e-5)
+    assert not [problem for problem in lens.audit().problems() if "No backward pass" in problem]
 
 
 def test_a_further_attempt_goes_on_where_the_last_one_stopped(tmp_path):
