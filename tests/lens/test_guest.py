@@ -114,6 +114,9 @@ def plant(monkeypatch, function: FunctionType, broken: list[bool]) -> None:
                     monkeypatch.setattr(owner, key, wrapper)
 
 
+_CLOSING = ("StepRecorder", "ParameterReader", "Switch", "Watcher")
+
+
 def breaks(broken: list[bool], step: int) -> None:
     if step == 1:
         broken.append(True)
@@ -123,9 +126,11 @@ def breaks(broken: list[bool], step: int) -> None:
 def test_an_error_in_any_function_leaves_the_training_as_it_is_and_is_named(way, monkeypatch):
     losses, weights, _ = train(way, lens=False)
     rows = len(train(way, steps=2)[2].recording.norms.query("step == 0"))
-    functions = functions_that_run(way)
-    assert len(functions) > 40
-    unnamed = []
+    functions, unnamed = functions_that_run(way), []
+    assert len(functions) > 90
+    if way != "step()":  # what differs: who closes the step, which calls are seen
+        there = {*functions_that_run("step()")}
+        functions = {n: f for n, f in functions.items() if n not in there or n.startswith(_CLOSING)}
     for name, function in functions.items():
         broken: list[bool] = []
         with monkeypatch.context() as patch:
