@@ -13,9 +13,12 @@ from gradlens.lens.world import local
 
 #: Backward nodes that hold mean and 1/σ in the open, [vectors] each.
 _NODES = ("NativeLayerNormBackward0", "NativeGroupNormBackward0", "NativeBatchNormBackward0")
-_FORWARDS = (nn.LayerNorm.forward, nn.GroupNorm.forward, nn.modules.batchnorm._BatchNorm.forward)
-#: Of these the kernels on a CPU keep 1/σ in the precision of the gain, and go backward with that.
-_ROUNDS = (*_FORWARDS, nn.modules.instancenorm._InstanceNorm.forward)
+_FORWARDS = (
+    nn.LayerNorm.forward,
+    nn.GroupNorm.forward,
+    nn.modules.batchnorm._BatchNorm.forward,
+    nn.modules.instancenorm._InstanceNorm.forward,
+)
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -50,6 +53,23 @@ def saved(output: Any, vectors: tuple[int, ...], width: int) -> tuple[Tensor, ..
     return mean.view(vectors) * width, inv_sigma, inv_sigma
 
 
+def rounded(output: Any, vectors: tuple[int, ...]) -> Tensor | None:
+    """Return 1/σ where the norm's backward node holds it in half precision, as on a CPU; else None.
+
+    That is the one which the gradient was taken with: with σ itself the shares would be off by a hundredth.
+
+    Args:
+        output: what the module returned.
+        vectors: sizes of the vector dimensions.
+    """
+    base = getattr(output, "_base", None)  # an InstanceNorm's output is a view of a BatchNorm's
+    node: Any = getattr(output if base is None else base, "grad_fn", None)
+    if type(node).__name__ not in _NODES:
+        return None
+    inv_sigma: Tensor = local(node._saved_result2)
+    return inv_sigma.view(vectors) if inv_sigma.dtype in _HALF and inv_sigma.numel() else None
+
+
 def measured(
     kind: NormKind, module: nn.Module, x: Tensor, dims: tuple[int, ...], width: int, dtype: torch.dtype
 ) -> tuple[Tensor, ...]:
@@ -70,6 +90,7 @@ def measured(
     elif kind.scaled:
         inv_sigma = statistics.inv_sigma(norm, width, kind.eps(module, dtype), unbiased=kind.unbiased)
         if dtype in _HALF and x.device.type == "cpu" and _rounds(module):
+            # As the kernels do (a BatchNorm's but nearly), where what they keep cannot be looked at.
             inv_sigma = inv_sigma.to(dtype).to(norm.dtype)
     else:
         inv_sigma = torch.ones_like(norm)
@@ -87,7 +108,7 @@ def _rounds(module: nn.Module) -> bool:
     """Whether 1/σ of an input in half precision is rounded to that for the backward pass."""
     if isinstance(module, SimpleNamespace):  # a function's arguments
         gain = module.weight
-    elif getattr(type(module), "forward", None) in _ROUNDS:
+    elif getattr(type(module), "forward", None) in _FORWARDS:
         gain = next(module.parameters(), None)
     else:
         return False

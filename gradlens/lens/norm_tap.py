@@ -184,6 +184,8 @@ class NormTap(Tap):
         facts = norm_input.facts(self.kind, module, width, x.dtype, from_sigma=cells is not None)
         if cells is None:
             cells = norm_input.measured(self.kind, module, view, dims, width, x.dtype)
+            kept = norm_input.rounded(output, vectors)
+            cells = cells if kept is None else (*cells[:2], kept.to(cells[2].dtype))
         row.begin(cells, self.switch.known_extremes(x) or statistics.extremes(view), facts)
 
     def _grad_output(
