@@ -44,7 +44,8 @@ def record(writer: RunWriter, step: int, numbers: np.random.Generator, *, counte
         writer.append(table, rows | whole | {name: value for name, value in keys.items() if name in rows})
     if counted:
         told = {c.name: numbers.uniform(0.1, 1.0, 1) for c in STORED["steps"]}
-        writer.append("steps", told | {"step": [step], "extra": [{"accuracy": float(numbers.uniform())}]})
+        told |= {"step": [step], "nan_loss": [False]}
+        writer.append("steps", told | {"extra": [{"accuracy": float(numbers.uniform())}]})
 
 
 def probe(writer: RunWriter, step: int) -> None:

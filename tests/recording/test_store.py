@@ -44,7 +44,7 @@ def test_a_finished_run_is_parquet_that_pandas_reads_without_gradlens(tmp_path):
     assert frame["step"].tolist() == [0, 1, 2]
     assert frame["accuracy"].tolist() == [0.0, 0.1, 0.2]
     field = pq.read_schema(folder / "steps.parquet").field("loss")
-    assert field.metadata[b"meaning"] == b"the loss that was passed to step(); the mean over processes"
+    assert field.metadata[b"meaning"].startswith(b"the loss that was passed to step()")
     assert not (folder / "segments").exists()
 
 
