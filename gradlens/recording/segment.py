@@ -24,7 +24,7 @@ import pyarrow as pa
 from gradlens.errors import RecordingError
 from gradlens.recording.folder import Name, arrow_schema, content
 from gradlens.recording.template import Template
-from gradlens.recording.text import printable
+from gradlens.text import printable
 
 _SEAL = re.compile(rb"gradlens crc32=([0-9a-f]{8}) body=(\d{12})((?: [a-z]+=[0-9a-f]{8})*);")
 _MARK, _BLANK = b"gradlens crc32=", b"00000000"
