@@ -13,10 +13,11 @@ ROOT = Path(__file__).parents[1]
 MAY = {
     "gradlens": {"gradlens.*"},  # __init__ names the public face, lazily
     "gradlens.errors": set(),
+    "gradlens.text": set(),
     "gradlens.registry": {"gradlens.errors"},
     "gradlens.batches": {"gradlens.errors"},
     "gradlens.outputs": {"gradlens.errors"},
-    "gradlens.recording": {"gradlens.errors"},
+    "gradlens.recording": {"gradlens.errors", "gradlens.text"},
     "gradlens.theory": {"gradlens.errors"},
     "gradlens.lens": {"gradlens", "gradlens.batches", "gradlens.errors", "gradlens.outputs", "gradlens.recording"},
     "gradlens.probes": {
@@ -31,8 +32,8 @@ MAY = {
         "gradlens.models", "gradlens.probes", "gradlens.tasks",
     },
     "gradlens.studies": {"gradlens.errors", "gradlens.registry", "gradlens.tasks", "gradlens.training"},
-    "gradlens.analysis": {"gradlens.errors", "gradlens.recording"},
-    "gradlens.report": {"gradlens", "gradlens.errors", "gradlens.recording", "gradlens.analysis"},
+    "gradlens.analysis": {"gradlens.errors", "gradlens.recording", "gradlens.text"},
+    "gradlens.report": {"gradlens", "gradlens.errors", "gradlens.recording", "gradlens.analysis", "gradlens.text"},
     "gradlens.__main__": {"gradlens.cli"},
     "gradlens.cli": {"gradlens", "gradlens.*"},
     "analyses": {"gradlens.errors", "gradlens.recording", "gradlens.analysis", "gradlens.theory"},

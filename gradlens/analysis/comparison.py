@@ -17,7 +17,7 @@ from gradlens.analysis.finding import Finding
 from gradlens.analysis.summary import summary
 from gradlens.errors import NothingFoundError
 from gradlens.recording import Recording
-from gradlens.recording.text import printable
+from gradlens.text import printable
 
 #: Letters of a label that tables and legends have room for, and more.
 _LONGEST_LABEL = 120

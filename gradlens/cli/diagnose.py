@@ -9,7 +9,7 @@ import click
 
 from gradlens.cli import options
 from gradlens.cli.results import leave, read, show
-from gradlens.recording.text import printable, printable_lines
+from gradlens.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from gradlens.analysis import Finding

@@ -17,7 +17,7 @@ import click
 from gradlens import __version__
 from gradlens.cli.state import State
 from gradlens.errors import GradlensError, UnknownNameError
-from gradlens.recording.text import printable_lines
+from gradlens.text import printable_lines
 
 #: Command to the line that says what it does, in the order of a first encounter. It lives in the module
 #: ``gradlens.cli.<name>`` under the name ``command``.

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from gradlens.cli.state import state
-from gradlens.recording.text import printable_lines
+from gradlens.text import printable_lines
 
 if TYPE_CHECKING:
     from gradlens.training.trainer import Progress as Steps

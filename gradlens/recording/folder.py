@@ -28,7 +28,8 @@ import pyarrow as pa
 from gradlens.errors import RecordingError
 from gradlens.recording.manifest import FINISHED, SEAL, fault, is_whole, sealed
 from gradlens.recording.schema import SCHEMA_VERSION, STORED, TABLES
-from gradlens.recording.text import all_printable, printable
+from gradlens.recording.text import all_printable
+from gradlens.text import printable
 
 __all__ = ["EXTRA", "FINISHED", "FOLDERS_OF_RUNS", "arrow_schema", "read_manifest", "write_json"]
 

@@ -18,7 +18,8 @@ from gradlens.recording.history import History, read_history
 from gradlens.recording.locks import being_written
 from gradlens.recording.recording import Recording
 from gradlens.recording.schema import ADDED, STORED, TABLES
-from gradlens.recording.text import printable, printable_table
+from gradlens.recording.text import printable_table
+from gradlens.text import printable
 
 
 def load(path: str | Path) -> Recording:

@@ -26,7 +26,7 @@ from gradlens.recording.folder import Name, arrow_schema, content
 from gradlens.recording.own_file import OwnFile
 from gradlens.recording.schema import ADDED
 from gradlens.recording.template import Template
-from gradlens.recording.text import printable
+from gradlens.text import printable
 
 _SEAL = re.compile(rb"gradlens crc32=([0-9a-f]{8}) body=(\d{12})((?: [a-z]+=[0-9a-f]{8})*);")
 _MARK, _BLANK = b"gradlens crc32=", b"00000000"

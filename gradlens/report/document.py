@@ -14,11 +14,11 @@ from gradlens.analysis.comparison import Comparison, Section
 from gradlens.analysis.finding import SEVERITY, Finding, worst
 from gradlens.analysis.summary import MEANING
 from gradlens.recording import Recording
-from gradlens.recording.text import printable_lines
 from gradlens.report import record, story
 from gradlens.report.cover import Cover
 from gradlens.report.numbers import count, interval, number
 from gradlens.report.words import DEFINITIONS, FLAGGED, STATUS, STATUS_MEANING
+from gradlens.text import printable_lines
 
 #: Raised by one when a key of the document changes its meaning.
 DOCUMENT_VERSION = 1
