@@ -120,8 +120,8 @@ STORED: dict[str, tuple[Column, ...]] = {
         Column("clip_coef", "float", "gradient after clipping / before", merge="mean"),
         Column("loss_scale", "float", "the factor the loss was multiplied by"),
         Column("seconds", "float", "wall time since the step before", "s", merge="mean"),
-        Column("nan_loss", "bool", "whether a loss was passed to step() that is NaN, by any process: it is missing then, "
-               "as where none was passed", merge="max"),
+        Column("nan_loss", "bool", "whether a loss was passed to step() that is NaN, by any process: it is missing "
+               "then, as where none was passed", merge="max"),
     ),
 }  # fmt: skip
 
