@@ -9,19 +9,15 @@ to the backward passes that went through it, if only through one of its hooks. W
 """
 
 import itertools
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from gradlens.lens.gradients import Gradients, State, read
 from gradlens.lens.hooks import inside_backward
-from gradlens.lens.world import distributed, local
 
-#: Gradients that were there before a step are looked at in so many parameters, the smallest.
-_LOOKED_AT = 8
 #: Why a backward pass is left out.
 NOTHING, ZEROED, RAISED, PAUSED = "nothing", "zeroed", "raised", "paused"
 
@@ -57,6 +53,7 @@ class Pass:
         filled: the parameters whose gradient it changed; None for what waits elsewhere.
         gone: the parameters whose gradient was thrown away since the pass before.
         doubtful: those whose gradient was changed: it is gone where it was all zeros when the pass began.
+        before: the gradients when it began.
     """
 
     number: int
@@ -68,16 +65,12 @@ class Pass:
     filled: set[int | None] = field(default_factory=set)
     gone: set[int] = field(default_factory=set)
     doubtful: dict[int, Tensor] = field(default_factory=dict)
-    before: "_State" = ((), ())
+    before: State | None = None
 
     def thrown_away(self) -> set[int]:
         """Return the parameters whose gradient was gone when the pass began; looks at the device where it must."""
-        kept = _read(self.doubtful)
+        kept = read(self.doubtful)
         return self.gone | {index for index, any_entry in kept.items() if not any_entry}
-
-
-#: Identity and version of each parameter's gradient, and the version of its weights.
-_State = tuple[tuple[tuple[int, int] | None, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -119,7 +112,7 @@ class Passes:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = model
+        self._gradients = Gradients(model)
         self._numbers = itertools.count()
         #: The number of the next pass.
         self.next = next(self._numbers)
@@ -128,25 +121,10 @@ class Passes:
         self._step: list[Pass] = []
         #: By autograd's number of what runs: a reentrant checkpoint runs a part of a pass by itself.
         self._running: dict[int, Pass] = {}
-        self._last: _State | None = None
+        #: The gradients when the last pass of the step ended.
+        self._last: State | None = None
         #: Gradients that were there when the step's first pass began: whether any entry is not zero.
         self._older: dict[int, Tensor] = {}
-        self._look()
-
-    def _look(self) -> None:
-        """Take the parameters that the model has now."""
-        self._parameters = list(self._model.parameters())
-        self._modules = list(self._model.modules())
-        self._there = self._holdings()
-        self._sharded = list(_sharded(self._modules))
-        # Inference tensors have no version, and do not change.
-        self._weights = [parameter for parameter in self._parameters if not parameter.is_inference()]
-
-    def _holdings(self) -> list[int]:
-        """What the known modules hold: whatever is new hangs on one of them. To walk over a model takes longer."""
-        return [
-            id(one) for module in self._modules for one in (*module._parameters.values(), *module._modules.values())
-        ]
 
     # ------------------------------------------------------------------ what the hooks tell
 
@@ -154,7 +132,6 @@ class Passes:
         """Return the pass that a graph task belongs to; None where it begins one."""
         known = self._running.get(task)
         if known is None and self._running and inside_backward():
-            # A reentrant checkpoint runs its part of the pass by itself.
             known = self._running[task] = next(reversed(self._running.values()))
         return known
 
@@ -166,71 +143,37 @@ class Passes:
             paused: whether it is to be left out.
             whole: whether it begins at an output: no parameter of what comes before has its gradient yet.
         """
-        # FSDP replaces parameters itself for the time of a pass.
-        if not distributed() and self._there != self._holdings():
-            self._look()
+        if self._gradients.replaced():
             self._last = None
             self.on_replaced()
-        one = Pass(self.next, paused, before=self._state())
+        now = self._gradients.state()
+        one = self._running[task] = Pass(self.next, paused, before=now)
         self.next = next(self._numbers)
-        now = one.before[0]
-        if self._last is not None:
-            for index, (was, is_) in enumerate(zip(self._last[0], now, strict=True)) if self._last[0] != now else ():
+        if self._last is not None and self._last.grads != now.grads:
+            for index, (was, is_) in enumerate(zip(self._last.grads, now.grads, strict=True)):
                 if was is not None and is_ is None:
                     one.gone.add(index)
                 elif was is not None and is_ != was:
-                    one.doubtful[index] = self._any_entry(index)
-        elif whole and not self._step:
-            held = [index for index, grad in enumerate(now) if grad is not None]
-            held.sort(key=lambda index: self._parameters[index].numel())
-            self._older = {index: self._any_entry(index) for index in held[:_LOOKED_AT]}
+                    one.doubtful[index] = self._gradients.any_entry(index)
+        if whole and not self._step:
+            self._older = {index: self._gradients.any_entry(index) for index in self._gradients.smallest(now.grads)}
         self._step.append(one)
-        self._running[task] = one
         return one
 
     def end(self, one: Pass) -> bool:
         """End a pass; return whether it filled the gradient of a parameter."""
         self._running = {task: other for task, other in self._running.items() if other is not one}
-        one.ended = True
-        now = self._state()
-        for index, (was, is_) in enumerate(zip(one.before[0], now[0], strict=False)):
-            if is_ != was and is_ is not None:
-                one.filled.add(index)
-        filled = bool(one.filled)
-        if one.before[1] != now[1] or any(grad is not None for grad in self._waiting()):
-            # An optimizer has stepped inside of the pass, or the gradient waits for processes to exchange it.
-            one.filled.add(None)
-        one.before = ((), ())
-        self._last = now
-        return filled
-
-    def _state(self) -> _State:
-        grads = [parameter.grad for parameter in self._parameters]
-        return (
-            tuple([None if grad is None else (id(grad), grad._version) for grad in grads]),
-            tuple([parameter._version for parameter in self._weights]),
-        )
-
-    def _waiting(self) -> Iterator[Any]:
-        """Yield the gradients that FSDP keeps to itself while it is told not to exchange them."""
-        for group in self._sharded:
-            if not group.reduce_grads:
-                for parameter in group.fsdp_params:
-                    yield parameter.unsharded_accumulated_grad
-                    yield getattr(getattr(parameter, "_unsharded_param", None), "grad", None)
-
-    def _any_entry(self, index: int) -> Tensor:
-        """Return whether a gradient has an entry that is not zero, on its device: nobody waits for it."""
-        grad: Any = local(self._parameters[index].grad)
-        with torch.no_grad():
-            entries: Tensor = grad.detach()._values() if grad.is_sparse else grad.detach()
-            return entries.count_nonzero() > 0
+        now = self._gradients.state()
+        if one.before is not None:
+            one.filled = now.filled(one.before)
+        one.ended, one.before, self._last = True, None, now
+        return any(index is not None for index in one.filled)
 
     # ------------------------------------------------------------------ the end of a step
 
     def close(self) -> Counted:
         """Say which passes of the step count, and begin the next step."""
-        step, older = self._step, {index for index, there in _read(self._older).items() if there}
+        step, older = self._step, {index for index, there in read(self._older).items() if there}
         self._step, self._last, self._older, self._running = [], None, {}, {}
         left_out: dict[Pass, str] = {}
         #: Passes whose gradient is there still, with the parameters it is in.
@@ -265,24 +208,3 @@ class Passes:
             visible=visible or not step,
             older=visible and bool(older),
         )
-
-
-def _read(flags: dict[int, Tensor]) -> dict[int, bool]:
-    """Copy flags to the host, one copy a device."""
-    devices: dict[torch.device, list[int]] = defaultdict(list)
-    for index, flag in flags.items():
-        devices[flag.device].append(index)
-    found: dict[int, bool] = {}
-    for indices in devices.values():
-        found |= zip(indices, torch.stack([flags[index] for index in indices]).tolist(), strict=True)
-    return found
-
-
-def _sharded(modules: list[nn.Module]) -> Iterator[Any]:
-    """Yield the groups of parameters of FSDP 2, whose state is private."""
-    one: Any
-    for one in modules:
-        state = one._get_fsdp_state() if hasattr(one, "_get_fsdp_state") else None
-        # Before torch 2.12 there is one group, under another name.
-        alone = [group for group in [getattr(state, "_fsdp_param_group", None)] if group is not None]
-        yield from getattr(state, "_fsdp_param_groups", None) or alone

@@ -114,14 +114,14 @@ STORED: dict[str, tuple[Column, ...]] = {
     ),
     "steps": (
         _STEP,
-        Column("loss", "float", "the loss that was passed to step(); the mean over processes; missing where none was "
-               "passed, and where it is NaN", "loss", merge="mean"),
+        Column("loss", "float", "the loss that was passed to step(); the mean over processes", "loss", merge="mean"),
         Column("lr", "float", "learning rate of the first parameter group", "1/step"),
         Column("grad_norm", "float", "L2 norm of all gradients of parameters, if finite", "loss/weight", merge="norm"),
         Column("clip_coef", "float", "gradient after clipping / before", merge="mean"),
         Column("loss_scale", "float", "the factor the loss was multiplied by"),
         Column("seconds", "float", "wall time since the step before", "s", merge="mean"),
-        Column("nan_loss", "bool", "whether the loss that was passed to step(), by any process, is NaN", merge="max"),
+        Column("nan_loss", "bool", "whether a loss was passed to step() that is NaN, by any process: it is missing "
+               "then, as where none was passed", merge="max"),
     ),
 }  # fmt: skip
 
