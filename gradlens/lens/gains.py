@@ -34,8 +34,6 @@ class Gain:
         self._kind, self._name, self._module, self._switch = kind, kind.gain_name, module, switch
         #: What its parametrization returned last, by thread.
         self._made: dict[int, Tensor] = {}
-        self._was_parameter = self.is_parameter(module)
-        self._registered = self._name in getattr(module, "_parameters", ())
 
     def handles(self, hook: Callable[[Callable[..., Any]], Hook]) -> list[RemovableHandle]:
         """Register what sees a parametrization run.
@@ -56,10 +54,6 @@ class Gain:
         """Whether γ is a parameter that lies there before the module runs, or there is none."""
         own = getattr(module, "_parameters", None)
         return own is None or self._name in own or not (self._name in vars(module) or self._is_computed(module))
-
-    def is_parameter_in_graph(self, module: nn.Module) -> bool:
-        """Whether it is still as it was, for dynamo, which can follow no more than this."""
-        return self._was_parameter and (self._name in module._parameters) == self._registered
 
     def _is_computed(self, module: nn.Module) -> bool:
         """Whether to read γ is to run code of the user's."""

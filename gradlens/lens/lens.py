@@ -263,10 +263,12 @@ class Lens:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            # That is the news, and nothing that comes of it takes its place.
-            self._guard.strict = False
-        self._close("complete" if error is None else "interrupted", "detached")
+        if error is None:
+            self._close("complete", "detached")
+            return
+        # That is the news, and nothing that is raised here takes its place.
+        with suppress(Exception):
+            self._close("interrupted", "detached")
 
     # ------------------------------------------------------------------ writing and closing
 

@@ -56,7 +56,7 @@ def saved(output: Any, vectors: tuple[int, ...], width: int) -> tuple[Tensor, ..
 def rounded(output: Any, vectors: tuple[int, ...]) -> Tensor | None:
     """Return 1/σ where the norm's backward node holds it in half precision, as on a CPU; else None.
 
-    That is the one which the gradient was taken with: with σ itself the shares would be off by a hundredth.
+    That is the one which the gradient was taken with: with σ itself the shares would be off by some thousandths.
 
     Args:
         output: what the module returned.

@@ -84,10 +84,12 @@ class NormTap(Tap):
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Measure the input and hand on an alias whose gradient is hooked."""
-        if not self.switch.recording or self.silent:
+        if not self.switch.recording:
             return None
         if torch.compiler.is_compiling():
             return self._alias(args, kwargs) if torch.is_grad_enabled() else None
+        if self.silent:
+            return None
         between = self._between[threading.get_ident()] = _Between()
         if not self.switch.records(self.site.path):
             return None
@@ -126,7 +128,7 @@ class NormTap(Tap):
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Hook the gradient of the output."""
         if torch.compiler.is_compiling():
-            if self.switch.recording and not self.silent and torch.is_grad_enabled():
+            if self.switch.recording and torch.is_grad_enabled():
                 self._trace(module, self._input_of(args, kwargs), output)
             return
         between = self._between.pop(threading.get_ident(), None)
@@ -219,9 +221,6 @@ class NormTap(Tap):
         y = first_tensor(output)
         if not isinstance(x, Tensor) or y is None:
             return
-        if not self._gain.is_parameter_in_graph(module):
-            self.switch.unsupported[self.site.path] = _COMPUTED
-            return
         call = self.traced_call(x) if fits(self.traced.key, _known(x), x.dtype, _known(y), y.dtype) else None
         if call is None:
             return
@@ -245,6 +244,10 @@ class NormTap(Tap):
             partial(self._traced_grad_output, call, cells, peak, facts, module),
             partial(self._traced_grad_input, call, cells, peak, facts, module),
         )
+
+    def untraceable(self) -> str:
+        """Return what keeps its hooks out of compiled graphs; empty where nothing does."""
+        return "" if self._gain.is_parameter(self.site.module) else _COMPUTED
 
     def rehearse(self, x: Tensor, y: Tensor) -> None:
         """Do on fake tensors all that is done in a graph; raises what dynamo would."""

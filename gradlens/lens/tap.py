@@ -30,8 +30,6 @@ class Tap(ABC):
         self.traced = TracedLines(switch.device)
         #: Whether it gave up: nothing is recorded here any more, the step that is open included.
         self.silent = False
-        #: The sizes for which its hooks can be traced.
-        self.rehearsed: set[Any] = set()
         _taps[self.traced.key] = self
 
     def hook(self, run: Callable[..., Any]) -> Hook:
@@ -77,6 +75,10 @@ class Tap(ABC):
     def forward_failed(self) -> None:  # noqa: B027
         """Let go of what a forward pass left that raised."""
 
+    def untraceable(self) -> str:
+        """Return what keeps its hooks out of compiled graphs; empty where nothing does."""
+        return ""
+
     def rehearse(self, x: Tensor, y: Tensor) -> None:
         """Do on fake tensors all that is done in a graph; raises what dynamo would."""
         raise NotImplementedError
@@ -118,7 +120,12 @@ def fits(key: str, x: tuple[int, ...], x_dtype: torch.dtype, y: tuple[int, ...],
     tap = _taps[key]
     if tap.silent:
         return False
-    if (x, x_dtype, y, y_dtype) in tap.rehearsed:
+    if tap.untraceable():
+        tap.switch.unsupported[tap.site.path] = tap.untraceable()
+        return False
+    module = tap.site.module
+    case = (type(module), tap.site.norm, *(p.shape for p in module.parameters()), x, x_dtype, y, y_dtype)
+    if case in tap.switch.rehearsed:
         return True
     device = tap.switch.device
     try:
@@ -128,9 +135,11 @@ def fits(key: str, x: tuple[int, ...], x_dtype: torch.dtype, y: tuple[int, ...],
                 torch.empty([_SOME if size < 0 else size for size in y], dtype=y_dtype, device=device),
             )
     except Exception as error:
+        if tap.switch.guard.strict:
+            raise
         tap.give_up(f"a hook failed when a graph was compiled ({one_line(error)}), and the site is silent since")
         return False
-    tap.rehearsed.add((x, x_dtype, y, y_dtype))
+    tap.switch.rehearsed.add(case)
     return True
 
 

@@ -42,12 +42,10 @@ class ActivationTap(Tap):
 
     def _measure(self, value: Any) -> None:
         compiling = torch.compiler.is_compiling()
-        if self.silent:
-            return
         if compiling:
             if not self.switch.recording:
                 return
-        elif in_backward() or not self.switch.records(self.site.path):
+        elif self.silent or in_backward() or not self.switch.records(self.site.path):
             return
         x = first_tensor(value)
         if x is not None and x.is_nested:
