@@ -66,6 +66,7 @@ class Observations:
         switch: Switch,
         functions: Watcher,
         strangers: tuple[str, ...],
+        told: dict[str, str],
         tied: dict[str, list[str]],
         hooked: tuple[str, ...],
         setting: dict[str, Any],
@@ -77,12 +78,14 @@ class Observations:
             switch: knows what was left out, and why.
             functions: knows the normalizations that ran as functions.
             strangers: modules that are called norms, but whose behaviour is not understood.
+            told: path to what was found out of a norm that was taken for another.
             tied: parameter name to its other names.
             hooked: norms with hooks of others.
             setting: what the numbers depend on besides the model.
         """
         fired = tuple(path for path in norms if path in self._fired)
         elsewhere = switch.without_graph | switch.transformed | switch.elsewhere | functions.as_functions()
+        elsewhere |= switch.unsupported.keys()
         return Audit(
             norms=norms,
             fired=fired,
@@ -96,7 +99,7 @@ class Observations:
             unsupported=dict(switch.unsupported),
             functional=functions.unseen(),
             impossible=tuple(path for path in norms if path in self._impossible),
-            notes=tuple(sorted(self.notes)),
+            notes=tuple(sorted(self.notes | {f"{path}: {what}." for path, what in told.items()})),
             tied=tied,
             hooked=hooked,
             nonfinite=self._first_nonfinite,

@@ -50,12 +50,13 @@ def step_tables(
 def _pull(taps: list[Tap]) -> tuple[list[_Entry], np.ndarray, np.ndarray]:
     """Copy all sums to the host: the rows, their sums [rows, COLUMNS], and max |input| [rows]."""
     entries, lines, peaks = [], [], []
+    sound = {tap for tap in taps if tap.settle()}
     pulled = {buffer: buffer.pull() for buffer in {row.buffer for tap in taps for row in tap.rows}}
     ran = [tap for tap in taps if tap.traced.in_graph]
     traced = dict(zip(ran, zip(*pull_traced([tap.traced for tap in ran]), strict=True), strict=True)) if ran else {}
     for tap in taps:
         for call, row in enumerate(tap.rows):
-            if row.used:
+            if row.used and tap in sound:
                 entries.append((tap, call))
                 lines.append(pulled[row.buffer][0][row.index])
                 peaks.append(pulled[row.buffer][1][row.index])

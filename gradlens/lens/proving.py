@@ -1,0 +1,248 @@
+"""What a site still has to prove, and what becomes of it.
+
+A norm's first recorded call is held against the formula that it is taken for (``recognition.proof``): the output at once,
+the gradient in the first backward pass. A site that fails writes no rows, and the audit says what failed. A module that is
+taken for nothing yet is looked at in its first call and then, if it is no norm, left alone. What was told from one call
+alone, or depends on other tensors of the call, proves itself in every recorded call; that verdict waits on the device for
+the step's end.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradlens.lens.world import local
+from gradlens.recognition.behaviour import Seen, all_axes, best, fits, layouts, looks_normalized, spelled_out
+from gradlens.recognition.kinds import Gate, NormKind
+from gradlens.recognition.known import Taken
+from gradlens.recognition.proof import Backward, Forward, off
+from gradlens.recognition.samples import tolerance
+
+#: Calls that told nothing (linear as far as they go, or without a gradient) before a module counts as what it seems.
+_LOOKS = 20
+
+
+class Call:
+    """One call that has something to prove: what was taken of its input, then of its gradients."""
+
+    def __init__(self, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], key: object, training: bool) -> None:
+        self.x, self.args, self.kwargs, self.key = local(x.detach()), args, kwargs, key
+        self.training = training
+        self.version = None if x.is_inference() else x._version
+        self.forward: Forward | None = None
+        self.backward: Backward | None = None
+        #: The tensor that it is multiplied by besides.
+        self.gate: Tensor | None = None
+        #: Whether its verdict waits for the end of the step.
+        self.later = False
+        self.on_verdict: Callable[[Call], None] = lambda call: None
+
+    def hold(self, kind: NormKind, module: nn.Module, turn: int = 0) -> None:
+        """Take a sample, to hold what comes against this kind."""
+        self.gate = None if kind.gate is None else kind.gate.value(self.args, self.kwargs)
+        self.forward = Forward(kind, module, self.x, self.gate, turn)
+
+    def release(self) -> None:
+        """Let go of the input: of all but the sample."""
+        self.x, self.args, self.kwargs = self.x.new_empty(0), (), {}
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the input is still what it was."""
+        return self.version is not None and self.x._version == self.version
+
+    def grad_output(self, grad: Tensor) -> None:
+        """Hand on a gradient."""
+        if self.backward is not None:
+            self.backward.grad_output(local(grad))
+
+    def grad_input(self, grad: Tensor) -> None:
+        """Hand on a gradient, and have it judged."""
+        if self.backward is not None and self.backward.error is None:
+            self.backward.grad_input(local(grad))
+            if self.backward.error is not None:
+                self.on_verdict(self)
+
+
+class Proving:
+    """The proof of one site.
+
+    Args:
+        taken: what its module is taken for.
+        names: names of the arguments of its forward.
+    """
+
+    def __init__(self, taken: Taken, names: list[str]) -> None:
+        self.taken, self.kind = taken, taken.kind
+        self._names = names
+        #: Why nothing is recorded; empty where something is.
+        self.refuted = ""
+        #: Whether there is nothing more to look at: refuted, or no norm.
+        self.over = False
+        #: What was found out that the audit should say.
+        self.note = ""
+        #: Whether it ran where it could be looked at.
+        self.seen = False
+        self._forward: set[object] = set()
+        self._backward: set[bool] = set()
+        self._alone = False
+        self._tries = 0
+        self._doubts: list[Tensor] = []
+
+    def begin(self, module: nn.Module, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        """Begin a call; None where it has nothing to prove."""
+        more = args[1:] if len(args) > 1 else ()
+        if len(kwargs) > (not args):
+            more = (*more, *(value for name, value in kwargs.items() if args or name != self._names[0]))
+        key: object = (module.training, x.dim(), tuple(size == 1 for size in x.shape) if 1 in x.shape else None)
+        if more:
+            key = (key, tuple(_brief(value) for value in more))
+        further = any(isinstance(value, Tensor) for value in more)
+        done = key in self._forward
+        graph = torch.is_grad_enabled() and x.requires_grad and module.training not in self._backward
+        if done and not graph and not further and not self._alone:
+            return None
+        call = Call(x, args, kwargs, key, module.training)
+        call.later = done and not graph
+        if self.kind is not None:
+            with suppress(RuntimeError, ValueError, IndexError):  # it cannot be that, on this input
+                call.hold(self.kind, module, self._tries)
+        return call
+
+    def end(self, module: nn.Module, call: Call, output: Tensor | None) -> bool:
+        """Look at the output of a call; return whether the call can be recorded."""
+        self.seen = True
+        y = None if output is None else local(output.detach())
+        if y is None or y.shape != call.x.shape:
+            self._give_up("its output is not of its input's size" if self.kind is not None else "")
+            return False
+        if call.forward is not None and call.later:
+            self._doubts.append(call.forward.error(y) > call.forward.tolerance)
+            return True
+        error = math.inf if call.forward is None else float(call.forward.error(y))
+        if call.forward is not None and math.isnan(error):
+            self._tries += 1  # nothing in it can tell
+            return True
+        if call.forward is None or error > call.forward.tolerance:
+            if not self._found(module, call, y, error):
+                return False
+        assert call.forward is not None
+        self._forward.add(call.key)
+        free = self.taken.by not in ("class", "declaration")
+        call.backward = Backward(call.forward, free=free)
+        return True
+
+    def settle(self) -> bool:
+        """Return whether what the calls of this step had to prove is proved; asked once, at its end."""
+        if not self._doubts:
+            return not self.refuted
+        failed = bool(torch.stack(self._doubts).any())
+        self._doubts.clear()
+        if failed:
+            self._forward.clear()
+            self.note = (
+                "in some step its output was not what its earlier calls had shown: the rows of such steps are left out"
+            )
+        return not failed and not self.refuted
+
+    # ------------------------------------------------------------------ finding out
+
+    def _found(self, module: nn.Module, call: Call, y: Tensor, error: float) -> bool:
+        """Search for what gives this output, and take it for that; give up where nothing does."""
+        if self.taken.by == "class" or not call.untouched:
+            what = "it changes its input in place" if not call.untouched else f"off by {off(error)}"
+            self._give_up(f"its output is not that of a {self.taken.kind.name}: {what}" if self.taken.kind else "")
+            return False
+        seen = Seen(call.x, y, self._gates(call))
+        told = self.taken.told
+        kind = None if told is None else best(fits(module, [seen], [told], both=False))
+        name = type(module).__name__.lower()
+        every = [*layouts(module, name), *all_axes(y.dim(), name)]
+        if kind is None:
+            kind = best(fits(module, [seen], every, linear=False))
+            if kind is not None and self.taken.odd and kind.gate is None and not spelled_out(module, kind):
+                kind = None  # with a gain of one and no bias it looks like many
+            if kind is not None and told is not None:
+                self.note = f"it was said to normalize over {_axes(told)}; what it does is over {_axes(kind)}"
+        if kind is None:
+            self._dismiss(module, seen, every, error)
+            return False
+        call.hold(kind, module)
+        assert call.forward is not None
+        missed = float(call.forward.error(y))
+        if not missed <= call.forward.tolerance:
+            self._give_up(f"its output is off by {off(missed)} of what its formula gives")
+            return False
+        self.kind, self._alone = kind, True
+        return True
+
+    def _dismiss(self, module: nn.Module, seen: Seen, kinds: list[NormKind], error: float) -> None:
+        """Say why a module is not recorded, if it seems to be a norm at all."""
+        self._tries += 1
+        if self.kind is None and self._tries < _LOOKS and next(fits(module, [seen], kinds[:1]), None) is not None:
+            return  # a norm or a linear map: this input cannot tell
+        like = looks_normalized(module, seen, kinds)
+        if self.kind is not None and self.taken.told is not None:
+            over = f"; over {_axes(like)} it looks normalized" if like is not None else ""
+            self._give_up(f"its output is not normalized over {_axes(self.kind)}, off by {off(error)}{over}")
+        elif like is not None:
+            self._give_up(
+                f"its output looks normalized over {_axes(like)}, but is no gain ⊙ x̂ + bias with parameters of its own. "
+                "If it is, name its axes with gradlens.register_norm"
+            )
+        else:
+            self._give_up("")
+
+    def _give_up(self, why: str) -> None:
+        self.refuted, self.over = why, True
+        if not why:
+            self.kind = None
+
+    def judge(self, call: Call) -> None:
+        """Take the verdict on the gradient of a call."""
+        proof = call.backward
+        assert proof is not None
+        assert proof.error is not None
+        if proof.proved:
+            self._backward.add(call.training)
+            self.kind = proof.kind
+        elif math.isnan(proof.error):
+            self._tries += 1
+            if self._tries > _LOOKS:
+                self._backward.add(call.training)
+        else:
+            self._give_up(f"its output is that of its formula, but its gradient is not: off by {off(proof.error)}")
+
+    # ------------------------------------------------------------------ other tensors of a call
+
+    def _gates(self, call: Call) -> tuple[tuple[Gate, Tensor], ...]:
+        """Return the tensors of a call that may be gates: of the input's shape."""
+        named = {name: value for name, value in zip(self._names[1:], call.args[1:], strict=False)} | call.kwargs
+        return tuple(
+            (Gate(self._names.index(name), name, "", first=False), value.detach())
+            for name, value in named.items()
+            if isinstance(value, Tensor) and value.is_floating_point() and value.shape == call.x.shape
+            and name in self._names[1:]
+        )  # fmt: skip
+
+
+def _brief(value: Any) -> object:
+    """Return what a further argument changes in what there is to prove."""
+    return value if value is None or isinstance(value, bool | int | float | str) else type(value)
+
+
+def _axes(kind: NormKind) -> str:
+    """Say in words over which axes a kind normalizes."""
+    return {
+        "axes": f"the axes {kind.axes}" if len(kind.axes) > 1 else f"axis {kind.axes[0]}",
+        "trailing": "its normalized_shape",
+        "channels": "batch and space",
+        "features": "all axes but the last",
+        "groups": "groups of channels and space",
+        "instances": "space",
+        "chunks": "groups of the last axis",
+    }[kind.layout]
