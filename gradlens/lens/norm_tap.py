@@ -43,6 +43,8 @@ class _Between:
     def __init__(self) -> None:
         self.hook: Any = None
         self.waiting: tuple[Row, Tensor] | None = None
+        #: Whether the output will hold the moments of the input.
+        self.look_up = False
         #: What the call has to prove.
         self.call: Call | None = None
         self.row: Row | None = None
@@ -83,14 +85,22 @@ class NormTap(Tap):
         return self.proving.kind is not None
 
     @property
+    def likely(self) -> bool:
+        """Whether the module may be recorded before it is known to be a norm."""
+        return self.site.taken is not None and self.site.taken.likely
+
+    @property
     def is_stranger(self) -> bool:
         """Whether the module is called a norm, and was not seen where it can be told."""
         named = self.site.taken is not None and self.site.taken.named
-        return named and not self.is_norm and not self.proving.seen and not self.proving.over
+        return named and not self.is_norm and not self.proving.over
 
     def settle(self) -> bool:
         """Return whether the rows of the step that ends now are of what they should be."""
-        return self.proving.settle()
+        over, sound = self.proving.over, self.proving.settle()
+        if self.proving.over and not over:
+            self._stop()
+        return sound
 
     def new_call(self) -> None:
         """Start counting calls again, for a further step or micro-batch."""
@@ -140,8 +150,8 @@ class NormTap(Tap):
             self.switch.unsupported[self.site.path] = "its vectors are split over processes"
             return None
         between.call = None if placements(x) else self.proving.begin(module, x, args, kwargs)
-        if not self.is_norm and between.call is None:
-            return None
+        if not self.is_norm and (between.call is None or not self.likely):
+            return None  # at most a look at it: an alias would change the order in which its gradients are added
         hook = self._begin(module, x, between)
         if hook is None or not x.requires_grad:
             return None
@@ -179,10 +189,10 @@ class NormTap(Tap):
         if between is None:
             return
         y = first_tensor(output)
-        if between.call is not None and not self._proves(module, between, y):
+        if between.call is not None and (y is not None or not self.is_norm) and not self._proves(module, between, y):
             return
         if between.waiting is not None:
-            self._measure(module, *between.waiting, output, between.gate)
+            self._measure(module, *between.waiting, output if between.look_up else None, between.gate)
             between.waiting = None
         if between.hook is None:
             return
@@ -198,7 +208,7 @@ class NormTap(Tap):
         """Hold the call against what the module is taken for; return whether it can be recorded."""
         call, before = between.call, self.proving.kind
         assert call is not None
-        if between.waiting is None and between.hook is None:
+        if between.waiting is None and between.hook is None and (before is not None or self.likely):
             return False
         call.on_verdict = partial(self._judged, between.row)
         recorded = self.proving.end(module, call, y)
@@ -207,12 +217,12 @@ class NormTap(Tap):
             self.site = replace(self.site, norm=self.kind)
             if before is None:
                 self.on_found(self.site)
-        if recorded and between.hook is not None:
+        if recorded and between.hook is not None and between.row is not None:
             between.hook = self._grad_output_hook(module, between, call.x)
         call.release()
         if self.proving.over:
             self._stop()
-        return recorded
+        return recorded and (before is not None or self.likely)
 
     def _judged(self, row: Row | None, call: Call) -> None:
         """Take the verdict on a call's gradient: how the row is to be summed, or that it is none."""
@@ -244,7 +254,8 @@ class NormTap(Tap):
             row = waiting.popleft()
         else:
             row = self.row(x)
-            if between.call is not None or norm_input.keeps_moments(self.kind, module):
+            between.look_up = self.is_norm and norm_input.keeps_moments(self.kind, module)
+            if between.call is not None or between.look_up:
                 between.waiting = row, x
             else:
                 self._measure(module, row, x)

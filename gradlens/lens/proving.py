@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
+from gradlens.lens.hooks import is_batched
 from gradlens.lens.world import local
 from gradlens.recognition.behaviour import Seen, all_axes, best, fits, layouts, looks_normalized, spelled_out
 from gradlens.recognition.kinds import Gate, NormKind
@@ -37,8 +39,8 @@ class Call:
         self.backward: Backward | None = None
         #: The tensor that it is multiplied by besides.
         self.gate: Tensor | None = None
-        #: Whether its verdict waits for the end of the step.
-        self.later = False
+        #: Whether its verdict waits for the end of the step, and whether it is no news but must be asked each time.
+        self.later = self.again = False
         self.on_verdict: Callable[[Call], None] = lambda call: None
 
     def hold(self, kind: NormKind, module: nn.Module, turn: int = 0) -> None:
@@ -57,15 +59,13 @@ class Call:
 
     def grad_output(self, grad: Tensor) -> None:
         """Hand on a gradient."""
-        if self.backward is not None:
+        if self.backward is not None and not is_batched(grad):
             self.backward.grad_output(local(grad))
 
     def grad_input(self, grad: Tensor) -> None:
         """Hand on a gradient, and have it judged."""
-        if self.backward is not None and self.backward.error is None:
-            self.backward.grad_input(local(grad))
-            if self.backward.error is not None:
-                self.on_verdict(self)
+        if self.backward is not None and not is_batched(grad) and self.backward.grad_input(local(grad)):
+            self.on_verdict(self)
 
 
 class Proving:
@@ -91,7 +91,7 @@ class Proving:
         self._backward: set[bool] = set()
         self._alone = False
         self._tries = 0
-        self._doubts: list[Tensor] = []
+        self._waiting: list[tuple[Call, Tensor]] = []
 
     def begin(self, module: nn.Module, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         """Begin a call; None where it has nothing to prove."""
@@ -107,8 +107,12 @@ class Proving:
         if done and not graph and not further and not self._alone:
             return None
         call = Call(x, args, kwargs, key, module.training)
-        call.later = done and not graph
+        call.again = done and not graph
+        # A class of torch's is hardly ever refuted: its verdict need not stop the host.
+        call.later = call.again or self.taken.by == "class"
         if self.kind is not None:
+            if is_parametrized(module):
+                return None  # to look at its parameters would run what makes them once more
             with suppress(RuntimeError, ValueError, IndexError):  # it cannot be that, on this input
                 call.hold(self.kind, module, self._tries)
         return call
@@ -121,55 +125,90 @@ class Proving:
             self._give_up("its output is not of its input's size" if self.kind is not None else "")
             return False
         if call.forward is not None and call.later:
-            self._doubts.append(call.forward.error(y) > call.forward.tolerance)
-            return True
-        error = math.inf if call.forward is None else float(call.forward.error(y))
-        if call.forward is not None and math.isnan(error):
-            self._tries += 1  # nothing in it can tell
-            return True
-        if call.forward is None or error > call.forward.tolerance:
-            if not self._found(module, call, y, error):
-                return False
-        assert call.forward is not None
-        self._forward.add(call.key)
-        free = self.taken.by not in ("class", "declaration")
-        call.backward = Backward(call.forward, free=free)
+            self._waiting.append((call, call.forward.error(y)))
+        elif not self._holds(module, call, y):
+            return False
+        if call.forward is not None and not call.again:
+            self._forward.add(call.key)
+            call.backward = Backward(call.forward, free=self.taken.by not in ("class", "declaration"))
         return True
+
+    def _holds(self, module: nn.Module, call: Call, y: Tensor) -> bool:
+        """Whether the output is that of the kind, or of one that is found."""
+        error = math.inf if call.forward is None else float(call.forward.error(y))
+        if math.isnan(error):  # nothing in it can tell
+            self._tries += 1
+            call.forward = None
+            return True
+        allowed = 0.0 if call.forward is None else call.forward.tolerance
+        return error <= allowed or self._found(module, call, y, error)
+
+    def judge(self, call: Call) -> None:
+        """Take the verdict on the gradient of a call, or have it wait for the end of the step."""
+        assert call.backward is not None
+        if call.later:
+            self._waiting.append((call, call.backward.errors[0]))
+        else:
+            self._judge(call, [float(error) for error in call.backward.errors])
+
+    def _judge(self, call: Call, errors: list[float]) -> None:
+        proof = call.backward
+        assert proof is not None
+        found = next((kind for kind, e in zip(proof.kinds, errors, strict=True) if e <= proof.tolerance), None)
+        if found is not None:
+            self.kind = found
+            self._backward.add(call.training)
+        elif math.isnan(errors[0]):
+            self._tries += 1
+            if self._tries > _LOOKS:
+                self._backward.add(call.training)
+        else:
+            self._give_up(f"its output is that of its formula, but its gradient is not: off by {off(min(errors))}")
 
     def settle(self) -> bool:
         """Return whether what the calls of this step had to prove is proved; asked once, at its end."""
-        if not self._doubts:
+        if not self._waiting:
             return not self.refuted
-        failed = bool(torch.stack(self._doubts).any())
-        self._doubts.clear()
-        if failed:
-            self._forward.clear()
-            self.note = (
-                "in some step its output was not what its earlier calls had shown: the rows of such steps are left out"
-            )
-        return not failed and not self.refuted
+        waiting, self._waiting = self._waiting, []
+        errors = torch.stack([error.float() for _, error in waiting]).tolist()
+        for (call, _), error in zip(waiting, errors, strict=True):
+            assert call.forward is not None
+            if call.backward is not None and call.backward.errors:
+                self._judge(call, [error])
+            elif math.isnan(error):
+                self._tries += 1
+                self._forward.discard(call.key)
+            elif error > call.forward.tolerance and call.again:
+                self._forward.clear()
+                self.note = (
+                    "in some step its output was not what its earlier calls had shown: rows of such steps are left out"
+                )
+                return False
+            elif error > call.forward.tolerance:
+                assert self.kind is not None
+                self._give_up(f"its output is not that of a {self.kind.name}: off by {off(error)}")
+        return not self.refuted
 
     # ------------------------------------------------------------------ finding out
 
     def _found(self, module: nn.Module, call: Call, y: Tensor, error: float) -> bool:
         """Search for what gives this output, and take it for that; give up where nothing does."""
-        if self.taken.by == "class" or not call.untouched:
-            what = "it changes its input in place" if not call.untouched else f"off by {off(error)}"
-            self._give_up(f"its output is not that of a {self.taken.kind.name}: {what}" if self.taken.kind else "")
+        if not call.untouched:
+            self._give_up("it changes its input in place" if self.kind is not None else "")
             return False
         seen = Seen(call.x, y, self._gates(call))
         told = self.taken.told
-        kind = None if told is None else best(fits(module, [seen], [told], both=False))
+        kind, alike = None if told is None else best(fits(module, [seen], [told], both=False)), False
         name = type(module).__name__.lower()
         every = [*layouts(module, name), *all_axes(y.dim(), name)]
         if kind is None:
             kind = best(fits(module, [seen], every, linear=False))
             if kind is not None and self.taken.odd and kind.gate is None and not spelled_out(module, kind):
-                kind = None  # with a gain of one and no bias it looks like many
+                kind, alike = None, True  # with a gain of one and no bias it looks like many
             if kind is not None and told is not None:
                 self.note = f"it was said to normalize over {_axes(told)}; what it does is over {_axes(kind)}"
         if kind is None:
-            self._dismiss(module, seen, every, error)
+            self._dismiss(module, seen, every, error, alike)
             return False
         call.hold(kind, module)
         assert call.forward is not None
@@ -180,10 +219,10 @@ class Proving:
         self.kind, self._alone = kind, True
         return True
 
-    def _dismiss(self, module: nn.Module, seen: Seen, kinds: list[NormKind], error: float) -> None:
+    def _dismiss(self, module: nn.Module, seen: Seen, kinds: list[NormKind], error: float, alike: bool) -> None:
         """Say why a module is not recorded, if it seems to be a norm at all."""
         self._tries += 1
-        if self.kind is None and self._tries < _LOOKS and next(fits(module, [seen], kinds[:1]), None) is not None:
+        if self.kind is None and self._tries < _LOOKS and not alike and next(fits(module, [seen], kinds), None):
             return  # a norm or a linear map: this input cannot tell
         like = looks_normalized(module, seen, kinds)
         if self.kind is not None and self.taken.told is not None:
@@ -201,21 +240,6 @@ class Proving:
         self.refuted, self.over = why, True
         if not why:
             self.kind = None
-
-    def judge(self, call: Call) -> None:
-        """Take the verdict on the gradient of a call."""
-        proof = call.backward
-        assert proof is not None
-        assert proof.error is not None
-        if proof.proved:
-            self._backward.add(call.training)
-            self.kind = proof.kind
-        elif math.isnan(proof.error):
-            self._tries += 1
-            if self._tries > _LOOKS:
-                self._backward.add(call.training)
-        else:
-            self._give_up(f"its output is that of its formula, but its gradient is not: off by {off(proof.error)}")
 
     # ------------------------------------------------------------------ other tensors of a call
 

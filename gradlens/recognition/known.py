@@ -51,12 +51,14 @@ class Taken:
         by: who says so: its "class", a "declaration" of it, the user's "registry", or a "trial" of a copy. Empty where
             nobody does.
         named: whether its class is called a norm.
+        likely: whether it has a norm's name, or a norm's parameters and nothing else.
         odd: whether a copy of it was run, and did what no formula gives.
     """
 
     kind: NormKind | None
     by: Literal["class", "declaration", "registry", "trial", ""]
     named: bool = False
+    likely: bool = False
     odd: bool = False
 
     @property
@@ -109,13 +111,14 @@ def recognise(module: nn.Module) -> Taken | None:
         return Taken(known, "class")
     if declared is None or cls.__module__.split(".")[0] == "torch" and not _is_called_norm(cls):
         return None
-    named = looks_like_norm(module)
+    # A torch norm's subclass with a forward of its own is one, whatever it is called.
+    named = looks_like_norm(module) or isinstance(module, tuple(TORCH_KINDS))
     if named or _has_parameters_of_one(module):
         kind = tried(module)
         if kind:
             return Taken(kind, "trial", named)
-        if named:
-            return Taken(None, "", named, odd=kind is False)
+        if named or kind is None:
+            return Taken(None, "", named, likely=True, odd=kind is False)
         _others.add(cls)
     return Taken(None, "") if _may_be_one(module) else None
 

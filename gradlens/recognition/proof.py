@@ -9,7 +9,6 @@ and σ'(n)/n = 1/(Hσ) for σ² = n²/H + eps; the second term is absent where t
 """
 
 import itertools
-import math
 from dataclasses import replace
 
 import torch
@@ -100,55 +99,48 @@ class Backward:
     """
 
     def __init__(self, forward: Forward, *, free: bool) -> None:
-        self._of, self._free = forward, free
+        self._of = forward
+        kind = forward.kind
+        flows = itertools.product((True, False), (True, False) if kind.centered else (False,))
+        other = [replace(kind, scale_gradient=s, mean_gradient=m) for s, m in flows]
+        #: What flows may be this, in order, and by how much the gradient then misses the one that came: 0-dim, NaN
+        #: where no vector could tell; empty until it came.
+        self.kinds = [kind, *(one for one in other if one != kind)] if free and forward.running is None else [kind]
+        self.errors: list[Tensor] = []
         self._grad: Tensor | None = None
-        self.kind = forward.kind
-        #: None until it is known; the error is NaN where no vector could tell.
-        self.error: float | None = None
-        self.proved = False
+
+    @property
+    def tolerance(self) -> float:
+        """How far off a gradient may be that is right."""
+        return _GRADIENTS * self._of.tolerance
 
     def grad_output(self, grad: Tensor) -> None:
         """Take the gradient of the output."""
-        if self._grad is None and self.error is None:
+        if self._grad is None and not self.errors:
             self._grad = self._of.picks.take(grad)
             self._of.dtypes.append(grad[..., :0])
 
-    def grad_input(self, grad: Tensor) -> None:
-        """Take the gradient of the input and tell whether the formula gives it."""
-        if self._grad is None or self.error is not None:
-            return
-        came = self._of.picks.take(grad)
+    def grad_input(self, grad: Tensor) -> bool:
+        """Take the gradient of the input; return whether it was the first, and its errors are there now."""
+        if self._grad is None or self.errors:
+            return False
+        came, sent, self._grad = self._of.picks.take(grad), self._grad, None
         self._of.dtypes.append(grad[..., :0])
-        allowed, errors = _GRADIENTS * self._of.tolerance, []
-        for kind in self._variants():
-            errors.append(self._missed(kind, came, grad.dtype))
-            if math.isnan(errors[-1]) or errors[-1] <= allowed:
-                self.kind, self.proved = kind, not math.isnan(errors[-1])
-                break
-        self.error = errors[-1] if self.proved else min(errors)
-        self._grad = None
+        self.errors = [self._missed(kind, sent, came, grad.dtype) for kind in self.kinds]
+        return True
 
-    def _variants(self) -> list[NormKind]:
-        kind = self._of.kind
-        flows = itertools.product((True, False), (True, False) if kind.centered else (False,))
-        other = [replace(kind, scale_gradient=s, mean_gradient=m) for s, m in flows]
-        return [kind, *(one for one in other if one != kind)] if self._free and self._of.running is None else [kind]
-
-    def _missed(self, kind: NormKind, came: Tensor, dtype: torch.dtype) -> float:
-        of, grad = self._of, self._grad
-        assert grad is not None
-        g = grad if of.gain is None else grad * of.gain
+    def _missed(self, kind: NormKind, sent: Tensor, came: Tensor, dtype: torch.dtype) -> Tensor:
+        of = self._of
+        g = sent if of.gain is None else sent * of.gain
         expected = gradient(kind, g, of.x_hat, of.norm, of.inverse, of.eps, running=of.running is not None)
         size = g * of.inverse
         if of.before is not None:  # what came went through the gate besides
             expected, size = expected * of.before, size * of.before
         known = of.known & torch.isfinite(size).all(1, keepdim=True) & torch.isfinite(came).all(1, keepdim=True)
-        missed, told = (
-            torch.where(known, _length(one), 0.0).square().sum().sqrt().item() for one in (expected - came, size)
-        )
+        missed, told = (torch.where(known, _length(one), 0.0).square().sum().sqrt() for one in (expected - came, size))
         # Below its smallest numbers a type has no digits.
         least = torch.finfo(dtype).smallest_normal * came.numel() ** 0.5
-        return missed / told if told > 16 * least else math.nan
+        return torch.where(told > 16 * least, missed / told, torch.nan)
 
 
 def gradient(

@@ -47,7 +47,9 @@ class Picks:
     turn: int = 0
 
     def __post_init__(self) -> None:
-        self.shape = self.x.shape
+        self.shape, ndim = self.x.shape, self.x.dim()
+        if self.kind.layout == "axes" and any(not -ndim <= axis < ndim for axis in self.kind.axes):
+            raise IndexError(f"axes {self.kind.axes} of {ndim} dimensions")
         view, dims = self.kind.vectors(self.module, self.x)
         entries = [dim % view.dim() for dim in dims]
         self.order = [dim for dim in range(view.dim()) if dim not in entries] + entries

@@ -78,7 +78,7 @@ def _kinds(module: nn.Module, told: NormKind | None) -> list[NormKind] | None:
             if not torch.equal(y, evaluated):  # it does one thing in training and another in evaluation
                 seen.append(Seen(x, evaluated))
         else:
-            here = list(fits(module, seen, kinds, both=told is None))
+            here = list(fits(module, seen, kinds, both=told is None, linear=False))
             alike = {_without_factor(kind) for kind in here}
             agreed = here if agreed is None else [kind for kind in agreed if _without_factor(kind) in alike]
             if not agreed:
