@@ -85,7 +85,7 @@ class Observations:
         """
         fired = tuple(path for path in norms if path in self._fired)
         elsewhere = switch.without_graph | switch.transformed | switch.elsewhere | functions.as_functions()
-        elsewhere |= switch.unsupported.keys()
+        elsewhere |= switch.unsupported.keys() | told.keys()
         return Audit(
             norms=norms,
             fired=fired,

@@ -18,9 +18,10 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from gradlens.lens.hooks import is_batched
 from gradlens.lens.world import local
-from gradlens.recognition.behaviour import Seen, all_axes, best, fits, layouts, looks_normalized, spelled_out
+from gradlens.recognition.behaviour import Seen, all_axes, best, fits, layouts, over, spelled_out
 from gradlens.recognition.kinds import Gate, NormKind
 from gradlens.recognition.known import Taken
+from gradlens.recognition.likeness import likeness
 from gradlens.recognition.proof import Backward, Forward, off
 from gradlens.recognition.samples import tolerance
 
@@ -47,6 +48,10 @@ class Call:
         """Take a sample, to hold what comes against this kind."""
         self.gate = None if kind.gate is None else kind.gate.value(self.args, self.kwargs)
         self.forward = Forward(kind, module, self.x, self.gate, turn)
+
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors that the call was given."""
+        return [one.detach() for one in (*self.args[1:], *self.kwargs.values()) if isinstance(one, Tensor)]
 
     def release(self) -> None:
         """Let go of the input: of all but the sample."""
@@ -196,19 +201,24 @@ class Proving:
         if not call.untouched:
             self._give_up("it changes its input in place" if self.kind is not None else "")
             return False
-        seen = Seen(call.x, y, self._gates(call))
-        told = self.taken.told
-        kind, alike = None if told is None else best(fits(module, [seen], [told], both=False)), False
+        seen, told = Seen(call.x, y, self._gates(call)), self.taken.told
         name = type(module).__name__.lower()
         every = [*layouts(module, name), *all_axes(y.dim(), name)]
+        kind = None if told is None else best(fits(module, [seen], [told], both=False))
+        as_said = kind is not None
+        if kind is None and self.taken.found is not None:
+            kind = best(fits(module, [seen], [self.taken.found]))
         if kind is None:
             kind = best(fits(module, [seen], every, linear=False))
+            # With a gain of one and no bias it may look like what its copy, with others, was not.
             if kind is not None and self.taken.odd and kind.gate is None and not spelled_out(module, kind):
-                kind, alike = None, True  # with a gain of one and no bias it looks like many
-            if kind is not None and told is not None:
-                self.note = f"it was said to normalize over {_axes(told)}; what it does is over {_axes(kind)}"
+                self._dismiss(module, seen, every, call, error)
+                return False
         if kind is None:
-            self._dismiss(module, seen, every, error, alike)
+            if self.kind is None and self._tries < _LOOKS and next(fits(module, [seen], every), None) is not None:
+                self._tries += 1  # a norm or a linear map: this input cannot tell
+            else:
+                self._dismiss(module, seen, every, call, error)
             return False
         call.hold(kind, module)
         assert call.forward is not None
@@ -216,22 +226,23 @@ class Proving:
         if not missed <= call.forward.tolerance:
             self._give_up(f"its output is off by {off(missed)} of what its formula gives")
             return False
+        if told is not None and not as_said:
+            self.note = f"it was said to normalize over {over(told)}; it does, and is recorded, over {over(kind)}"
+        elif self.kind is None and not self.taken.likely:
+            self.note = "its first call showed that it is a norm: its rows begin with the call after that"
         self.kind, self._alone = kind, True
         return True
 
-    def _dismiss(self, module: nn.Module, seen: Seen, kinds: list[NormKind], error: float, alike: bool) -> None:
+    def _dismiss(self, module: nn.Module, seen: Seen, kinds: list[NormKind], call: Call, error: float) -> None:
         """Say why a module is not recorded, if it seems to be a norm at all."""
-        self._tries += 1
-        if self.kind is None and self._tries < _LOOKS and not alike and next(fits(module, [seen], kinds), None):
-            return  # a norm or a linear map: this input cannot tell
-        like = looks_normalized(module, seen, kinds)
-        if self.kind is not None and self.taken.told is not None:
-            over = f"; over {_axes(like)} it looks normalized" if like is not None else ""
-            self._give_up(f"its output is not normalized over {_axes(self.kind)}, off by {off(error)}{over}")
-        elif like is not None:
+        like = likeness(module, seen, kinds, call.tensors())
+        if self.kind is not None:
+            besides = f"; over {like} it looks normalized" if like else ""
+            self._give_up(f"its output is not x̂ over {over(self.kind)} with gain and bias: off by {off(error)}{besides}")
+        elif like:
             self._give_up(
-                f"its output looks normalized over {_axes(like)}, but is no gain ⊙ x̂ + bias with parameters of its own. "
-                "If it is, name its axes with gradlens.register_norm"
+                f"its output looks normalized over {like}, but is not x̂ with a gain and a bias that are parameters of "
+                "its own. If it is, name its axes with gradlens.register_norm"
             )
         else:
             self._give_up("")
@@ -258,15 +269,3 @@ def _brief(value: Any) -> object:
     """Return what a further argument changes in what there is to prove."""
     return value if value is None or isinstance(value, bool | int | float | str) else type(value)
 
-
-def _axes(kind: NormKind) -> str:
-    """Say in words over which axes a kind normalizes."""
-    return {
-        "axes": f"the axes {kind.axes}" if len(kind.axes) > 1 else f"axis {kind.axes[0]}",
-        "trailing": "its normalized_shape",
-        "channels": "batch and space",
-        "features": "all axes but the last",
-        "groups": "groups of channels and space",
-        "instances": "space",
-        "chunks": "groups of the last axis",
-    }[kind.layout]

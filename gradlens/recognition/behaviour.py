@@ -14,12 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from gradlens.recognition.kinds import ACTIVATIONS, Gate, NormKind, stated_eps
-from gradlens.recognition.samples import LEAST_VECTORS, Picks, centred, tolerance
+from gradlens.recognition.samples import Picks, centred, tolerance
 
 #: More parameters than these are not tried in all roles.
 _MOST_PARAMETERS = 4
-#: An input says something of a norm where its vectors' lengths differ so much, an output where it has this cosine.
-_SPREAD, _ALIGNED = 0.02, 0.6
 _GAIN_NAMES = ("weight", "gamma", "gain", "g", "scale", "a_2", "affine_weight")
 _BIAS_NAMES = ("bias", "beta", "b", "shift", "b_2", "affine_bias")
 
@@ -55,6 +53,7 @@ def layouts(module: nn.Module, name: str) -> list[NormKind]:
         *(replace(base, layout="groups", groups=count) for count in counts),
         replace(base, axes=(-2, -1)),
         replace(base, axes=(-3, -2, -1)),
+        replace(base, layout="all"),
     ]
 
 
@@ -122,7 +121,7 @@ def _gains(seen: Sequence[Seen], gate: Gate | None) -> list[Tensor | None]:
     return [next(gate.factor(z) for g, z in one.gates if g.place == gate.place) for one in seen]
 
 
-class _Sample:
+class Sample:
     """The vectors of all calls in one layout, with what does not depend on who is gain and bias."""
 
     def __init__(self, seen: Sequence[Seen], picks: Picks, factors: Sequence[Tensor | None]) -> None:
@@ -143,7 +142,7 @@ class _Sample:
 def _roles_that_fit(
     module: nn.Module, seen: Sequence[Seen], picks: Picks, factors: Sequence[Tensor | None], linear: bool
 ) -> Iterator[NormKind]:
-    sample = _Sample(seen, picks, factors)
+    sample = Sample(seen, picks, factors)
     if not sample.finite.any():
         return
     ndim = seen[0].x.dim()
@@ -164,7 +163,7 @@ def _roles_that_fit(
 
 
 def _sigma(
-    module: nn.Module, kind: NormKind, sample: _Sample, gain: Tensor | None, bias: Tensor | None, linear: bool
+    module: nn.Module, kind: NormKind, sample: Sample, gain: Tensor | None, bias: Tensor | None, linear: bool
 ) -> NormKind | None:
     """Return the kind with the σ that gives the output, if the output has the direction that gain and bias say."""
     q = sample.c if gain is None else sample.c * gain
@@ -271,38 +270,17 @@ def spelled_out(module: nn.Module, kind: NormKind) -> bool:
     return all(bool(value.amin() < value.amax()) for value in values)
 
 
-def looks_normalized(module: nn.Module, seen: Seen, kinds: Sequence[NormKind]) -> NormKind | None:
-    """Return over which axes an output looks normalized, whatever else was done to it; None where over none.
-
-    In each vector it must have about the direction of x − μ, and its length there must follow that of the input much
-    less than a linear map's would: or its own vectors all have one length, and the input's have not.
-
-    Args:
-        module: what may be a norm.
-        seen: one call of it.
-        kinds: how vectors may lie.
-    """
-    for kind in kinds:
-        for centered in (True, False):
-            try:
-                sample = _Sample([seen], Picks(replace(kind, centered=centered), module, seen.x), [None])
-            except (RuntimeError, ValueError, IndexError):
-                continue
-            y = sample.y - sample.y.mean(1, keepdim=True) if centered else sample.y
-            ok = sample.finite & (torch.linalg.vector_norm(y, dim=1) > 0)
-            c, y, norm = sample.c[ok], y[ok], sample.norm[ok, 0]
-            if len(norm) < LEAST_VECTORS or _spread(norm) < _SPREAD:
-                continue
-            length = torch.linalg.vector_norm(y, dim=1)
-            along = (y * c).sum(1) / norm
-            aligned = bool((along > _ALIGNED * length).all())
-            if _spread(length) < 0.1 * _spread(norm) and (aligned or _spread(length) < 1e-2 * _spread(norm)):
-                return sample.kind
-            if aligned and _spread(along) < 0.1 * _spread(norm):
-                return sample.kind
-    return None
-
-
-def _spread(values: Tensor) -> float:
-    """Return the standard deviation of the logarithms: 0 where all are equal."""
-    return float(values.abs().log().std())
+def over(kind: NormKind) -> str:
+    """Say in words over which axes a kind normalizes."""
+    axes = f"the axes {kind.axes}" if len(kind.axes) > 1 else f"axis {kind.axes[0]}"
+    words = {
+        "axes": axes,
+        "trailing": "its normalized_shape",
+        "channels": "batch and space",
+        "features": "all axes but the last",
+        "groups": "groups of channels and space",
+        "instances": "space",
+        "chunks": "groups of the last axis",
+        "all": "all axes",
+    }
+    return words[kind.layout] + ("" if kind.centered else ", uncentered")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Layout = Literal["axes", "trailing", "channels", "features", "groups", "instances", "chunks"]
+Layout = Literal["axes", "trailing", "channels", "features", "groups", "instances", "chunks", "all"]
 EpsAt = Literal["root", "sigma", "norm"]
 
 #: What a gate may be put through before it is multiplied by.
@@ -63,7 +63,7 @@ class NormKind:
         axes: the axes that share one μ and σ, for layout "axes".
         layout: how vectors lie in the input: fixed "axes"; "trailing" axes of ``normalized_shape``; over batch and
             space for each of the "channels" (axis 1) or "features" (the last axis); "groups" of channels with space;
-            "instances" (a channel of a sample); "chunks" of the last axis.
+            "instances" (a channel of a sample); "chunks" of the last axis; "all" axes.
         groups: number of "groups" or "chunks"; None where the module says it (``num_groups``).
         centered: whether μ is subtracted.
         scaled: whether it divides by σ.
@@ -114,6 +114,8 @@ class NormKind:
         if self.layout == "trailing":
             count = len(module.normalized_shape)  # type: ignore[arg-type]
             return x, tuple(range(-count, 0))
+        if self.layout == "all":
+            return x, tuple(range(-x.dim(), 0))
         if self.layout == "axes":
             return x, tuple(sorted(axis % x.dim() - x.dim() for axis in self.axes))
         if self.layout in ("channels", "features"):

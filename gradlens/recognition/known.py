@@ -52,6 +52,7 @@ class Taken:
             nobody does.
         named: whether its class is called a norm.
         likely: whether it has a norm's name, or a norm's parameters and nothing else.
+        found: what a copy does, where that is not what was said of it.
         odd: whether a copy of it was run, and did what no formula gives.
     """
 
@@ -59,6 +60,7 @@ class Taken:
     by: Literal["class", "declaration", "registry", "trial", ""]
     named: bool = False
     likely: bool = False
+    found: NormKind | None = None
     odd: bool = False
 
     @property
@@ -103,7 +105,9 @@ def recognise(module: nn.Module) -> Taken | None:
     cls = type(module)
     known, declared = _by_class(_registered, cls), getattr(cls, "normalizes", ...)
     if known is not None:
-        return Taken(tried(module, known) or known, "registry")
+        # What a copy does over other axes is of use where it turns out that the user was wrong.
+        kind = tried(module, known)
+        return Taken(kind or known, "registry", found=(None if kind else tried(module)) or None)
     if isinstance(declared, dict):
         return Taken(NormKind(**declared), "declaration")
     known = _by_class(TORCH_KINDS, cls)
