@@ -34,7 +34,10 @@ from gradlens.recognition.kinds import NormKind
 from gradlens.recognition.proof import gradient
 
 
-_UNPROVED = "it is called with further tensors in a compiled graph, where nothing shows what they do: run it uncompiled"
+_UNPROVED = (
+    "its output depends on more than its kind and its input, and in a compiled graph nothing shows how: further tensors "
+    "of its call, or a factor of its gain. Run it uncompiled"
+)
 
 
 class _Between:
@@ -180,7 +183,7 @@ class NormTap(Tap):
         if torch.compiler.is_compiling():
             if self.switch.recording and torch.is_grad_enabled():
                 x = self._input_of(args, kwargs)
-                if self.is_norm and any(isinstance(one, Tensor) and one is not x for one in (*args, *kwargs.values())):
+                if self.is_norm and self._is_unproved(x, args, kwargs):
                     self.switch.unsupported[self.site.path] = _UNPROVED
                     return
                 self._trace(module, x, output)
@@ -378,6 +381,11 @@ class NormTap(Tap):
             hook_gradient(y, partial(self._traced_grad_output, call, cells, facts, module))
         if x.requires_grad:
             hook_gradient(x, partial(self._traced_grad_input, call, cells, facts, module))
+
+    def _is_unproved(self, x: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether what a trial showed of the module may not be what it does in this graph."""
+        more = any(isinstance(one, Tensor) and one is not x for one in (*args, *kwargs.values()))
+        return more or (self.kind.gain_factor != 1.0 and not self.proving.proved)
 
     def _traced_grad_output(
         self, call: int, cells: tuple[Tensor, ...], facts: Facts, module: nn.Module, grad: Tensor

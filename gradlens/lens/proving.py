@@ -21,7 +21,7 @@ from gradlens.lens.world import local
 from gradlens.recognition.behaviour import Seen, all_axes, best, fits, layouts, over, spelled_out
 from gradlens.recognition.kinds import Gate, NormKind
 from gradlens.recognition.known import Taken
-from gradlens.recognition.likeness import likeness
+from gradlens.recognition.likeness import alike, likeness
 from gradlens.recognition.proof import Backward, Forward, off
 from gradlens.recognition.samples import tolerance
 
@@ -97,6 +97,11 @@ class Proving:
         self._alone = False
         self._tries = 0
         self._waiting: list[tuple[Call, Tensor]] = []
+
+    @property
+    def proved(self) -> bool:
+        """Whether some call has shown that it is of its kind."""
+        return bool(self._forward)
 
     def begin(self, module: nn.Module, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         """Begin a call; None where it has nothing to prove."""
@@ -243,6 +248,11 @@ class Proving:
             self._give_up(
                 f"its output looks normalized over {like}, but is not x̂ with a gain and a bias that are parameters of "
                 "its own. If it is, name its axes with gradlens.register_norm"
+            )
+        elif self.taken.named and not any(part._parameters for part in list(module.modules())[1:]) and alike(seen):
+            self._give_up(
+                "it is called a norm, and its output is x̂ with a gain and a bias over no axes that were tried. "
+                "If it is over others, name them with gradlens.register_norm"
             )
         else:
             self._give_up("")

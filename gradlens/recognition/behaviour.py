@@ -173,11 +173,13 @@ def _sigma(
     q, t, norm = q[ok], t[ok], sample.norm[ok, 0]
     raw = torch.linalg.vector_norm(sample.x[ok] if gain is None else sample.x[ok] * gain[ok], dim=1)
     length, y = torch.linalg.vector_norm(q, dim=1), torch.linalg.vector_norm(sample.y[ok], dim=1)
-    inverse = (t * q).sum(1) / length.square()
+    inverse = torch.where(length > 0, (t * q).sum(1) / length.square(), 0.0)
     size = y + torch.linalg.vector_norm(t, dim=1) + raw * inverse.abs()
     far = torch.linalg.vector_norm(t - inverse.unsqueeze(1) * q, dim=1)
     if not bool((far <= sample.tolerance * size).all()) or not bool((inverse.abs() > 0).any()):
         return None
+    told = length > 0  # of a gate that is shut nothing is left
+    norm, inverse, length, size = norm[told], inverse[told], length[told], size[told]
     constant = (inverse * length**2).sum() / length.square().sum()
     if not linear and bool(((inverse - constant).abs() * length <= sample.tolerance * size).all()):
         return None

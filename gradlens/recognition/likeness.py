@@ -16,6 +16,8 @@ from gradlens.recognition.samples import LEAST_VECTORS, Picks, tolerance
 
 #: An input says something of a norm where its vectors' lengths differ so much, an output where it has this cosine.
 _SPREAD, _ALIGNED = 0.02, 0.6
+#: Lengths that are lost differ by less than this much of what the input's did (few entries make theirs uncertain).
+_LOST = 0.25
 
 
 def likeness(module: nn.Module, seen: Seen, kinds: Sequence[NormKind], further: Sequence[Tensor] = ()) -> str:
@@ -51,8 +53,16 @@ def _follows(c: Tensor, y: Tensor) -> bool:
         return False
     along = (y * c).sum(1) / norm
     aligned = bool((along > _ALIGNED * length).all())
-    lost = 0.1 * _spread(norm)
-    return (aligned and (_spread(along) < lost or _spread(length) < lost)) or _spread(length) < 0.1 * lost
+    lost = _LOST * _spread(norm)
+    return (aligned and (_spread(along) < lost or _spread(length) < lost)) or _spread(length) < 0.04 * lost
+
+
+def alike(seen: Seen) -> bool:
+    """Whether an output has something of its input's direction and is no affine map of it, entry by entry."""
+    x, y = (one.double().flatten(1) for one in (seen.x, seen.y))
+    x, y = x - x.mean(), y - y.mean()
+    cosine = (x * y).sum() / (x.norm() * y.norm()).clamp_min(1e-30)
+    return bool(cosine > 0.3) and (len(x) < LEAST_VECTORS or _affine(x, y) > 16 * tolerance(seen.x, seen.y))
 
 
 def _per_sample(seen: Seen) -> bool:

@@ -67,7 +67,7 @@ class Forward:
         # Rounding is of the size of what was added up: the output and, before the mean was taken off, the input.
         raw = self.x if self.gain is None else self.x * self.gain
         size = _length(y) + _length(expected) + _length(raw) * inverse
-        self.known = torch.isfinite(size)
+        self.known = torch.isfinite(size) & (size > 0)
         if self.running is None:  # a vector of equal entries is the bias, whatever was done to it
             self.known &= norm > 1e-6 * _length(self.x)
         missed = torch.where(self.known, _length(expected - y) / size, 0.0).amax()

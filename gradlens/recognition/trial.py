@@ -30,7 +30,8 @@ def tried(module: nn.Module, told: NormKind | None = None) -> NormKind | Literal
 
     Returns:
         The kind (a factor other than 1 in its gain may be another for another width); False where what it does is
-        none that is known, None where it cannot be run.
+        none that is known; None where it cannot be run, or does one thing with some numbers of dimensions and another
+        with others.
     """
     key = (_signature(module), told)
     known = _known.setdefault(type(module), {})
@@ -56,7 +57,7 @@ def _tried(module: nn.Module, told: NormKind | None) -> NormKind | Literal[False
             # A gain of one, or a bias of zero, would hide that it is there.
             parameter.data.uniform_(0.3, 1.7, generator=generator)
         found = _kinds(double, told)
-        return None if found is None else best(iter(found)) or False
+        return found and (best(iter(found)) or False)
     # Any failure of a stranger's module on a made-up input means one thing: not recognised.
     except Exception:
         return None
@@ -64,9 +65,13 @@ def _tried(module: nn.Module, told: NormKind | None) -> NormKind | Literal[False
         torch.set_rng_state(state)
 
 
-def _kinds(module: nn.Module, told: NormKind | None) -> list[NormKind] | None:
-    """Return the kinds that fit on inputs of every number of dimensions that the module takes; None if it takes none."""
+def _kinds(module: nn.Module, told: NormKind | None) -> list[NormKind] | Literal[False] | None:
+    """Return the kinds that fit on inputs of every number of dimensions that the module takes.
+
+    None if it takes none, or if those that fit are others for other numbers of dimensions; False if none fits.
+    """
     agreed: list[NormKind] | None = None
+    some = False
     kinds = layouts(module, type(module).__name__.lower()) if told is None else [told]
     for shape in _shapes(module):
         seen = []
@@ -81,9 +86,8 @@ def _kinds(module: nn.Module, told: NormKind | None) -> list[NormKind] | None:
             here = list(fits(module, seen, kinds, both=told is None, linear=False))
             alike = {_without_factor(kind) for kind in here}
             agreed = here if agreed is None else [kind for kind in agreed if _without_factor(kind) in alike]
-            if not agreed:
-                break
-    return agreed
+            some = some or bool(here)
+    return agreed if agreed or agreed is None else None if some else False
 
 
 def _without_factor(kind: NormKind) -> NormKind:
