@@ -67,8 +67,8 @@ class Lens:
         self._handles: list[RemovableHandle] = RootTap(self._switch).handles(model)
         self._functions = functional_norms.Watcher(model, self._switch, record=functional)
         self._functions.know(self._taps)
-        for tap in self._norm_taps():
-            tap.on_found = self._found
+        for norm in self._norm_taps():
+            norm.on_found = self._found
         self._functions.new_site = lambda site: self._write_sites([site])
         self._recorder = StepRecorder(
             sink,

@@ -33,10 +33,9 @@ from gradlens.outputs import first_tensor
 from gradlens.recognition.kinds import NormKind
 from gradlens.recognition.proof import gradient
 
-
 _UNPROVED = (
-    "its output depends on more than its kind and its input, and in a compiled graph nothing shows how: further tensors "
-    "of its call, or a factor of its gain. Run it uncompiled"
+    "its output depends on further tensors of its call, or on a factor of its gain, and in a compiled graph nothing "
+    "shows how. Run it uncompiled"
 )
 
 
@@ -279,9 +278,7 @@ class NormTap(Tap):
             return partial(self._gated, row, row.generation, module, gain, between.lies, x.detach(), between.gate)
         return partial(self._grad_output, row, row.generation, module, gain, between.lies)
 
-    def _measure(
-        self, module: nn.Module, row: Row, x: Tensor, output: Any = None, gate: Tensor | None = None
-    ) -> None:
+    def _measure(self, module: nn.Module, row: Row, x: Tensor, output: Any = None, gate: Tensor | None = None) -> None:
         self.dtype = x.dtype
         view, dims = self.kind.vectors(module, self._gated_input(x, gate))
         vectors, width = sizes(view, dims)

@@ -1,10 +1,10 @@
 """What a site still has to prove, and what becomes of it.
 
-A norm's first recorded call is held against the formula that it is taken for (``recognition.proof``): the output at once,
-the gradient in the first backward pass. A site that fails writes no rows, and the audit says what failed. A module that is
-taken for nothing yet is looked at in its first call and then, if it is no norm, left alone. What was told from one call
-alone, or depends on other tensors of the call, proves itself in every recorded call; that verdict waits on the device for
-the step's end.
+A norm's first recorded call is held against the formula that it is taken for (``recognition.proof``): the output at
+once, the gradient in the first backward pass. A site that fails writes no rows, and the audit says what failed. A module
+that is taken for nothing yet is looked at in its first call and then, if it is no norm, left alone. What was told from
+one call alone, or depends on other tensors of the call, proves itself in every recorded call; that verdict waits on the
+device for the step's end.
 """
 
 import math
@@ -23,7 +23,6 @@ from gradlens.recognition.kinds import Gate, NormKind
 from gradlens.recognition.known import Taken
 from gradlens.recognition.likeness import alike, likeness
 from gradlens.recognition.proof import Backward, Forward, off
-from gradlens.recognition.samples import tolerance
 
 #: Calls that told nothing (linear as far as they go, or without a gradient) before a module counts as what it seems.
 _LOOKS = 20
@@ -243,7 +242,9 @@ class Proving:
         like = likeness(module, seen, kinds, call.tensors())
         if self.kind is not None:
             besides = f"; over {like} it looks normalized" if like else ""
-            self._give_up(f"its output is not x̂ over {over(self.kind)} with gain and bias: off by {off(error)}{besides}")
+            self._give_up(
+                f"its output is not x̂ over {over(self.kind)} with gain and bias: off by {off(error)}{besides}"
+            )
         elif like:
             self._give_up(
                 f"its output looks normalized over {like}, but is not x̂ with a gain and a bias that are parameters of "
@@ -266,7 +267,7 @@ class Proving:
 
     def _gates(self, call: Call) -> tuple[tuple[Gate, Tensor], ...]:
         """Return the tensors of a call that may be gates: of the input's shape."""
-        named = {name: value for name, value in zip(self._names[1:], call.args[1:], strict=False)} | call.kwargs
+        named = dict(zip(self._names[1:], call.args[1:], strict=False)) | call.kwargs
         return tuple(
             (Gate(self._names.index(name), name, "", first=False), value.detach())
             for name, value in named.items()
@@ -278,4 +279,3 @@ class Proving:
 def _brief(value: Any) -> object:
     """Return what a further argument changes in what there is to prove."""
     return value if value is None or isinstance(value, bool | int | float | str) else type(value)
-

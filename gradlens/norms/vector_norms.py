@@ -1,7 +1,7 @@
 """Which modules of anybody's model normalize vectors, as LayerNorm and RMSNorm do, and with which eps, gain and bias.
 
-What is a norm says ``gradlens.recognition``, for the lens and here. Replaced can be what normalizes the last axis, with a
-gain and a bias that another norm can have; every other norm is named with a reason.
+What is a norm says ``gradlens.recognition``, for the lens and here. Replaced can be what normalizes the last axis, with
+a gain and a bias that another norm can have; every other norm is named with a reason.
 """
 
 from dataclasses import dataclass

@@ -260,7 +260,7 @@ def _axes(module: nn.Module, name: str, picks: Picks) -> Sequence[int | None]:
             return [1] if 1 in found else []
         return sorted([-1 if axis == last else axis for axis in found], key=lambda axis: (axis != -1, axis != 1))
     try:
-        fits = not apart and torch.broadcast_shapes(parameter.shape, shape) == shape
+        fits = not apart and torch.broadcast_shapes(parameter.shape, shape) == shape  # type: ignore[no-untyped-call]
     except RuntimeError:
         return []
     return [None] if fits else []

@@ -122,7 +122,7 @@ class NormKind:
             apart = 1 if self.layout == "channels" else x.dim() - 1
             return x, tuple(axis - x.dim() for axis in range(x.dim()) if axis != apart)
         if self.layout == "chunks":
-            return x.unflatten(-1, (self.count(module), -1)), (-1,)
+            return x.reshape(*x.shape[:-1], self.count(module), -1), (-1,)
         if self.layout == "groups":
             groups = self.count(module)
             return x.reshape(x.shape[0], groups, x.shape[1] // groups, -1), (-2, -1)
@@ -150,7 +150,7 @@ class NormKind:
             return weight.view(self.count(module), -1, 1)
         if self.layout == "instances":
             return weight.view(-1, 1)
-        return weight.unflatten(-1, (self.count(module), -1)) if self.layout == "chunks" else weight
+        return weight.view(self.count(module), -1) if self.layout == "chunks" else weight
 
     def placed_gain(self, module: nn.Module, ndim: int) -> Tensor | None:
         """Return γ, shaped to broadcast to an ``ndim``-dimensional input; None where it is 1."""

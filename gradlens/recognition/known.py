@@ -7,13 +7,13 @@ A module is recognised, in this order, by
 3. its class, for PyTorch's own norms (a subclass only where it does not replace ``forward``);
 4. the behaviour of a copy (``trial``), for any class whose name or whose parameters look like a norm's.
 
-Whatever it is taken for, its first call must prove it (``proof``); and one that is taken for nothing is looked at when it
-first runs, if it may be one at all.
+Whatever it is taken for, its first call must prove it (``proof``); and one that is taken for nothing is looked at when
+it first runs, if it may be one at all.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 from weakref import WeakSet
 
 from torch import nn
@@ -74,7 +74,7 @@ def register_norm(
 ) -> None:
     """Tell the lens that a class is a normalization.
 
-    It must prove itself like any other: by its first call. Which of its parameters is the gain, and along which axis, and
+    It must prove itself like any other: by its first call. Which of its parameters is the gain, along which axis, and
     which σ it divides by, is told from what it does there.
 
     Args:
@@ -113,7 +113,7 @@ def recognise(module: nn.Module) -> Taken | None:
     known = _by_class(TORCH_KINDS, cls)
     if known is not None:
         return Taken(known, "class")
-    if declared is None or cls.__module__.split(".")[0] == "torch" and not _is_called_norm(cls):
+    if declared is None or (cls.__module__.split(".")[0] == "torch" and not _is_called_norm(cls)):
         return None
     # A torch norm's subclass with a forward of its own is one, whatever it is called.
     named = looks_like_norm(module) or isinstance(module, tuple(TORCH_KINDS))

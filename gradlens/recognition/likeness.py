@@ -1,7 +1,7 @@
 """Whether a module that no formula gives looks like a norm all the same, so that it is named rather than missed.
 
-Told by what it does to a batch, never by its name: vectors come out in about the direction of x − μ and with lengths that
-have lost what those of the input had; or each sample's are x̂ up to a scale and a shift of the sample's own.
+Told by what it does to a batch, never by its name: vectors come out in about the direction of x − μ and with lengths
+that have lost what those of the input had; or each sample's are x̂ up to a scale and a shift of the sample's own.
 """
 
 from collections.abc import Sequence
@@ -91,7 +91,7 @@ def _affine(x: Tensor, y: Tensor) -> float:
 def _over_parts(seen: Seen, part: Tensor) -> bool:
     """Whether the rows of each part of a batch look normalized, together or feature by feature."""
     x, y = seen.x.double(), seen.y.double()
-    rows = [part == one for one in part.unique()[:32]]
+    rows = [part == one for one in torch.unique(part)[:32]]
     for dims in ((0,), tuple(range(x.dim()))):
         pairs = []
         for own in rows:
@@ -102,9 +102,9 @@ def _over_parts(seen: Seen, part: Tensor) -> bool:
         norm, length, along = (torch.cat(one) for one in zip(*cells, strict=True))
         ok = (norm > 0) & (length > 0)
         norm, length, along = norm[ok], length[ok], along[ok]
-        if len(norm) >= LEAST_VECTORS and _spread(norm) > _SPREAD and bool((along > _ALIGNED * length).all()):
-            if _spread(length) < 0.5 * _spread(norm):
-                return True
+        told = len(norm) >= LEAST_VECTORS and _spread(norm) > _SPREAD
+        if told and bool((along > _ALIGNED * length).all()) and _spread(length) < 0.5 * _spread(norm):
+            return True
     return False
 
 

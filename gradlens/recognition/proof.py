@@ -173,7 +173,8 @@ def _taken(picks: Picks, tensor: Tensor | None) -> Tensor | None:
 
 
 def _length(vectors: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return length
 
 
 def off(error: float) -> str:

@@ -7,7 +7,16 @@ from torch import Tensor, nn
 
 import gradlens
 from tests.oracles import Case, assert_row, expected_row
-from tests.recognition.shapes import SHAPES, C, ChannelsFirst, GateAfter, GateFirst, OfEachSample, OfEverything, UnitLength
+from tests.recognition.shapes import (
+    SHAPES,
+    C,
+    ChannelsFirst,
+    GateAfter,
+    GateFirst,
+    OfEachSample,
+    OfEverything,
+    UnitLength,
+)
 
 
 def run(norm: nn.Module, *more: Tensor, shape: tuple[int, ...] = (), steps: int = 2):
@@ -391,7 +400,9 @@ def test_what_does_not_normalize_is_not_named(cls):
     torch.manual_seed(0)
     lens, *_ = run(cls(), shape=(4, 9, C))
     assert lens.audit().norms == ()
-    assert [problem for problem in lens.audit().problems() if "norm" in problem and "No normalization" not in problem] == []
+    assert [
+        problem for problem in lens.audit().problems() if "norm" in problem and "No normalization" not in problem
+    ] == []
 
 
 def test_a_wrapper_is_not_named_beside_the_norm_in_it():
