@@ -2,9 +2,9 @@
 
 A norm's first recorded call is held against the formula that it is taken for (``recognition.proof``): the output at
 once, the gradient in the first backward pass. A site that fails writes no rows, and the audit says what failed. A
-module that is taken for nothing yet is looked at in its first call and then, if it is no norm, left alone. What was told from
-one call alone, or depends on other tensors of the call, proves itself in every recorded call; that verdict waits on the
-device for the step's end.
+module that is taken for nothing yet is looked at in its first call and then, if it is no norm, left alone. What was
+told from one call alone, or depends on other tensors of the call, proves itself in every recorded call; that verdict
+waits on the device for the step's end.
 """
 
 import math
