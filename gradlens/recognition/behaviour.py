@@ -205,11 +205,11 @@ def _sigmas(module: nn.Module, kind: NormKind, width: int, norm: Tensor, inverse
         yield replace(kind, eps_at="norm")
     for place in places[:2]:
         yield replace(kind, **place, eps_value=0.0)
-    # Where the input is largest eps is nothing of σ, where it is smallest the most.
+    # Where the input is smallest eps is most of σ; where it is largest it may be nothing of it, which tells a factor.
     largest, smallest = norm.argmax(), norm.argmin()
-    for place in (*places, {"eps_at": "norm"}):
+    for place, free in itertools.product((*places, {"eps_at": "norm"}), (False, True)):
         candidate = replace(kind, **place)
-        factor = inverse[largest] / candidate.inv_sigma(norm, width, 0.0)[largest]
+        factor = inverse[largest] / candidate.inv_sigma(norm, width, 0.0)[largest] if free else 1.0
         sigma, bare = factor / inverse, 1 / candidate.inv_sigma(norm, width, 0.0)
         if candidate.eps_at == "norm":
             measured = float(sigma.amin()) * math.sqrt(width)
