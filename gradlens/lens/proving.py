@@ -219,7 +219,8 @@ class Proving:
                 self._dismiss(module, seen, every, call, error)
                 return False
         if kind is None:
-            if self.kind is None and self._tries < _LOOKS and next(fits(module, [seen], every), None) is not None:
+            unsure = self.kind is None and self._tries < _LOOKS
+            if unsure and next(fits(module, [seen], every, least=2), None) is not None:
                 self._tries += 1  # a norm or a linear map: this input cannot tell
             else:
                 self._dismiss(module, seen, every, call, error)

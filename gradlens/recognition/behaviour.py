@@ -81,7 +81,13 @@ def best(fitting: Iterator[NormKind]) -> NormKind | None:
 
 
 def fits(
-    module: nn.Module, seen: Sequence[Seen], kinds: Sequence[NormKind], *, both: bool = True, linear: bool = True
+    module: nn.Module,
+    seen: Sequence[Seen],
+    kinds: Sequence[NormKind],
+    *,
+    both: bool = True,
+    linear: bool = True,
+    least: int = 1,
 ) -> Iterator[NormKind]:
     """Yield the kinds that give these outputs for these inputs, completed by σ, gain, bias and gate.
 
@@ -91,6 +97,7 @@ def fits(
         kinds: how vectors may lie.
         both: whether μ may be subtracted or not, whatever the kinds say.
         linear: whether a kind counts, too, where a constant in place of σ would give the same.
+        least: so many vectors must there be.
     """
     for kind in kinds:
         for variant in [replace(kind, centered=c, mean_gradient=c) for c in (True, False)] if both else [kind]:
@@ -100,7 +107,7 @@ def fits(
                     picks = Picks(replace(variant, gate=gate), module, seen[0].x)
                 except (RuntimeError, ValueError, IndexError):  # too few axes, or groups that do not divide one
                     continue
-                if picks.width > 1 and picks.vectors:
+                if picks.width > 1 and picks.vectors >= least:
                     yield from _roles_that_fit(module, seen, picks, _gains(seen, gate), linear)
 
 
@@ -216,6 +223,8 @@ def _sigmas(module: nn.Module, kind: NormKind, width: int, norm: Tensor, inverse
         else:
             at_sigma = candidate.eps_at == "sigma" or (candidate.eps_at is None and candidate.unbiased)
             measured = float((sigma - bare if at_sigma else sigma.square() - bare.square())[smallest])
+        if candidate.eps_at == "norm" and measured > 0.9 * norm.amax():
+            continue  # below its least length all are divided by the same: a linear map
         if 0 < measured < math.inf:
             near = float(f"{measured:.1g}")
             yield replace(candidate, eps_value=near if abs(near / measured - 1) < 1e-2 else measured)

@@ -390,12 +390,35 @@ class LayerScaled(nn.Module):
         return self.gamma * x
 
 
+class FrozenNorm(nn.Module):
+    """Scales and shifts by constants, as a batch norm does that is frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.rand(C) + 0.5)
+        self.register_buffer("bias", torch.rand(C))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight + self.bias
+
+
+class NoNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = drawn_pair()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight + self.bias
+
+
 class Softmax(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.softmax(-1)
 
 
-@pytest.mark.parametrize("cls", [PreNormOutput, NormFreeBlock, Saturating, LayerScaled, Softmax, nn.Identity])
+@pytest.mark.parametrize(
+    "cls", [PreNormOutput, NormFreeBlock, Saturating, LayerScaled, FrozenNorm, NoNorm, Softmax, nn.Identity]
+)
 def test_what_does_not_normalize_is_not_named(cls):
     torch.manual_seed(0)
     lens, *_ = run(cls(), shape=(4, 9, C))
