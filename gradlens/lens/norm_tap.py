@@ -151,7 +151,7 @@ class NormTap(Tap):
         if self.switch.world.size > 1 and self.is_norm and norm_input.split(self.kind, module, x):
             self.switch.unsupported[self.site.path] = "its vectors are split over processes"
             return None
-        between.call = None if placements(x) else self.proving.begin(module, x, args, kwargs)
+        between.call = self.proving.begin(module, x, args, kwargs)
         if not self.is_norm and (between.call is None or not self.likely):
             return None  # at most a look at it: an alias would change the order in which its gradients are added
         hook = self._begin(module, x, between)

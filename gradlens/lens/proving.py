@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from gradlens.lens.hooks import is_batched
-from gradlens.lens.world import local
+from gradlens.lens.world import local, placements
 from gradlens.recognition.behaviour import Seen, all_axes, best, fits, layouts, over, spelled_out
 from gradlens.recognition.kinds import Gate, NormKind
 from gradlens.recognition.known import Taken
@@ -93,6 +93,8 @@ class Proving:
         self.seen = False
         self._forward: set[object] = set()
         self._backward: set[bool] = set()
+        #: Mode and sizes of the last call that had nothing to prove: most calls are like it.
+        self._settled: tuple[bool, torch.Size] | None = None
         self._alone = False
         self._tries = 0
         self._waiting: list[tuple[Call, Tensor]] = []
@@ -104,6 +106,10 @@ class Proving:
 
     def begin(self, module: nn.Module, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         """Begin a call; None where it has nothing to prove."""
+        if self._settled == (module.training, x.shape) and len(args) == 1 and not kwargs:
+            return None
+        if placements(x):
+            return None  # a part of it, which others have the rest of
         more = args[1:] if len(args) > 1 else ()
         if len(kwargs) > (not args):
             more = (*more, *(value for name, value in kwargs.items() if args or name != self._names[0]))
@@ -114,6 +120,8 @@ class Proving:
         done = key in self._forward
         graph = torch.is_grad_enabled() and x.requires_grad and module.training not in self._backward
         if done and not graph and not further and not self._alone:
+            if torch.is_grad_enabled() and x.requires_grad and not more:
+                self._settled = (module.training, x.shape)
             return None
         call = Call(x, args, kwargs, key, module.training)
         call.again = done and not graph
@@ -260,7 +268,7 @@ class Proving:
             self._give_up("")
 
     def _give_up(self, why: str) -> None:
-        self.refuted, self.over = why, True
+        self.refuted, self.over, self._settled = why, True, None
         if not why:
             self.kind = None
 
