@@ -19,12 +19,16 @@ MAY = {
     "gradlens.outputs": {"gradlens.errors"},
     "gradlens.recording": {"gradlens.errors", "gradlens.text"},
     "gradlens.theory": {"gradlens.errors"},
-    "gradlens.lens": {"gradlens", "gradlens.batches", "gradlens.errors", "gradlens.outputs", "gradlens.recording"},
+    "gradlens.recognition": {"gradlens.errors"},
+    "gradlens.lens": {
+        "gradlens", "gradlens.batches", "gradlens.errors", "gradlens.outputs", "gradlens.recognition",
+        "gradlens.recording",
+    },
     "gradlens.probes": {
         "gradlens.batches", "gradlens.errors", "gradlens.outputs", "gradlens.recording", "gradlens.registry",
         "gradlens.theory",
     },
-    "gradlens.norms": {"gradlens.errors", "gradlens.registry"},
+    "gradlens.norms": {"gradlens.errors", "gradlens.recognition", "gradlens.registry"},
     "gradlens.models": {"gradlens.errors", "gradlens.registry", "gradlens.norms"},
     "gradlens.tasks": {"gradlens.batches", "gradlens.errors", "gradlens.registry", "gradlens.models"},
     "gradlens.training": {

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from gradlens.lens.compiling import compiled_inside
 from gradlens.lens.hooks import Hook
-from gradlens.lens.norm_kinds import TORCH_KINDS
 from gradlens.lens.norm_tap import NormTap
 from gradlens.lens.sites import Site
 from gradlens.lens.switch import Switch
 from gradlens.lens.tap import Tap
+from gradlens.recognition import TORCH_KINDS, Taken
 
 #: Function of ``torch`` to the layer that does the same, and the names of its arguments (builtins have no signature).
 _FUNCTIONS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
@@ -62,6 +62,8 @@ class Watcher:
         self._taps: dict[str, NormTap] = {}
         self._counts: Counter[str] = Counter()
         self._counted = False
+        #: Paths of modules that were found to be norms when they ran: their functions are seen.
+        self.found: set[str] = set()
         #: A graph would be compiled again for the wrapped functions, and see nothing through them.
         self._compiled = bool(compiled_inside(model))
         self.new_site: Callable[[Site], None] = lambda site: None
@@ -69,7 +71,7 @@ class Watcher:
 
     def know(self, taps: list[Tap]) -> None:
         """Tell which modules are tapped already."""
-        self._tapped = {id(tap.site.module): tap for tap in taps if isinstance(tap, NormTap)}
+        self._tapped = {id(tap.site.module): tap for tap in taps if isinstance(tap, NormTap) and tap.is_norm}
 
     def start(self) -> None:
         """Start watching for good where calls are recorded; nothing is registered on the model."""
@@ -105,7 +107,7 @@ class Watcher:
 
     def unseen(self) -> dict[str, int]:
         """Return where normalizations ran that were not recorded, and how often in the first step."""
-        return dict(self._counts)
+        return {where: count for where, count in self._counts.items() if where.split(":")[0] not in self.found}
 
     def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[..., Tensor]) -> Tensor:
         """Run one functional normalization, recorded, counted, or passed through."""
@@ -143,7 +145,10 @@ class Watcher:
         if site not in self._taps:
             kind = TORCH_KINDS[_FUNCTIONS[name][0]]
             order = len(self._paths) + len(self._taps)
-            found = Site(path=site, module=norm, kind="norm", order=order, norm=kind, placement="unknown")
+            found = Site(
+                path=site, module=norm, kind="norm", order=order, norm=kind, taken=Taken(kind, "class"),
+                placement="unknown",
+            )  # fmt: skip
             self._taps[site] = NormTap(found, self._switch)
             self.new_site(found)
         return self._taps[site]

@@ -17,23 +17,28 @@ from torch.utils.hooks import RemovableHandle
 
 from gradlens.errors import GradlensError
 from gradlens.lens.hooks import Hook
-from gradlens.lens.norm_kinds import NormKind
 from gradlens.lens.switch import Switch
+from gradlens.recognition.kinds import NormKind
 
 
 class Gain:
     """γ of one norm.
 
     Args:
-        kind: how it normalizes, and under which name γ is.
+        kind: how it normalizes, and under which name γ is; None while that is not known.
         module: the norm as it is when the lens is attached.
         switch: shared with all hooks.
     """
 
-    def __init__(self, kind: NormKind, module: nn.Module, switch: Switch) -> None:
-        self._kind, self._name, self._module, self._switch = kind, kind.gain_name, module, switch
+    def __init__(self, kind: NormKind | None, module: nn.Module, switch: Switch) -> None:
+        self.kind, self._module, self._switch = kind, module, switch
         #: What its parametrization returned last, by thread.
         self._made: dict[int, Tensor] = {}
+
+    @property
+    def _name(self) -> str:
+        """The attribute that γ is in."""
+        return "weight" if self.kind is None else self.kind.gain_name
 
     def handles(self, hook: Callable[[Callable[..., Any]], Hook]) -> list[RemovableHandle]:
         """Register what sees a parametrization run.
@@ -81,5 +86,5 @@ class Gain:
                 f"{self._name} is computed whenever it is read, and the lens runs nothing of yours; a parametrization "
                 "(torch.nn.utils.parametrize) that is there when the lens is attached is seen"
             )
-        gain = self._kind.gain(module, ndim, given)
+        gain = None if self.kind is None else self.kind.gain(module, ndim, given)
         return gain if gain is None else gain.clone()

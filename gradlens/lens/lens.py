@@ -73,12 +73,14 @@ class Lens:
         if {"params", "updates"} & set(watch):
             self._parameters = ParameterReader(model, self._switch.world, "updates" in watch)
         self._graphs_dropped = compiling.forget_graphs()
-        sites, self._strangers = discover(model, watch)
+        sites = discover(model, watch)
         self._taps = [tap for site in sites for tap in taps_of(site, self._switch)]
         self._handles: list[RemovableHandle] = RootTap(self._switch, model).handles()
         self._on_optimizer: list[RemovableHandle] = []
         self._functions = functional_norms.Watcher(model, self._switch, record=functional)
         self._functions.know(self._taps)
+        for norm in self._norm_taps():
+            norm.on_found = _weakly(self._found)
         self._functions.new_site = _weakly(self._write_site)
         self._recorder = StepRecorder(
             sink,
@@ -110,7 +112,7 @@ class Lens:
                     optimizer.register_step_pre_hook(self._recorder.before_optimizer),
                     optimizer.register_step_post_hook(self._recorder.after_optimizer),
                 ]
-            self._write_sites(sites)
+            self._write_sites([site for site in sites if site.kind != "norm" or site.norm is not None])
         except BaseException:
             self._remove_hooks()
             raise
@@ -207,7 +209,10 @@ class Lens:
     @property
     def model_sites(self) -> list[str]:
         """Paths of the normalizations that are tapped."""
-        return [tap.site.path for tap in self._taps if tap.site.norm is not None]
+        return [tap.site.path for tap in self._norm_taps() if tap.is_norm]
+
+    def _norm_taps(self) -> list[NormTap]:
+        return [tap for tap in self._taps if isinstance(tap, NormTap)]
 
     def audit(self) -> Audit:
         """Say what was seen and what was missed; meaningful after the first recorded step."""
@@ -215,15 +220,16 @@ class Lens:
             tuple(self.model_sites),
             switch=self._switch,
             functions=self._functions,
-            strangers=tuple(self._strangers),
+            strangers=tuple(tap.site.path for tap in self._norm_taps() if tap.is_stranger),
+            told={tap.site.path: tap.proving.note for tap in self._norm_taps() if tap.proving.note},
             tied=dict(self._parameters.tied) if self._parameters else {},
-            hooked=tuple(tap.site.path for tap in self._taps if tap.site.norm and has_others(tap.site.module)),
+            hooked=tuple(tap.site.path for tap in self._norm_taps() if tap.is_norm and has_others(tap.site.module)),
             setting=self._setting(),
         )
 
     def _setting(self) -> dict[str, Any]:
         """What the numbers depend on besides the model, as far as it was seen."""
-        taps = [tap for tap in self._taps if isinstance(tap, NormTap)]
+        taps = [tap for tap in self._norm_taps() if tap.is_norm]
         dtypes = Counter(str(tap.dtype).removeprefix("torch.") for tap in taps if tap.dtype is not None)
         return {
             "compiled": [tap.site.path for tap in taps if tap.traced.in_graph],
@@ -276,6 +282,11 @@ class Lens:
         rows = [site.row() for site in sites]
         if rows:
             self._sink.append("sites", {key: [row[key] for row in rows] for key in rows[0]})
+
+    def _found(self, site: Site) -> None:
+        """Take a module for a norm that showed itself to be one when it ran."""
+        self._functions.found.add(site.path)
+        self._write_site(site)
 
     def _write_site(self, site: Site) -> None:
         self._write_sites([site])

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from gradlens.lens import statistics
-from gradlens.lens.norm_kinds import NormKind
 from gradlens.lens.statistics import Facts
-from gradlens.lens.world import local
+from gradlens.lens.world import local, placements
+from gradlens.recognition.kinds import NormKind
 
 #: Backward nodes that hold mean and 1/σ in the open, [vectors] each.
 _NODES = ("NativeLayerNormBackward0", "NativeGroupNormBackward0", "NativeBatchNormBackward0")
@@ -87,21 +87,35 @@ def measured(
     running = kind.running(module)
     if running is not None:
         inv_sigma = torch.rsqrt(running[1].detach() + kind.eps(module, dtype)).to(norm.dtype).expand_as(norm)
-    elif kind.scaled:
-        inv_sigma = statistics.inv_sigma(norm, width, kind.eps(module, dtype), unbiased=kind.unbiased)
-        if dtype in _HALF and x.device.type == "cpu" and _rounds(module):
+    else:
+        inv_sigma = kind.inv_sigma(norm, width, kind.eps(module, dtype))
+        if kind.scaled and dtype in _HALF and x.device.type == "cpu" and _rounds(module):
             # As the kernels do (a BatchNorm's but nearly), where what they keep cannot be looked at.
             inv_sigma = inv_sigma.to(dtype).to(norm.dtype)
-    else:
-        inv_sigma = torch.ones_like(norm)
     return total, norm, inv_sigma
 
 
 def facts(kind: NormKind, module: nn.Module, width: int, dtype: torch.dtype, *, from_sigma: bool = False) -> Facts:
     """Return what the sums of a call of this norm depend on."""
-    recenters = kind.mean_gradient and kind.running(module) is None
     eps = kind.eps(module, dtype) if from_sigma else 0.0
-    return Facts(width, float(kind.centered), float(recenters), float(from_sigma), eps)
+    return Facts(width, float(kind.centered), recenters(kind, module), float(from_sigma), eps)
+
+
+def recenters(kind: NormKind, module: nn.Module) -> float:
+    """Return 1 where the derivative of μ flows, else 0."""
+    return float(kind.mean_gradient and kind.running(module) is None)
+
+
+def split(kind: NormKind, module: nn.Module, x: Tensor) -> bool:
+    """Whether processes hold parts of one vector: no part says what happens to the whole."""
+    if isinstance(module, nn.SyncBatchNorm):
+        return module.training
+    sharded = [placement.dim - x.dim() for placement in placements(x) if placement.is_shard()]
+    if kind.layout in ("groups", "instances"):
+        return any(dim + x.dim() > 0 for dim in sharded)
+    if kind.layout == "chunks":
+        return -1 in sharded
+    return bool(sharded) and any(dim in kind.vectors(module, x)[1] for dim in sharded)
 
 
 def _rounds(module: nn.Module) -> bool:

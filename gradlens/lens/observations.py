@@ -124,6 +124,7 @@ class Observations:
         switch: Switch,
         functions: Watcher,
         strangers: tuple[str, ...],
+        told: dict[str, str],
         tied: dict[str, list[str]],
         hooked: tuple[str, ...],
         setting: dict[str, Any],
@@ -135,6 +136,7 @@ class Observations:
             switch: knows what was left out, and why.
             functions: knows the normalizations that ran as functions.
             strangers: modules that are called norms, but whose behaviour is not understood.
+            told: path to what was found out of a norm that was taken for another.
             tied: parameter name to its other names.
             hooked: norms with hooks of others.
             setting: what the numbers depend on besides the model.
@@ -143,7 +145,7 @@ class Observations:
         ran = self._fired.union(setting["compiled"])
         fired = tuple(path for path in norms if path in ran)
         elsewhere = switch.without_graph | switch.transformed | switch.elsewhere | functions.as_functions()
-        elsewhere |= set(switch.unsupported)
+        elsewhere |= switch.unsupported.keys() | told.keys()
         return Audit(
             norms=norms,
             fired=fired,
@@ -157,7 +159,7 @@ class Observations:
             unsupported=dict(switch.unsupported),
             functional=functions.unseen(),
             impossible=tuple(path for path in norms if path in self._impossible),
-            notes=tuple(sorted(self.notes)),
+            notes=tuple(sorted(self.notes | {f"{path}: {what}." for path, what in told.items()})),
             tied=tied,
             hooked=hooked,
             nonfinite=self._first_nonfinite,

@@ -59,9 +59,7 @@ class Row:
         self.pending[0] = -1
         self.buffer.waiting.append(self)
 
-    generation = 0
-
-    def put(self, phase: int, cells: tuple[Tensor, ...], generation: int = 0) -> None:
+    def put(self, phase: int, cells: tuple[Tensor, ...]) -> None:
         """Leave the moments of a gradient."""
         one = self.buffer.arm(self.call.forward)
         if self.step != self.buffer.step:

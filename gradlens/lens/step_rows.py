@@ -135,7 +135,7 @@ def _pull(taps: list[Tap], counted: Counted, taken: list[Taken]) -> tuple[list[_
     #: Call, or tap and number inside a graph, to its row.
     rows: dict[Any, int] = {}
     for tap in taps:
-        if tap.silent:
+        if not tap.settle() or tap.silent:
             continue
         for number, same in enumerate(calls.get(tap, ())):
             rows |= dict.fromkeys(same, len(entries))

@@ -157,7 +157,7 @@ def _lasting(tensor: Tensor) -> Tensor:
 
 def taps_of(site: Site, switch: Switch) -> list[Tap]:
     """Return the taps of one site."""
-    if site.norm is not None:
+    if site.kind == "norm":
         return [NormTap(site, switch)]
     ends = ["output"] if site.kind == "block" and not site.first_in_stack else ["input", "output"]
     return [ActivationTap(site, switch, tensor) for tensor in ends]

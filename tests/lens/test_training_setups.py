@@ -163,34 +163,42 @@ class DoubleGainNorm(nn.Module):
         return self.scale.square() * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
 
 
-@pytest.mark.parametrize("cls", [HiddenEpsNorm, DoubleGainNorm])
-def test_a_norm_that_is_not_fully_understood_is_named_not_recorded_wrongly(cls):
-    network = nn.Sequential(nn.Linear(16, 16), cls(), nn.LayerNorm(16))
+def test_an_eps_that_stands_in_the_code_alone_is_measured():
+    network = nn.Sequential(nn.Linear(16, 16), HiddenEpsNorm(), nn.LayerNorm(16))
+    x = 0.01 * batch()
+    with gradlens.attach(network) as lens:
+        network(x).square().sum().backward()
+        lens.step()
+    expected = torch.rsqrt(network[0](x).square().mean(-1) + 1e-3).mean()
+    assert lens.recording.norms.set_index("site")["inv_sigma"]["1"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_norm_that_is_not_fully_understood_is_named_not_recorded_wrongly():
+    network = nn.Sequential(nn.Linear(16, 16), DoubleGainNorm(), nn.LayerNorm(16))
     recording = record(network)
     assert set(recording.norms["site"]) == {"2"}
     assert any("1" in problem and "register_norm" in problem for problem in recording.meta["audit"]["problems"])
 
 
-class GatedRMSNorm(nn.Module):
-    eps = 1e-6
+class HonestAtFirstNorm(nn.Module):
+    """Does in its first call what it says, and later something else besides."""
 
-    def forward(self, x, gate=None):
-        y = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
-        return y if gate is None else 5 * y * gate
-
-
-class Gated(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear, self.norm = nn.Linear(16, 16), GatedRMSNorm()
+    normalizes = {"name": "rmsnorm", "centered": False, "mean_gradient": False}  # noqa: RUF012
+    eps, calls = 1e-6, 0
 
     def forward(self, x):
-        return self.norm(self.linear(x), x)
+        self.calls += 1
+        y = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
+        return y if self.calls == 1 else 5 * y * x
 
 
 def test_impossible_shares_are_a_problem_of_the_audit():
-    recording = record(Gated())
-    assert any("impossible" in problem for problem in recording.meta["audit"]["problems"])
+    network = nn.Sequential(nn.Linear(16, 16), HonestAtFirstNorm())
+    with gradlens.attach(network) as lens:
+        for _ in range(2):
+            network(batch()).square().sum().backward()
+            lens.step()
+    assert any("impossible" in problem for problem in lens.audit().problems())
 
 
 def test_an_entry_that_is_not_finite_leaves_absmax_missing():
