@@ -77,7 +77,7 @@ class FolderSink(RunWriter):
 
     def next_step(self) -> int:
         """Return the number of the step after the last that an earlier attempt recorded."""
-        return next_step(self.folder)
+        return next_step(self.folder, self.run)
 
     def recording(self) -> Recording:
         """Return what was recorded so far."""

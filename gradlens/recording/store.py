@@ -17,7 +17,7 @@ from gradlens.recording.closing import complete
 from gradlens.recording.folder import FINISHED, Name, agreed_run, read_manifest, refused, segments, write_json
 from gradlens.recording.locks import claim, release
 from gradlens.recording.schema import SCHEMA_VERSION
-from gradlens.recording.segment import SegmentWriter
+from gradlens.recording.segment_writer import SegmentWriter
 
 
 class RunWriter:
@@ -61,6 +61,11 @@ class RunWriter:
             release(self._lock)
             raise
 
+    @property
+    def run(self) -> str:
+        """Number of the run; empty for one that was begun before there were checksums."""
+        return str(self.meta.get("run", ""))
+
     def annotate(self, meta: Mapping[str, Any]) -> None:
         """Add metadata; the process of rank 0 writes the manifest.
 
@@ -85,7 +90,7 @@ class RunWriter:
         if self._failed is None:
             if table not in self._segments:
                 name = Name(self.attempt, self.rank, table)
-                self._segments[table] = SegmentWriter(self.folder, name, self.meta.get("run", ""), self._before)
+                self._segments[table] = SegmentWriter(self.folder, name, self.run, self._before)
             try:
                 self._segments[table].append(columns, self._wrote() if table == "steps" else {})
                 return
