@@ -89,7 +89,7 @@ class FolderSink(RunWriter):
 
     def next_step(self) -> int:
         """Return the number of the step after the last that an earlier attempt recorded."""
-        return next_step(self.folder)
+        return next_step(self.folder, self.run)
 
     def begin_attempt(self, step: int) -> None:
         """Let what follows replace rows from this step on."""

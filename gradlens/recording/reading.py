@@ -83,9 +83,14 @@ def _with(manifest: dict[str, Any], history: History) -> dict[str, Any]:
     return manifest | told
 
 
-def next_step(folder: Path) -> int:
-    """Return the number of the step after the last that is recorded in a run that goes on."""
-    steps = read_history(folder, read_manifest(folder).get("run", "")).tables.get("steps")
+def next_step(folder: Path, run: str) -> int:
+    """Return the number of the step after the last that is recorded in a run that goes on.
+
+    Args:
+        folder: the run folder, which has no manifest before the process of rank 0 comes.
+        run: number of the run.
+    """
+    steps = read_history(folder, run).tables.get("steps")
     return 0 if steps is None or steps.empty else int(steps["step"].max()) + 1
 
 

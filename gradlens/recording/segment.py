@@ -13,112 +13,23 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 
 from gradlens.errors import RecordingError
 from gradlens.recording.folder import Name, arrow_schema, content
-from gradlens.recording.own_file import OwnFile
 from gradlens.recording.schema import ADDED
-from gradlens.recording.template import Template
 from gradlens.text import printable
 
 _SEAL = re.compile(rb"gradlens crc32=([0-9a-f]{8}) body=(\d{12})((?: [a-z]+=[0-9a-f]{8})*);")
-_MARK, _BLANK = b"gradlens crc32=", b"00000000"
+MARK, BLANK = b"gradlens crc32=", b"00000000"
 #: What an encapsulated Arrow message begins with: a mark, and the length of its metadata.
-_PREFIX = struct.Struct("<Ii")
+PREFIX = struct.Struct("<Ii")
 _CONTINUES = 0xFFFFFFFF
 
-_schema = functools.cache(arrow_schema)
-
-
-# ------------------------------------------------------------------ writing
-
-
-class SegmentWriter:
-    """Appends batches to a segment, each in one write.
-
-    Args:
-        folder: the run folder.
-        name: whose segment it is.
-        run: number of the run.
-        before: segments of the process' earlier attempts, with their sizes.
-    """
-
-    def __init__(self, folder: Path, name: Name, run: str, before: Mapping[str, int]) -> None:
-        self.path = folder / "segments" / f"{name}.arrows"
-        own = {"gradlens.segment": str(name), "gradlens.run": run, "gradlens.before": json.dumps(dict(before))}
-        self._schema = _schema(name.table).with_metadata(own)
-        self._header = self._schema.serialize().to_pybytes()
-        #: CRC of all that was written.
-        self.crc = zlib.crc32(self._header[_PREFIX.size :])
-        self._file: OwnFile | None = None
-        self._template: Template | None = None
-        self._told = 0
-
-    def append(self, columns: Mapping[str, Any], wrote: Mapping[str, int]) -> None:
-        """Append one batch.
-
-        Args:
-            columns: stored columns, each an array or list of equal length.
-            wrote: of a step, every other table's CRC.
-
-        Raises:
-            OSError: the disk refused it.
-        """
-        told = b"".join(b" %s=%08x" % (table.encode(), crc) for table, crc in wrote.items())
-        # Of another length what is told has another table in it: then the template has no room for it.
-        template = self._template if len(told) == self._told else None
-        message = (template and template.fill(columns)) or self._new(columns, told)
-        at = message.index(_MARK) + len(_MARK)
-        message[at + 26 : at + 26 + len(told)] = told
-        message[at : at + 8] = _BLANK
-        crc = zlib.crc32(memoryview(message)[_PREFIX.size :], self.crc)
-        message[at : at + 8] = b"%08x" % crc
-        if self._file is None:
-            self._file = OwnFile(self.path)
-            message = self._header + message
-        self._file.write(memoryview(message))
-        self.crc = crc
-
-    def _new(self, columns: Mapping[str, Any], told: bytes) -> bytearray:
-        """Return a batch as a message, with room for its CRC, and keep it as a template."""
-        schema = self._schema
-        batch = pa.RecordBatch.from_arrays([_array(columns[f.name], f.type) for f in schema], schema=schema)
-        sink = pa.BufferOutputStream()
-        seal = b"%s%s body=%012d%s;" % (_MARK, _BLANK, 0, told)
-        pa.ipc.new_stream(sink, schema).write_batch(batch, custom_metadata={"gradlens": seal})
-        message = bytearray(memoryview(sink.getvalue())[len(self._header) :])
-        at, (_, length) = message.index(_MARK) + len(_MARK), _PREFIX.unpack_from(message)
-        message[at + 14 : at + 26] = b"%012d" % (len(message) - _PREFIX.size - length)
-        self._template, self._told = Template.of(message, batch, columns), len(told)
-        return message
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-
-
-@functools.lru_cache(maxsize=256)
-def _strings(values: tuple[str | None, ...]) -> pa.Array:
-    """Names repeat from step to step; making them anew would be most of the cost of a write."""
-    return pa.array([None if pd.isna(value) else value for value in values], type=pa.string())
-
-
-def _array(values: Any, dtype: pa.DataType) -> pa.Array:
-    if dtype == pa.string():
-        return _strings(tuple(values))
-    # A missing number stays NaN in a segment, which costs nothing, and becomes null in the Parquet file.
-    return pa.array(values, type=dtype, from_pandas=dtype != pa.float64() and not pa.types.is_map(dtype))
-
-
-# ------------------------------------------------------------------ reading
+schema_of = functools.cache(arrow_schema)
 
 
 @dataclass
@@ -193,7 +104,7 @@ def _check(segment: Segment, data: bytes, run: str) -> None:
     damage: _DamagedError | None = None
     try:
         end = _metadata_end(view, 0)
-        crc = zlib.crc32(view[_PREFIX.size : end])
+        crc = zlib.crc32(view[PREFIX.size : end])
         while end < len(data):
             crc, told, end = _message(view, end, crc)
             crcs.append(crc)
@@ -211,27 +122,27 @@ def _check(segment: Segment, data: bytes, run: str) -> None:
 
 def _metadata_end(view: memoryview, at: int) -> int:
     """Return where a message's metadata end."""
-    if len(view) - at < _PREFIX.size:
+    if len(view) - at < PREFIX.size:
         raise _TornError
-    mark, length = _PREFIX.unpack_from(view, at)
+    mark, length = PREFIX.unpack_from(view, at)
     if mark != _CONTINUES or length <= 0 or length % 8:
         raise _DamagedError("it is no Arrow stream" if at == 0 else "what follows is no batch")
-    if len(view) - at - _PREFIX.size < length:
+    if len(view) - at - PREFIX.size < length:
         raise _TornError
-    return at + _PREFIX.size + int(length)
+    return at + PREFIX.size + int(length)
 
 
 def _message(view: memoryview, at: int, crc: int) -> tuple[int, dict[str, int], int]:
     """Check the message that begins at a place: return the CRC, what it tells of other tables, and where it ends."""
     end = _metadata_end(view, at)
-    metadata = bytearray(view[at + _PREFIX.size : end])
+    metadata = bytearray(view[at + PREFIX.size : end])
     seal = _SEAL.search(metadata)
     if seal is None:
         raise _DamagedError("a batch has no checksum")
     told, body, others = seal[1], int(seal[2]), seal[3].decode()
     if end + body > len(view):
         raise _TornError
-    metadata[seal.start(1) : seal.end(1)] = _BLANK
+    metadata[seal.start(1) : seal.end(1)] = BLANK
     crc = zlib.crc32(view[end : end + body], zlib.crc32(metadata, crc))
     if crc != int(told, 16):
         raise _DamagedError("the checksum of a batch does not fit")
@@ -260,7 +171,7 @@ def _decode(data: bytes, name: Name, run: str) -> tuple[list[pa.RecordBatch], di
 
 def _fits(schema: pa.Schema, table: str) -> bool:
     """Whether these are a table's columns; those that were added since may be absent."""
-    wanted = pa.schema([f for f in _schema(table) if f.name not in ADDED or f.name in schema.names])
+    wanted = pa.schema([f for f in schema_of(table) if f.name not in ADDED or f.name in schema.names])
     return bool(schema.equals(wanted))
 
 

@@ -17,7 +17,7 @@ from gradlens.recording.closing import complete
 from gradlens.recording.folder import FINISHED, Name, agreed_run, read_manifest, refused, segments, write_json
 from gradlens.recording.locks import claim, release
 from gradlens.recording.schema import SCHEMA_VERSION
-from gradlens.recording.segment import SegmentWriter
+from gradlens.recording.segment_writer import SegmentWriter
 
 
 class RunWriter:
@@ -56,6 +56,11 @@ class RunWriter:
             release(self._lock)
             raise
 
+    @property
+    def run(self) -> str:
+        """Number of the run; empty for one that was begun before there were checksums."""
+        return str(self.meta.get("run", ""))
+
     def _begin(self, attempt: int) -> None:
         """Begin this attempt, or the one after those that left segments."""
         earlier = {name: path.lstat().st_size for name, path in segments(self.folder).items() if name.rank == self.rank}
@@ -87,7 +92,7 @@ class RunWriter:
         if self._failed is None:
             if table not in self._segments:
                 name = Name(self.attempt, self.rank, table)
-                self._segments[table] = SegmentWriter(self.folder, name, self.meta.get("run", ""), self._before)
+                self._segments[table] = SegmentWriter(self.folder, name, self.run, self._before)
             try:
                 self._segments[table].append(columns, self._wrote() if table == "steps" else {})
                 return

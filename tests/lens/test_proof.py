@@ -234,6 +234,7 @@ def test_batch_norm_is_right_in_both_modes_whichever_comes_first(order):
     with gradlens.attach(norm) as lens:
         for training in order:
             norm.train(training)
+            norm.zero_grad()
             norm(torch.randn(8, C, requires_grad=True)).pow(3).sum().backward()
             lens.step()
     kept = dict(zip(order, lens.recording.norms["kept"], strict=True))

@@ -87,6 +87,13 @@ def test_a_process_that_joins_later_counts_on_where_the_run_is(tmp_path):
     assert [FolderSink(tmp_path / "run", META, rank).next_step() for rank in (0, 1)] == [3, 3]
 
 
+def test_a_process_that_comes_before_rank_0_begins_at_the_first_step(tmp_path):
+    second = FolderSink(tmp_path / "run", META, rank=1)
+    assert second.next_step() == 0
+    first = FolderSink(tmp_path / "run", META)
+    assert first.run == second.run
+
+
 def test_what_one_process_knows_between_recorded_steps_is_kept(tmp_path):
     first, second = (RunWriter(tmp_path / "run", META, rank) for rank in (0, 1))
     for writer in (first, second):
