@@ -37,6 +37,7 @@ class Site:
         """Return the row of the ``sites`` table."""
         module, norm, cls = self.module, self.norm, class_of(self.module)
         shape = getattr(module, "normalized_shape", None)
+        shape = (shape,) if isinstance(shape, int) else shape
         # A parametrization is not run for its size: it may draw numbers.
         gain = norm.gain_name if norm is not None else "weight"
         parametrized = is_parametrized(module, gain)

@@ -74,6 +74,7 @@ def _recognised(module: nn.Module) -> VectorNorm | str | None:
         what = f"it is a {own} with a forward of its own, and a" if own else "a"
         return f"{what} copy of it does not " + ("give what LayerNorm or RMSNorm would" if taken.odd else "run")
     shape = getattr(module, "normalized_shape", None)
+    shape = (shape,) if isinstance(shape, int) else shape
     if kind.layout == "trailing" and len(shape or ()) > 1:
         return f"it normalizes the last {len(shape or ())} dimensions together"
     if kind.layout != "trailing" and (kind.layout, kind.axes) != ("axes", (-1,)):

@@ -58,11 +58,15 @@ def _follows(c: Tensor, y: Tensor) -> bool:
 
 
 def alike(seen: Seen) -> bool:
-    """Whether an output has something of its input's direction and is no affine map of it, entry by entry."""
-    x, y = (one.double().flatten(1) for one in (seen.x, seen.y))
-    x, y = x - x.mean(), y - y.mean()
-    cosine = (x * y).sum() / (x.norm() * y.norm()).clamp_min(1e-30)
-    return bool(cosine > 0.3) and (len(x) < LEAST_VECTORS or _affine(x, y) > 16 * tolerance(seen.x, seen.y))
+    """Whether an output has something of its input's direction and is no affine map of it, feature by feature."""
+    x, y = (one.double() for one in (seen.x, seen.y))
+    a, b = x - x.mean(), y - y.mean()
+    cosine = (a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-30)
+    features = [
+        tuple(one.movedim(axis, -1).flatten(0, -2) for one in (x, y)) for axis in {x.dim() - 1, min(1, x.dim() - 1)}
+    ]
+    affine = any(_affine(*pair) <= 16 * tolerance(seen.x, seen.y) for pair in features)
+    return bool(cosine > 0.3) and not affine
 
 
 def _per_sample(seen: Seen) -> bool:

@@ -98,7 +98,8 @@ def _shapes(module: nn.Module) -> Iterator[tuple[int, ...]]:
     """Yield shapes of inputs, unequal in every dimension, with what a gain is as long as last, or after the batch."""
     shapes = [p.shape for p in module.parameters(recurse=False)]
     sizes = [size for shape in shapes for size in shape if size > 1]
-    width = max(sizes, default=0) or max(getattr(module, "normalized_shape", ()), default=24)
+    said = getattr(module, "normalized_shape", None) or (24,)
+    width = max(sizes, default=0) or (said if isinstance(said, int) else max(said))
     # Of two dimensions only, most ways of normalizing are the same.
     yield from ((2, 5, width), (2, width, 7), (3, 2, 5, width), (2, width, 5, 3))
     for shape in dict.fromkeys(shapes):

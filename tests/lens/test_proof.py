@@ -1,5 +1,7 @@
 """Every site proves itself on its first recorded call, or writes nothing and is named."""
 
+import importlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -115,6 +117,31 @@ def test_what_is_normalized_is_measured_on_the_right_side_of_a_gate(cls, dtype):
     share = 1e-4 if dtype == torch.float32 else 5e-3
     for name in ("rescaling", "kept", "inv_sigma"):
         assert row[name] == pytest.approx(expected[name], abs=share, rel=1e-3), name
+    assert lens.audit().problems() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "first", "groups"),
+    [
+        ("bamba.modeling_bamba.BambaRMSNormGated", {"group_size": 4}, True, 4),
+        ("mamba2.modeling_mamba2.MambaRMSNormGated", {"group_size": C}, True, 1),
+        ("falcon_h1.modeling_falcon_h1.FalconH1RMSNormGated", {"n_groups": 2, "norm_before_gate": True}, False, 2),
+        ("falcon_h1.modeling_falcon_h1.FalconH1RMSNormGated", {"n_groups": 2, "norm_before_gate": False}, True, 2),
+        ("qwen3_next.modeling_qwen3_next.Qwen3NextRMSNormGated", {}, False, 1),
+    ],
+)
+def test_the_gated_norms_of_transformers_in_either_order(path, arguments, first, groups):
+    pytest.importorskip("transformers")
+    module, _, name = f"transformers.models.{path}".rpartition(".")
+    torch.manual_seed(0)
+    norm = getattr(importlib.import_module(module), name)(C, **arguments)
+    norm.first, norm.groups = first, groups
+    nn.init.uniform_(norm.weight, 0.5, 1.5)
+    lens, h, grad = gated(norm, torch.float32)
+    split = lambda x: x.unflatten(-1, (groups, -1))  # noqa: E731
+    expected = expected_row(h, grad, Case((-1,), 1e-6, centered=False, to_view=split))
+    for share in ("rescaling", "kept"):
+        assert lens.recording.norms[share].iloc[-1] == pytest.approx(expected[share], abs=1e-5), share
     assert lens.audit().problems() == []
 
 

@@ -32,6 +32,22 @@ class UnitLength(nn.Module):
         return Case((-1,), 0.0, centered=False, gain=self.g.detach() + 1)
 
 
+class IntegerShape(nn.Module):
+    """Says its normalized_shape as a number."""
+
+    shape = (4, 5, C)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalized_shape, self.weight, self.eps = C, drawn(), 1e-5
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (self.normalized_shape,), self.weight, self.eps)
+
+    def case(self, x: Tensor) -> Case:
+        return Case((-1,), 1e-5, centered=False, gain=self.weight.detach())
+
+
 class ScalarGain(nn.Module):
     """g x / ‖x‖ with one number g."""
 
@@ -196,8 +212,8 @@ class Chunks(nn.Module):
 
 
 SHAPES = (
-    UnitLength, ScalarGain, NoParameters, ChannelsFirst, ChannelsFirst2d, PermutedLayerNorm, OneGroup, OfEachSample,
-    OfEverything, OverTheBatch, Chunks,
+    UnitLength, IntegerShape, ScalarGain, NoParameters, ChannelsFirst, ChannelsFirst2d, PermutedLayerNorm, OneGroup,
+    OfEachSample, OfEverything, OverTheBatch, Chunks,
 )  # fmt: skip
 
 
