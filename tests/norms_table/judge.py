@@ -87,7 +87,8 @@ def _of_site(
     for row, must in zip(rows, numbers, strict=True):
         wrong = _compared(row, must)
         if wrong:
-            return Verdict("named" if words else "wrong", f"{wrong}. {words}".strip())
+            lost = all(row[name] != row[name] for name in SHARES) and words
+            return Verdict("named" if lost else "wrong", f"{wrong}. {words}".strip())
     return Verdict("right", words)
 
 

@@ -72,7 +72,7 @@ _DENOISING = "denoising_diffusion_pytorch"
 DENOISING = (
     Entry(path=f"{_DENOISING}.denoising_diffusion_pytorch.RMSNorm", args=(12,), shape=IMAGE, formula=unit("g", axis=1)),
     Entry(path=f"{_DENOISING}.denoising_diffusion_pytorch_1d.RMSNorm", args=(12,), shape=(2, 12, 7), formula=unit("g", axis=1)),
-    Entry(path=f"{_DENOISING}.simple_diffusion.RMSNorm", args=(12,), shape=IMAGE, formula=unit("g", axis=1)),
+    Entry(path=f"{_DENOISING}.simple_diffusion.RMSNorm", args=(12,), shape=(3, 5, 12), formula=unit("g")),
     Entry(path=f"{_DENOISING}.karras_unet.PixelNorm", args=(1,), shape=IMAGE, formula=unit(None, axis=1, eps=1e-4)),
 )  # fmt: skip
 COQUI = (

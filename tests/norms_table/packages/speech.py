@@ -39,12 +39,15 @@ SPEECHBRAIN = (
     Entry(path=f"{_S}.lobes.models.dual_path.GlobalLayerNorm", args=(12, 3), shape=SOUND, formula=Formula(axes=(1, 2), at=1)),
     Entry(path=f"{_S}.lobes.models.dual_path.GlobalLayerNorm", args=(12, 4), shape=IMAGE, formula=Formula(axes=(1, 2, 3), at=1), note="of an image"),
     Entry(path=f"{_S}.lobes.models.dual_path.CumulativeLayerNorm", args=(12,), shape=SOUND, formula=CHANNELS),
+    Entry(path=f"{_S}.lobes.models.dual_path.CumulativeLayerNorm", args=(12,), shape=(2, 12, 12), formula=CHANNELS, note="equal sizes"),
 )  # fmt: skip
 
 _E = "espnet2.enh"
 ESPNET = (
     Entry(path="espnet.nets.pytorch_backend.transformer.layer_norm.LayerNorm", args=(12,), shape=TOKENS, formula=LAYER),
     Entry(path="espnet.nets.pytorch_backend.transformer.layer_norm.LayerNorm", args=(12, 1), shape=SOUND, formula=CHANNELS, note="channels first"),
+    Entry(path="espnet.nets.pytorch_backend.transformer.layer_norm.LayerNorm", args=(12, 1), shape=(2, 12, 12), formula=CHANNELS,
+          note="channels first, equal sizes"),
     Entry(path="espnet2.asr.frontend.cnn.Dim1LayerNorm", args=(12,), shape=SOUND, formula=CHANNELS),
     Entry(path="espnet2.asr.frontend.cnn.TransposedLayerNorm", args=(12,), shape=SOUND, formula=CHANNELS),
     Entry(path="espnet2.asr.state_spaces.components.TransposedLN", args=(12,), shape=SOUND, plain=False, note="its shift is divided by sigma, too"),

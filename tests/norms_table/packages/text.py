@@ -85,7 +85,7 @@ OLMO = (
 MAMBAPY = (
     Entry(path="mambapy.mamba.RMSNorm", args=(12,), shape=TOKENS, formula=RMS),
     Entry(path="mambapy.mamba.RMSNorm", args=(12,), keywords={"use_mup": True}, shape=TOKENS, formula=RMS, note="without gain"),
-    Entry(path="mambapy.mamba2.RMSNorm", args=(12,), shape=TOKENS, formula=RMS),
+    Entry(path="mambapy.vim.RMSNorm", args=(12,), shape=TOKENS, formula=RMS),
 )  # fmt: skip
 
 

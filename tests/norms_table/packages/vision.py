@@ -1,5 +1,6 @@
 """Norms of packages of vision."""
 
+import importlib
 from dataclasses import replace
 
 import torch
@@ -29,14 +30,20 @@ def _timm(name: str, formula: Formula | None, shape: tuple[int, ...] = IMAGE, **
     return Entry(path=f"timm.layers.{name}", args=(12,), shape=shape, formula=formula, **more)
 
 
+def _scaled_conv(*args: object, **keywords: object) -> nn.Module:
+    layers = importlib.import_module("timm.layers")
+    return layers.ScaledStdConv2d(*args, **keywords)
+
+
 TIMM = (
     _timm("GroupNorm", GROUPS, keywords={"num_groups": 3}),
     _timm("GroupNorm1", ONE_GROUP),
+    _timm("GroupNorm1", ONE_GROUP, (2, 12, 12, 12), note="equal sizes"),
     _timm("LayerNorm", LAYER, TOKENS),
     _timm("LayerNormFp32", LAYER, TOKENS),
     _timm("LayerNorm2d", CHANNELS),
     _timm("LayerNorm2dFp32", CHANNELS),
-    _timm("LayerNormExp2d", CHANNELS),
+    _timm("norm.LayerNormExp2d", CHANNELS),
     _timm("RmsNorm", RMS, TOKENS),
     _timm("RmsNormFp32", RMS, TOKENS),
     _timm("RmsNorm2d", CHANNELS_RMS),
@@ -54,7 +61,7 @@ TIMM = (
     _timm("RmsNormAct2d", CHANNELS_RMS, keywords=IDENTITY, note="without activation"),
     _timm("FilterResponseNormAct2d", replace(INSTANCE_2D, centered=False), keywords=IDENTITY, note="no activation"),
     _timm("SplitBatchNorm2d", None, (4, 12, 5, 7), plain=False, note="two halves of a batch"),
-    _timm("GlobalResponseNorm", None, LAST, plain=False),
+    _timm("grn.GlobalResponseNorm", None, LAST, plain=False),
     _timm("EvoNorm2dS0", None, keywords={"groups": 3}, plain=False),
     _timm("EvoNorm2dB0", None, plain=False),
     Entry(path="timm.models.metaformer.GroupNorm1NoBias", args=(12,), shape=IMAGE, formula=ONE_GROUP),
@@ -67,7 +74,7 @@ TIMM = (
     ),
     Entry(path="timm.layers.LayerScale", args=(12,), shape=TOKENS, norm=False),
     Entry(path="timm.layers.DropPath", args=(0.0,), shape=TOKENS, norm=False),
-    Entry(path="timm.models.nfnet.NormFreeBlock", args=(12, 12), shape=IMAGE, norm=False),
+    Entry(path="timm.models.nfnet.NormFreeBlock", args=(12, 12), keywords={"conv_layer": _scaled_conv, "act_layer": nn.ReLU}, shape=IMAGE, norm=False),
     Entry(path="timm.models.levit.ConvNorm", args=(12, 12), shape=IMAGE, norm=False),
 )  # fmt: skip
 
@@ -123,6 +130,7 @@ _NND = "dynamic_network_architectures.building_blocks"
 NNU_NET = (
     Entry(path=f"{_NND}.patch_encode_decode.LayerNormNd", args=(12,), shape=IMAGE, formula=CHANNELS),
     Entry(path=f"{_NND}.patch_encode_decode.LayerNormNd", args=(12,), shape=(2, 12, 4, 5, 3), formula=CHANNELS, note="3-D"),
+    Entry(path=f"{_NND}.patch_encode_decode.LayerNormNd", args=(12,), shape=(2, 12, 12, 12), formula=CHANNELS, note="equal sizes"),
     Entry(
         path=f"{_NND}.simple_conv_blocks.ConvDropoutNormReLU", args=(nn.Conv2d, 12, 12, 3, 1), shape=IMAGE, site="norm",
         keywords={"norm_op": nn.InstanceNorm2d, "norm_op_kwargs": {"affine": True}, "nonlin": nn.ReLU,
