@@ -31,7 +31,8 @@ SIZES: tuple[tuple[str, int], ...] = (
     (r"(encoder|decoder)_layers|num_(\w+_)?(hidden_)?layers|n_layers?|num_decoder_layers|depth|num_blocks|layers|num_hidden_groups", 2),
     (r"(encoder|decoder)_ffn_dim|(\w+_)?intermediate_size|ffn_dim|d_ff|n_inner|ffn_hidden_size|mlp_dim|dim_feedforward|inner_dim|moe_intermediate_dim|d_inner|feed_forward_size", 48),
     (r"max_position_embeddings|n_positions|max_(source|target)_positions|n_ctx|max_seq_len|max_sequence_length|model_max_length|context_length", 64),
-    (r"(\w+_)?vocab_size|codebook_size|num_embeddings|n_codes", 99),
+    (r"codebook_size", 64),
+    (r"(\w+_)?vocab_size|num_embeddings|n_codes", 99),
     (r"image_size|img_size|input_size", 32),
     (r"(\w+_)?patch_size", 8),
     (r"embedding_size|word_embed_proj_dim|embed_dim|embedding_dim|projection_dim|out_hidden_size|cross_attention_hidden_size", 32),
@@ -40,8 +41,14 @@ SIZES: tuple[tuple[str, int], ...] = (
 #: Settings that hide parts of a network at random, or keep what is of no use here.
 PLAIN = {"layerdrop": 0.0, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0, "apply_spec_augment": False, "use_cache": False}
 #: More numbers than this are not built.
-MOST = 40_000_000
+MOST = 80_000_000
 BATCH, LENGTH = 2, 7
+#: What is made small, tried in this order: a family checks that its settings fit each other, in a way of its own.
+EVERYTHING, NO_IMAGES, FEW_LAYERS, NOTHING = range(4)
+_IMAGES = r"image_size|img_size|input_size|(\w+_)?patch_size"
+_LAYERS = r"(encoder|decoder)_layers|num_(\w+_)?(hidden_)?layers|n_layers?|num_decoder_layers|depth|num_blocks|layers|num_hidden_groups"
+#: Settings that look like sizes and are none.
+_NO_SIZES = r"num_feat_extract_layers|num_conv\w*_layers|num_feature_levels|num_adapter_layers|num_channels"
 
 
 class NotBuilt(Exception):
@@ -55,45 +62,61 @@ def model_types() -> list[str]:
     return sorted(MODEL_MAPPING_NAMES)
 
 
-def small_config(model_type: str) -> Any:
+def small_config(model_type: str, attempt: int) -> Any:
     """Return a small configuration of a type."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     cls = CONFIG_MAPPING[model_type]
-    given = {**_shrunk(cls()), **OVERRIDES.get(model_type, {})}
+    given = {**(_shrunk(cls(), attempt) if attempt < NOTHING else {}), **OVERRIDES.get(model_type, {})}
     config = cls(**given)
     _settle(config)
     return config
 
 
-def _shrunk(config: Any) -> dict[str, Any]:
+def _shrunk(config: Any, attempt: int) -> dict[str, Any]:
     """Return the settings of a configuration, made small; parts of it likewise."""
     found: dict[str, Any] = {}
-    aliases = set(getattr(type(config), "attribute_map", {}))
-    layers = 2
     for name, value in vars(config).items():
-        if name.startswith("_") or name in aliases or name in SKIPPED:
-            continue
-        if hasattr(value, "to_dict") and hasattr(value, "model_type"):
-            found[name] = {**_shrunk(value), "model_type": value.model_type}
-        elif isinstance(value, bool) or not isinstance(value, int):
-            continue
-        else:
-            size = next((size for pattern, size in SIZES if re.fullmatch(pattern, name)), None)
-            if size is not None and 0 < size < value:
-                found[name] = size
+        if not name.startswith("_") and name not in SKIPPED and name not in getattr(type(config), "attribute_map", {}):
+            small = _small(config, name, value, attempt)
+            if small is not None:
+                found[name] = small
+    if attempt < FEW_LAYERS:
+        found |= {name: token for name, token in _TOKENS.items() if isinstance(getattr(config, name, None), int)}
+        if getattr(config, "kv_lora_rank", None) and "num_attention_heads" in found:
+            found["num_key_value_heads"] = found["num_attention_heads"]
     kinds = getattr(config, "layer_types", None)
-    if isinstance(kinds, list) and kinds:
+    if isinstance(kinds, list) and kinds and not isinstance(getattr(type(config), "layer_types", None), property):
         distinct = list(dict.fromkeys(kinds))
         found["layer_types"] = (distinct * 2)[: max(2, len(distinct))]
-        layers = len(found["layer_types"])
-        if "num_hidden_layers" in found or hasattr(config, "num_hidden_layers"):
-            found["num_hidden_layers"] = layers
-    for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "image_token_id"):
-        value = getattr(config, name, None)
-        if isinstance(value, int) and value >= 99:
-            found[name] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "image_token_id": 97}.get(name, 1)
+        found["num_hidden_layers"] = len(found["layer_types"])
     return found
+
+
+_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1, "image_token_id": 97,
+           "video_token_id": 96, "audio_token_id": 95, "image_token_index": 97, "audio_token_index": 95}  # fmt: skip
+
+
+def _small(config: Any, name: str, value: Any, attempt: int) -> Any:
+    """Return what a setting is to be; None where it stays."""
+    if hasattr(value, "to_dict") and hasattr(value, "model_type"):
+        if value.model_type == "timm_backbone":
+            return None
+        return {**_shrunk(value, attempt), "model_type": value.model_type}
+    if name == "depths" and isinstance(value, list):
+        return [1] * len(value)
+    if isinstance(value, bool) or re.fullmatch(_NO_SIZES, name):
+        return None
+    if attempt == FEW_LAYERS:
+        return 2 if isinstance(value, int) and value > 2 and re.fullmatch(_LAYERS, name) else None
+    if attempt == NO_IMAGES and re.fullmatch(_IMAGES, name):
+        return None
+    if value is None:
+        return {"head_dim": 8, "num_key_value_heads": 2}.get(name)
+    if not isinstance(value, int) or (name == "embed_dim" and isinstance(getattr(config, "num_heads", 0), list)):
+        return None
+    size = next((size for pattern, size in SIZES if re.fullmatch(pattern, name)), None)
+    return size if size is not None and size < value and value > 0 else None
 
 
 SKIPPED = {"transformers_version", "architectures", "id2label", "label2id", "num_labels"}
@@ -104,6 +127,12 @@ def _settle(config: Any) -> None:
         if hasattr(config, name):
             setattr(config, name, value)
     config._attn_implementation = "eager"
+    rope = getattr(config, "rope_parameters", None)
+    for part in [rope, *(rope or {}).values()] if isinstance(rope, dict) else []:
+        if isinstance(part, dict) and part.get("mrope_section"):
+            width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+            pairs = int(width * part.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", 1.0))) // 2
+            part["mrope_section"] = [pairs - 2 * (pairs // 3), pairs // 3, pairs // 3]
     for value in vars(config).values():
         if hasattr(value, "to_dict") and hasattr(value, "model_type"):
             _settle(value)
@@ -134,26 +163,30 @@ def build(config: Any) -> nn.Module:
     return cls(copy.deepcopy(config)).float().train()
 
 
-def batch(model: nn.Module, config: Any) -> dict[str, Tensor]:
-    """Draw what a model takes, from its forward method's names."""
-    torch.manual_seed(5)
+def batches(model: nn.Module, config: Any) -> list[dict[str, Any]]:
+    """Draw what a model may take, from the names of its forward method: the least first, then with more."""
     takes = inspect.signature(type(model).forward).parameters
-    text = config.get_text_config()
-    vocab = min(value for value in (getattr(text, "vocab_size", 99) or 99, 99) if isinstance(value, int))
-    tokens = lambda: torch.randint(3, max(4, vocab - 4), (BATCH, LENGTH))  # noqa: E731
     main = getattr(model, "main_input_name", "input_ids")
-    given: dict[str, Tensor] = {}
-    if "input_ids" in takes:
-        given["input_ids"] = tokens()
-    elif main in takes or main in DRAWN:
-        given[main] = DRAWN[main](config)
-    if getattr(config, "is_encoder_decoder", False):
-        for name in ("decoder_input_ids",):
-            if name in takes:
-                given[name] = tokens()
-    if main != "input_ids" and main in DRAWN and main in takes and main not in given:
-        given[main] = DRAWN[main](config)
-    return {**given, **EXTRA.get(config.model_type, lambda c: {})(config)}
+    main = main if isinstance(main, str) else main[0]
+    needed = {
+        name for name, one in takes.items()
+        if one.default is inspect.Parameter.empty and one.kind is one.POSITIONAL_OR_KEYWORD and name != "self"
+    }  # fmt: skip
+    decoder = {"decoder_input_ids"} if getattr(config, "is_encoder_decoder", False) else set()
+    first = {"input_ids"} if "input_ids" in takes else {main}
+    choices = [first | decoder | needed, first | decoder | needed | {main, "pixel_values", "attention_mask", "bbox", "grid_thw"}]
+    choices += [needed | {main} | decoder, set(DRAWN)]
+    found = []
+    for names in choices:
+        torch.manual_seed(5)
+        found.append({name: DRAWN[name](config) for name in DRAWN if name in names and name in takes})
+    return [given for index, given in enumerate(found) if given and given.keys() not in [one.keys() for one in found[:index]]]
+
+
+def _tokens(config: Any) -> Tensor:
+    text = config.get_text_config()
+    vocab = getattr(text, "vocab_size", None)
+    return torch.randint(3, max(4, min(vocab if isinstance(vocab, int) else 99, 90)), (BATCH, LENGTH))
 
 
 def _pixels(config: Any) -> Tensor:
@@ -163,14 +196,46 @@ def _pixels(config: Any) -> Tensor:
     return torch.randn(BATCH, getattr(vision, "num_channels", 3) or 3, int(height), int(width))
 
 
+def _patches(config: Any) -> Tensor:
+    """Draw two pictures of 4 x 4 patches, one after another, as the encoders of Qwen and its kin take them."""
+    vision = getattr(config, "vision_config", config)
+    channels = getattr(vision, "in_channels", None) or getattr(vision, "num_channels", 3)
+    return torch.randn(32, channels * getattr(vision, "temporal_patch_size", 1) * vision.patch_size**2)
+
+
+def _video(config: Any) -> Tensor:
+    size = getattr(config, "image_size", 32)
+    return torch.randn(BATCH, getattr(config, "num_frames", None) or 4, 3, *([size] * 2 if isinstance(size, int) else size))
+
+
+def _pixels_of(config: Any) -> Tensor:
+    return _patches(config) if config.model_type in PATCHED else _video(config) if config.model_type in FILMED else _pixels(config)
+
+
+#: Types whose pictures come as rows of patches, and those that take films.
+PATCHED = {"siglip2", "siglip2_vision_model", "kimi_k25_vision", "lfm3_vl_vision", "muse_spark_vision", "video_llama_3_vision",
+           "paddleocr_vl_vision", "inkling2_vision"}  # fmt: skip
+FILMED = {"vivit", "timesformer", "videomae", "vjepa2", "videoprism", "xclip"}
+#: How each input is drawn, by its name.
 DRAWN: dict[str, Any] = {
-    "pixel_values": _pixels,
-    "input_values": lambda config: torch.randn(BATCH, 1200),
-    "input_features": lambda config: torch.randn(BATCH, getattr(config, "num_mel_bins", 80), 2 * getattr(config, "max_source_positions", 64)),
-    "pixel_values_videos": lambda config: torch.randn(BATCH, getattr(config, "num_frames", 4), 3, 32, 32),
-    "past_values": lambda config: torch.randn(BATCH, getattr(config, "context_length", 32) or 32, getattr(config, "num_input_channels", 1)),
-}
-EXTRA: dict[str, Any] = {}
+    "input_ids": _tokens,
+    "decoder_input_ids": _tokens,
+    "attention_mask": lambda config: torch.ones(BATCH, LENGTH, dtype=torch.long),
+    "bbox": lambda config: torch.randint(0, 60, (BATCH, LENGTH, 2)).sort(-1).values.repeat(1, 1, 2).sort(-1).values,
+    "pixel_values": _pixels_of,
+    "hidden_states": _patches,
+    "grid_thw": lambda config: torch.tensor([[1, 4, 4], [1, 4, 4]]),
+    "image_grid_thw": lambda config: torch.tensor([[1, 4, 4], [1, 4, 4]]),
+    "merge_sizes": lambda config: torch.tensor([2, 2]),
+    "input_values": lambda config: torch.randn(BATCH, *([1] if getattr(config, "audio_channels", 0) == 1 else []), 1600),
+    "input_features": lambda config: torch.randn(
+        BATCH, getattr(config, "num_mel_bins", 80), 2 * (getattr(config, "max_source_positions", None) or 64)
+    ),
+    "pixel_values_videos": _video,
+    "past_values": lambda config: torch.randn(
+        BATCH, getattr(config, "context_length", 32) or 32, getattr(config, "num_input_channels", 1) or 1
+    ),
+}  # fmt: skip
 
 
 def loss(model: nn.Module, given: dict[str, Any]) -> Tensor:
@@ -196,3 +261,32 @@ def _tensors(output: Any) -> list[Tensor]:
     if isinstance(output, list | tuple):
         return [tensor for value in output for tensor in _tensors(value)]
     return []
+
+
+def runnable(model_type: str) -> tuple[Any, dict[str, Any]]:
+    """Return a configuration and a batch with which a model of the type is built and runs.
+
+    Raises:
+        NotBuilt: nothing that was tried does.
+    """
+    why = ""
+    for attempt in range(NOTHING + 1):
+        try:
+            config = small_config(model_type, attempt)
+            model = build(config)
+            given = _first_that_runs(model, config)
+            return config, given
+        except Exception as error:  # a family's own checks, of which there are hundreds
+            why = why or f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    raise NotBuilt(why)
+
+
+def _first_that_runs(model: nn.Module, config: Any) -> dict[str, Any]:
+    first: Exception | None = None
+    for given in batches(model, config):
+        try:
+            loss(model, given).backward()
+            return given
+        except Exception as error:
+            first = first or error
+    raise first or NotBuilt("takes nothing that is drawn here")
