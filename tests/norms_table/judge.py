@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import gradlens
-from tests.norms_table.formula import Disproved, Formula, expected, first
+from tests.norms_table.formula import Formula, Unproved, expected, first
 from tests.norms_table.witness import Witness
 
 OUTCOMES = ("right", "named", "refused", "wrong", "crash", "silent")
@@ -63,20 +63,31 @@ def judge(build: Build, loss: Loss, formulas: Callable[[nn.Module], dict[str, Fo
     found = {"": Verdict("right", " ".join(said))}
     for path in dict.fromkeys([*known, *rows["site"]]):
         of_site = rows[rows["site"] == path].sort_values("call").to_dict("records")
-        found[f"{path}"] = _of_site(path, known.get(path), of_site, witness, said, audit)
+        found[path] = _of_site(path, known.get(path), of_site, witness, said, audit, twin)
     return found
 
 
 def _of_site(
-    path: str, formula: Formula | None, rows: list[dict[str, Any]], witness: Witness, said: list[str], audit: Any
+    path: str,
+    formula: Formula | None,
+    rows: list[dict[str, Any]],
+    witness: Witness,
+    said: list[str],
+    audit: Any,
+    model: nn.Module,
 ) -> Verdict:
     words = next((line for line in said if path in line), "") or _among(path, audit)
     calls = witness.calls[path]
-    # Proved, rows or not.
-    numbers = [expected(formula, call) for call in calls] if formula is not None else []
+    try:  # proved, rows or not
+        numbers = [expected(formula, call) for call in calls] if formula is not None else []
+    except Unproved:
+        said_so = "norm" in type(model.get_submodule(path)).__name__.lower()
+        if rows:
+            return Verdict("wrong", "rows of a class that none of the formulas is the one of")
+        return Verdict("named", words) if words and said_so else Verdict("wrong", words) if words else Verdict("none")
     if not rows:
         if formula is not None and not calls:
-            return Verdict("right", "it did not run")
+            return Verdict("none", "it did not run")
         if calls and all(call.grad_output is None for call in calls) and words:
             return Verdict("right", words)
         return Verdict("named", words) if words else Verdict("silent")

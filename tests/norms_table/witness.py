@@ -31,7 +31,9 @@ class Witness:
         if not torch.is_grad_enabled():
             return
         given = {**dict(enumerate(args)), **keywords}
-        name, x = next((key, value) for key, value in given.items() if isinstance(value, Tensor))
+        name, x = next(((key, value) for key, value in given.items() if _is(value) and value.is_floating_point()), ("", None))
+        if x is None:
+            return
         rest = {key: _copied(value) for key, value in given.items() if key != name}
         further = tuple(value for key, value in rest.items() if isinstance(key, int))
         named = {key: value for key, value in rest.items() if isinstance(key, str)}
@@ -41,7 +43,9 @@ class Witness:
     def _after(self, path: str, module: nn.Module, args: Any, keywords: Any, output: Any) -> Any:
         if not torch.is_grad_enabled():
             return output
-        call = next(call for call in reversed(self.calls[path]) if call.output is not None)
+        if not self.calls[path] or not _is(_first(output)):
+            return output
+        call = self.calls[path][-1]
         inside = list(output.values()) if isinstance(output, dict) else [output] if _is(output) else list(output)
         index = next(index for index, value in enumerate(inside) if _is(value))
         call.output = inside[index].detach().clone()
@@ -56,6 +60,12 @@ class Witness:
         if isinstance(output, dict):
             return type(output)(zip(output, inside, strict=True))
         return type(output)(*inside) if hasattr(output, "_fields") else type(output)(inside)
+
+
+def _first(output: Any) -> Any:
+    """Return the first tensor of an output that is one or a flat collection; None where it is neither."""
+    inside = output.values() if isinstance(output, dict) else output if isinstance(output, tuple | list) else (output,)
+    return next((value for value in inside if _is(value)), None)
 
 
 def _is(value: Any) -> bool:

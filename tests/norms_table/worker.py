@@ -1,0 +1,72 @@
+"""Measures some entries in a process of their own, and prints a JSON line for each; without arguments lists them all."""
+
+import json
+import os
+import signal
+import sys
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+warnings.filterwarnings("ignore")
+
+import torch
+
+from tests.norms_table import stand_ins  # noqa: F401
+from tests.norms_table.packages import PACKAGES
+
+#: Seconds for one entry.
+LIMIT = 90
+
+
+class Late(BaseException):
+    """An entry took too long."""
+
+
+def _late(*_: object) -> None:
+    raise Late(f"it took longer than {LIMIT} s")
+
+
+def measure(package: str, name: str) -> dict[str, Any]:
+    """Return what came of an entry, or of a family."""
+    if package == "families":
+        from tests.norms_table.families import family
+
+        return family(name)
+    entry = next(entry for entry in PACKAGES[package] if entry.name == name)
+    found = {"norm": entry.norm, "plain": entry.plain, "version": _version(package), "shape": list(entry.shape)}
+    verdict = entry.judged()
+    return {**found, "outcome": verdict.outcome, "said": verdict.said}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def main(package: str, names: list[str]) -> None:
+    """Measure and print."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGALRM, _late)
+    for name in names:
+        signal.alarm(LIMIT)
+        try:
+            found = measure(package, name)
+        except (Exception, Late) as error:
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            found = {"outcome": "not built", "said": why}
+        signal.alarm(0)
+        print("\n" + json.dumps({"package": package, "name": name, **found}), flush=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        main(sys.argv[1], sys.argv[2:])
+    else:
+        from tests.norms_table.small import model_types
+
+        every = {package: [entry.name for entry in entries] for package, entries in PACKAGES.items()}
+        print(json.dumps({**every, "families": model_types()}))
