@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "reports/norms")
     parser.add_argument("--only", choices=("classes", "families"), help="measure these only; the report has what is kept")
     parser.add_argument("--again", action="store_true", help="measure anew what was not built")
+    parser.add_argument("--before", type=Path, help="an earlier results.json, whose outcomes become a column")
     options = parser.parse_args()
     kept = Kept(options.measured, digest())
     if options.again:
@@ -91,7 +92,7 @@ def main() -> None:
     if options.only != "classes":
         run(kept, "families", families, 60)
     wanted = {(package, name) for package, names in {**listed, "families": families}.items() for name in names}
-    report.write([line for key, line in kept.lines.items() if key in wanted], options.out)
+    report.write([line for key, line in kept.lines.items() if key in wanted], options.out, options.before)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,7 @@ def _of_site(
     audit: Any,
     model: nn.Module,
 ) -> Verdict:
-    words = next((line for line in said if path in line), "") or _among(path, audit)
+    words = next((line for line in said if names(line, path)), "") or _among(path, audit)
     calls = witness.calls[path]
     try:  # proved, rows or not
         numbers = [expected(formula, call) for call in calls] if formula is not None else []
@@ -101,6 +102,11 @@ def _of_site(
             lost = all(row[name] != row[name] for name in SHARES) and words
             return Verdict("named" if lost else "wrong", f"{wrong}. {words}".strip())
     return Verdict("right", words)
+
+
+def names(line: str, path: str) -> bool:
+    """Whether a sentence names a module: it, not one inside of it."""
+    return re.search(rf"(?<![\w.]){re.escape(path)}(?!\.?\w)", line) is not None
 
 
 def _among(path: str, audit: Any) -> str:

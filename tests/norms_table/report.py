@@ -9,8 +9,11 @@ OUTCOMES = ("right", "named", "refused", "wrong", "crash", "silent")
 Line = dict[str, Any]
 
 
-def write(lines: list[Line], folder: Path) -> None:
-    """Write README.md and results.json."""
+def write(lines: list[Line], folder: Path, before: Path | None = None) -> None:
+    """Write README.md and results.json; with the outcomes of an earlier results.json, where one is given."""
+    if before is not None:
+        earlier = {(line["package"], line["name"]): line["outcome"] for line in json.loads(before.read_text("utf-8"))["measured"]}
+        lines = [{**line, "before": earlier.get((line["package"], line["name"]), "")} for line in lines]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(document(lines), indent=1) + "\n", encoding="utf-8")
     text = page(lines)
@@ -68,7 +71,7 @@ def page(lines: list[Line]) -> str:
     for package in dict.fromkeys(line["package"] for line in classes):
         own = [line for line in classes if line["package"] == package]
         number = next((line["version"] for line in own if line.get("version")), "")
-        parts += [f"### {package} {number}".rstrip() + "\n", _table(["class", "is", "outcome", "said"], [_row(line) for line in own]), ""]
+        parts += [f"### {package} {number}".rstrip() + "\n", _table(["class", "is", "before", "outcome", "said"], [_row(line) for line in own]), ""]
     built = [line for line in families if line["outcome"] != "not built"]
     sites = sum(line.get("sites", 0) for line in built)
     parts += [
@@ -76,7 +79,7 @@ def page(lines: list[Line]) -> str:
         f"{len(built)} families, {sites} norms that ran. Right in every number: "
         f"{', '.join(line['name'] for line in sorted(built, key=lambda line: line['name']) if line['outcome'] == 'right')}.\n",
         _table(
-            ["family", "outcome", "norms", "not right", "said"],
+            ["family", "before", "outcome", "norms", "not right", "said"],
             [_family(line) for line in sorted(built, key=lambda line: line["name"]) if line["outcome"] != "right"],
         ),
         "\nNot built, or not run, at a small size by the general rules of `tests/norms_table/small.py`:\n",
@@ -90,14 +93,14 @@ def page(lines: list[Line]) -> str:
 
 def _row(line: Line) -> list[str]:
     is_what = "a plain norm" if line.get("plain") and line.get("norm") else "a norm" if line.get("norm") else "no norm"
-    return [f"`{line['name']}`", is_what if "norm" in line else "", line["outcome"], _short(line["said"])]
+    return [f"`{line['name']}`", is_what if "norm" in line else "", line.get("before", ""), line["outcome"], _short(line["said"])]
 
 
 def _family(line: Line) -> list[str]:
     others = line.get("others", {})
     some = ", ".join(f"`{path}`" for path in list(others)[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
     said = next((verdict[1] for verdict in others.values() if verdict[0] == line["outcome"]), line["said"])
-    return [line["name"], line["outcome"], str(line.get("sites", 0)), some, _short(said)]
+    return [line["name"], line.get("before", ""), line["outcome"], str(line.get("sites", 0)), some, _short(said)]
 
 
 def _short(text: str, most: int = 160) -> str:

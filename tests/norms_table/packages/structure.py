@@ -69,7 +69,7 @@ PYTORCH_FORECASTING = (
 PYTORCH_TABULAR = (
     Entry(path="pytorch_tabular.models.common.layers.batch_norm.BatchNorm1d", args=(12,), shape=NODES, site="bn", formula=ROWS, note="the norm in it"),
 )
-GLUONTS = (Entry(path="gluonts.torch.model.mqf2._cpflows.ActNormNoLogdet", args=(12,), shape=NODES, norm=False, note="constants"),)
+GLUONTS = (Entry(path="gluonts.torch.model.mqf2._cpflows.ActNormNoLogdet", args=(12,), shape=NODES, plain=False, note="set by its first batch"),)
 
 _SPIKING = "spikingjelly.activation_based.layer"
 SPIKINGJELLY = (
