@@ -14,7 +14,7 @@ from torch import Tensor, nn
 #: Settings by the end of their names, the first that fits: what they are set to.
 SIZES: tuple[tuple[str, int], ...] = (
     (r"num_key_value_heads|num_kv_heads|num_global_key_value_heads|swa_num_key_value_heads|n_head_kv|multi_query_group_num", 2),
-    (r"(qk_rope|rope)_head_dim", 8),
+    (r"(qk_rope|rope)_head_dim|rotary_dim", 8),
     (r"(qk_nope|v|qk|nope)_head_dim|head_dim|head_size|d_kv|attention_head_size|kv_channels|global_head_dim|key_value_length|d_head", 8),
     (r"num_(\w+_)?attention_heads|(encoder|decoder)_attention_heads|num_heads|n_heads?|attention_heads|n_head|nhead|num_linear_attention_heads", 4),
     (r"linear_(num_)?(key|value)_heads|linear_num_\w+_heads", 4),
@@ -39,7 +39,7 @@ SIZES: tuple[tuple[str, int], ...] = (
     (r"(\w*_)?hidden_size|d_model|n_embd|model_dim|hidden_dim|dim|d_embed|width|emb_dim|encoder_hidden_dim|decoder_hidden_dim", 32),
 )
 #: Settings that hide parts of a network at random, or keep what is of no use here.
-PLAIN = {"layerdrop": 0.0, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0, "apply_spec_augment": False, "use_cache": False}
+PLAIN = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0, "apply_spec_augment": False, "use_cache": False}
 #: More numbers than this are not built.
 MOST = 80_000_000
 BATCH, LENGTH = 2, 7
@@ -86,7 +86,8 @@ def _shrunk(config: Any, attempt: int) -> dict[str, Any]:
         if getattr(config, "kv_lora_rank", None) and "num_attention_heads" in found:
             found["num_key_value_heads"] = found["num_attention_heads"]
     kinds = getattr(config, "layer_types", None)
-    if isinstance(kinds, list) and kinds and not isinstance(getattr(type(config), "layer_types", None), property):
+    own = getattr(type(config), "attribute_map", {}).get("layer_types", "layer_types")
+    if isinstance(kinds, list) and kinds and not isinstance(getattr(type(config), own, None), property):
         distinct = list(dict.fromkeys(kinds))
         found["layer_types"] = (distinct * 2)[: max(2, len(distinct))]
         found["num_hidden_layers"] = len(found["layer_types"])
@@ -129,7 +130,7 @@ def _settle(config: Any) -> None:
     config._attn_implementation = "eager"
     rope = getattr(config, "rope_parameters", None)
     for part in [rope, *(rope or {}).values()] if isinstance(rope, dict) else []:
-        if isinstance(part, dict) and part.get("mrope_section"):
+        if isinstance(part, dict) and (part.get("mrope_section") or ("rope_type" in part and re.search("glm|vl|omni|ocr", config.model_type))):
             width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
             pairs = int(width * part.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", 1.0))) // 2
             part["mrope_section"] = [pairs - 2 * (pairs // 3), pairs // 3, pairs // 3]
@@ -139,7 +140,21 @@ def _settle(config: Any) -> None:
 
 
 #: What a type needs besides.
-OVERRIDES: dict[str, dict[str, Any]] = {}
+OVERRIDES: dict[str, dict[str, Any]] = {
+    "bamba": {"attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 2},
+    "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 2, "hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 99},
+    "falcon_h1": {"mamba_d_ssm": 64, "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 2},
+    "granitemoehybrid": {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 2, "layer_types": ["mamba", "attention"]},
+    "zamba2": {"num_hidden_layers": 3, "layer_types": ["mamba", "mamba", "hybrid"], "mamba_headdim": 8, "n_mamba_heads": 8, "mamba_ngroups": 2,
+               "attention_hidden_size": 64, "attention_head_dim": 16},
+    "nemotron_h": {"layers_block_type": ["mamba", "attention"], "mamba_num_heads": 8, "mamba_head_dim": 8, "n_groups": 2},
+    "esm": {"vocab_size": 33, "pad_token_id": 1},
+    "deepseek_v2": {"num_experts_per_tok": 2},
+    "autoformer": {"prediction_length": 8},
+    "informer": {"prediction_length": 8},
+    "time_series_transformer": {"prediction_length": 8},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+}
 
 
 def build(config: Any) -> nn.Module:
@@ -180,7 +195,15 @@ def batches(model: nn.Module, config: Any) -> list[dict[str, Any]]:
     for names in choices:
         torch.manual_seed(5)
         found.append({name: DRAWN[name](config) for name in DRAWN if name in names and name in takes})
-    return [given for index, given in enumerate(found) if given and given.keys() not in [one.keys() for one in found[:index]]]
+    for given in list(found):  # sound comes with a channel or without one, spectra with time second or last
+        for name, turned in (("input_features", lambda x: x.mT.contiguous()), ("input_values", lambda x: x[:, None])):
+            if name in given:
+                found.append({**given, name: turned(given[name])})
+    return [given for index, given in enumerate(found) if given and _shapes(given) not in [_shapes(one) for one in found[:index]]]
+
+
+def _shapes(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.shape for name, value in given.items()}
 
 
 def _tokens(config: Any) -> Tensor:
