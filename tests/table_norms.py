@@ -1,8 +1,8 @@
 """Which norms of other packages, and of which families of transformers, the lens reads rightly. Run: ``make norms``.
 
-Every class is put into a small model, every family is built small; one pass is recorded as a user would, and each number
-of a row is compared with float64 autograd (``tests.norms_table``). What was measured is kept, a JSON line an entry, so
-that a run goes on where it was stopped; a change of gradlens, or of the table's own code, measures anew.
+Every class is put into a small model, every family is built small; one pass is recorded as a user would, and each
+number of a row is compared with float64 autograd (``tests.norms_table``). What was measured is kept, a JSON line an
+entry, so that a run goes on where it was stopped; a change of gradlens, or of the table's code, measures anew.
 """
 
 import argparse
@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from tests.norms_table import report
 
@@ -78,14 +77,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--measured", type=Path, default=ROOT / "reports/build/norms/measured.jsonl")
     parser.add_argument("--out", type=Path, default=ROOT / "reports/norms")
-    parser.add_argument("--only", choices=("classes", "families"), help="measure these only; the report has what is kept")
+    parser.add_argument(
+        "--only", choices=("classes", "families"), help="measure these only; the report has what is kept"
+    )
     parser.add_argument("--again", action="store_true", help="measure anew what was not built")
     parser.add_argument("--before", type=Path, help="an earlier results.json, whose outcomes become a column")
     options = parser.parse_args()
     kept = Kept(options.measured, digest())
     if options.again:
         kept.lines = {key: line for key, line in kept.lines.items() if line["outcome"] != "not built"}
-    listed = json.loads(subprocess.run([sys.executable, "-m", "tests.norms_table.worker"], capture_output=True, text=True, cwd=ROOT, check=True).stdout.splitlines()[-1])
+    listed = json.loads(
+        subprocess.run(
+            [sys.executable, "-m", "tests.norms_table.worker"], capture_output=True, text=True, cwd=ROOT, check=True
+        ).stdout.splitlines()[-1]
+    )
     families = listed.pop("families")
     for package, names in listed.items() if options.only != "families" else ():
         run(kept, package, names, 60)

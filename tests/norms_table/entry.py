@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.norms_table.formula import Formula
-from tests.norms_table.kinds import LAYER, OF_TORCH, of_torch
 from tests.norms_table.judge import Between, Verdict, judge, randomized
+from tests.norms_table.kinds import LAYER, OF_TORCH, of_torch
 
 
 @dataclass(frozen=True, kw_only=True)

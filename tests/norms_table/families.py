@@ -6,20 +6,22 @@ the module's own call, and the first that gives its output and its gradient is t
 
 import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from tests.norms_table import small
-from tests.norms_table.formula import Call, Disproved, Formula, Unproved, expected
-from tests.norms_table.judge import Verdict, judge
+from tests.norms_table.formula import Call, Formula, UnprovedError, expected
+from tests.norms_table.judge import judge
 from tests.norms_table.kinds import CHANNELS, LAYER, OF_TORCH, RMS, of_torch, unit
 
 
 def _eps(module: nn.Module, *_: Any) -> float:
     names = ("eps", "variance_epsilon", "epsilon", "norm_eps", "layer_norm_eps")
-    return next((float(getattr(module, name)) for name in names if isinstance(getattr(module, name, None), float)), 1e-5)
+    return next(
+        (float(getattr(module, name)) for name in names if isinstance(getattr(module, name, None), float)), 1e-5
+    )
 
 
 def _silu(gate: Tensor) -> Tensor:
@@ -56,19 +58,19 @@ GATED = (
 class Proved(Formula):
     """The first of the formulas above that is what a class computes; found at its first call, once a class."""
 
-    known: dict[type[nn.Module], Formula] = {}
+    known: ClassVar[dict[type[nn.Module], Formula]] = {}
 
     def of(self, call: Call) -> Formula:
         """Return the formula of a call.
 
         Raises:
-            Unproved: none is.
+            UnprovedError: none is.
         """
         cls = type(call.module)
         if cls in OF_TORCH:
             return of_torch(call.module)
         tensors = [value for value in (*call.further, *call.keywords.values()) if isinstance(value, Tensor)]
-        base = [of_torch_subclass(call.module)] if of_torch_subclass(call.module) is not None else []
+        base = [formula for formula in [of_torch_subclass(call.module)] if formula is not None]
         tried = [self.known[cls]] if cls in self.known else []
         for formula in (*tried, *base, *(GATED if tensors else PLAIN)):
             try:
@@ -77,7 +79,7 @@ class Proved(Formula):
                 continue
             self.known[cls] = formula
             return formula
-        raise Unproved(cls.__name__)
+        raise UnprovedError(cls.__name__)
 
 
 def of_torch_subclass(module: nn.Module) -> Formula | None:
@@ -97,7 +99,7 @@ def candidates(model: nn.Module) -> dict[str, Formula]:
 
 
 def randomized(model: nn.Module) -> nn.Module:
-    """Give vectors among the parameters of what may be a norm values of 0.3 to 1.7 times what they are, and no zeros."""
+    """Add numbers of -0.2 to 0.4 to the vectors of what may be a norm, for ones and zeros hide what is done."""
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for path in candidates(model):
@@ -112,10 +114,12 @@ def family(model_type: str) -> dict[str, Any]:
     """Return what came of a family: its outcome, what was said, and each site that is not right."""
     try:
         config, given = small.runnable(model_type)
-    except small.NotBuilt as error:
+    except small.NotBuiltError as error:
         return {"outcome": "not built", "said": str(error), "sites": 0, "others": {}}
     found = judge(
-        lambda: randomized(small.build(copy.deepcopy(config))), lambda model: small.loss(model, copy.deepcopy(given)), candidates
+        lambda: randomized(small.build(copy.deepcopy(config))),
+        lambda model: small.loss(model, copy.deepcopy(given)),
+        candidates,
     )
     whole = found.pop("")
     if whole.outcome in ("refused", "crash"):

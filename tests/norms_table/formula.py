@@ -135,11 +135,11 @@ def raised(value: Any) -> Any:
     return value
 
 
-class Disproved(AssertionError):
+class DisprovedError(AssertionError):
     """A formula is not what the class computes."""
 
 
-class Unproved(Exception):
+class UnprovedError(Exception):
     """None of the formulas at hand is what a class computes."""
 
 
@@ -147,7 +147,7 @@ def expected(formula: Formula, call: Call) -> dict[str, float]:
     """Return what a row must say of a call; missing numbers are left out.
 
     Raises:
-        Disproved: the formula's output or gradient is not the class's.
+        DisprovedError: the formula's output or gradient is not the class's.
     """
     formula = formula.of(call)
     module = copy.deepcopy(call.module).double()
@@ -159,7 +159,7 @@ def expected(formula: Formula, call: Call) -> dict[str, float]:
         found = {"inv_sigma": float((1 / sigma).mean())}
         grad = torch.randn_like(y) if call.grad_output is None else call.grad_output.double()
         if y.shape != call.output.shape:
-            raise Disproved(f"output of shape {tuple(y.shape)}, the class's is {tuple(call.output.shape)}")
+            raise DisprovedError(f"output of shape {tuple(y.shape)}, the class's is {tuple(call.output.shape)}")
         g, grad_u, grad_x = torch.autograd.grad(y, (normalized, u, x), grad)
     _prove(call, y.detach(), grad, grad_x)
     if call.grad_output is None:
@@ -182,11 +182,11 @@ def _prove(call: Call, y: Tensor, grad: Tensor, grad_x: Tensor) -> None:
         theirs, gradient = _run(call, grad, torch.float64)
     except RuntimeError:  # a class that makes float32 of its input cannot take another gain
         theirs, gradient = _run(call, grad, torch.float32)
-    for what, ours, theirs in (("output", y, theirs.detach()), ("gradient", grad_x, gradient)):
-        off = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-12))
+    for what, ours, own in (("output", y, theirs.detach()), ("gradient", grad_x, gradient)):
+        off = float((ours - own).abs().max() / own.abs().max().clamp(min=1e-12))
         # Many classes raise to float32 and go on in it, whatever comes in.
         if not off < 2e-5:
-            raise Disproved(f"{what} is off by {off:.2g} of its largest entry")
+            raise DisprovedError(f"{what} is off by {off:.2g} of its largest entry")
 
 
 def _run(call: Call, grad: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import gradlens
-from tests.norms_table.formula import Formula, Unproved, expected, first
+from tests.norms_table.formula import Formula, UnprovedError, expected, first
 from tests.norms_table.witness import Witness
 
 OUTCOMES = ("right", "named", "refused", "wrong", "crash", "silent")
@@ -81,7 +81,7 @@ def _of_site(
     calls = witness.calls[path]
     try:  # proved, rows or not
         numbers = [expected(formula, call) for call in calls] if formula is not None else []
-    except Unproved:
+    except UnprovedError:
         said_so = "norm" in type(model.get_submodule(path)).__name__.lower()
         if rows:
             return Verdict("wrong", "rows of a class that none of the formulas is the one of")
@@ -112,9 +112,9 @@ def names(line: str, path: str) -> bool:
 def _among(path: str, audit: Any) -> str:
     """Look a site up in the audit's lists, of which its sentences print the first few."""
     for name, value in audit.to_dict().items():
-        if name not in ("norms", "fired", "calls", "tied", "problems") and isinstance(value, list | tuple | dict):
-            if path in value:
-                return f"{name}: {value[path]}" if isinstance(value, dict) else name
+        listed = isinstance(value, list | tuple | dict) and name not in ("norms", "fired", "calls", "tied", "problems")
+        if listed and path in value:
+            return f"{name}: {value[path]}" if isinstance(value, dict) else name
     return ""
 
 

@@ -12,7 +12,10 @@ Line = dict[str, Any]
 def write(lines: list[Line], folder: Path, before: Path | None = None) -> None:
     """Write README.md and results.json; with the outcomes of an earlier results.json, where one is given."""
     if before is not None:
-        earlier = {(line["package"], line["name"]): line["outcome"] for line in json.loads(before.read_text("utf-8"))["measured"]}
+        earlier = {
+            (line["package"], line["name"]): line["outcome"]
+            for line in json.loads(before.read_text("utf-8"))["measured"]
+        }
         lines = [{**line, "before": earlier.get((line["package"], line["name"]), "")} for line in lines]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(document(lines), indent=1) + "\n", encoding="utf-8")
@@ -71,13 +74,17 @@ def page(lines: list[Line]) -> str:
     for package in dict.fromkeys(line["package"] for line in classes):
         own = [line for line in classes if line["package"] == package]
         number = next((line["version"] for line in own if line.get("version")), "")
-        parts += [f"### {package} {number}".rstrip() + "\n", _table(["class", "is", "before", "outcome", "said"], [_row(line) for line in own]), ""]
+        parts += [
+            f"### {package} {number}".rstrip() + "\n",
+            _table(["class", "is", "before", "outcome", "said"], [_row(line) for line in own]),
+            "",
+        ]
     built = [line for line in families if line["outcome"] != "not built"]
     sites = sum(line.get("sites", 0) for line in built)
     parts += [
         "## Families of transformers\n",
         f"{len(built)} families, {sites} norms that ran. Right in every number: "
-        f"{', '.join(line['name'] for line in sorted(built, key=lambda line: line['name']) if line['outcome'] == 'right')}.\n",
+        f"{', '.join(sorted(line['name'] for line in built if line['outcome'] == 'right'))}.\n",
         _table(
             ["family", "before", "outcome", "norms", "not right", "said"],
             [_family(line) for line in sorted(built, key=lambda line: line["name"]) if line["outcome"] != "right"],
@@ -85,7 +92,11 @@ def page(lines: list[Line]) -> str:
         "\nNot built, or not run, at a small size by the general rules of `tests/norms_table/small.py`:\n",
         _table(
             ["family", "why"],
-            [[line["name"], _short(line["said"])] for line in sorted(families, key=lambda line: line["name"]) if line["outcome"] == "not built"],
+            [
+                [line["name"], _short(line["said"])]
+                for line in sorted(families, key=lambda line: line["name"])
+                if line["outcome"] == "not built"
+            ],
         ),
     ]
     return "\n".join(parts) + "\n"
@@ -93,12 +104,20 @@ def page(lines: list[Line]) -> str:
 
 def _row(line: Line) -> list[str]:
     is_what = "a plain norm" if line.get("plain") and line.get("norm") else "a norm" if line.get("norm") else "no norm"
-    return [f"`{line['name']}`", is_what if "norm" in line else "", line.get("before", ""), line["outcome"], _short(line["said"])]
+    return [
+        f"`{line['name']}`",
+        is_what if "norm" in line else "",
+        line.get("before", ""),
+        line["outcome"],
+        _short(line["said"]),
+    ]
 
 
 def _family(line: Line) -> list[str]:
     others = line.get("others", {})
-    some = ", ".join(f"`{path}`" for path in list(others)[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+    some = ", ".join(f"`{path}`" for path in list(others)[:3]) + (
+        f" and {len(others) - 3} more" if len(others) > 3 else ""
+    )
     said = next((verdict[1] for verdict in others.values() if verdict[0] == line["outcome"]), line["said"])
     return [line["name"], line.get("before", ""), line["outcome"], str(line.get("sites", 0)), some, _short(said)]
 
@@ -117,15 +136,15 @@ _HEAD = """# Does gradlens read my norm rightly?
 
     make norms-environment norms
 
-with the versions of `tests/norms_table/requirements.txt` in a virtual environment of its own; what was measured is kept in
-`reports/build/norms`, and only what is missing is measured again. On one core the classes take two minutes, the families
-of transformers half an hour.
+with the versions of `constraints.txt` and `tests/norms_table/requirements.txt` in a virtual environment; what was
+measured is kept in `reports/build/norms`, and only what is missing is measured again. On one core the classes take some
+minutes, the families of transformers an hour.
 
-Each class is built small, with gains and biases drawn from 0.3 to 1.7, put between two linear maps in a model that also holds
-a LayerNorm, and trained for one step under `gradlens.attach(model)`. Its formula is written by hand in
+Each class is built small, with gains and biases drawn from 0.3 to 1.7, put between two linear maps in a model that also
+holds a LayerNorm, and recorded for one step under `gradlens.attach(model)`. Its formula is written by hand in
 `tests/norms_table/packages`, and must itself reproduce the class's output and autograd's gradient. What a row says
-(recentering, rescaling and kept to 1e-4; inv_sigma, grad_output_norm and grad_input_norm to 0.1 %) is compared with that formula
-in float64.
+(recentering, rescaling, kept to 1e-4; inv_sigma, grad_output_norm, grad_input_norm to 0.1 %) is compared with that
+formula in float64.
 
 | outcome | means |
 |---|---|
@@ -136,6 +155,6 @@ in float64.
 | crash | an exception that the model alone does not raise, or gradients that differ from those without the lens |
 | silent | neither a row nor a word |
 
-"Is": a plain norm gives scale * normalized + shift of its first argument; a norm does something else besides, or is called
-with more. Where a class holds one of torch's norms, it is that norm's row that is compared ("the norm in it").
+"Is": a plain norm gives scale * normalized + shift of its first argument; a norm does something else besides, or is
+called with more. Where a class holds one of torch's norms, it is that norm's row that is compared ("the norm in it").
 """

@@ -1,4 +1,4 @@
-"""What lets packages be imported whose wheels of torchvision and torchaudio are built for CUDA; no norm needs either."""
+"""Lets packages be imported that import torchvision or torchaudio, whose wheels are for CUDA; no norm needs them."""
 
 import importlib.machinery
 import sys

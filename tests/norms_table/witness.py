@@ -31,7 +31,9 @@ class Witness:
         if not torch.is_grad_enabled():
             return
         given = {**dict(enumerate(args)), **keywords}
-        name, x = next(((key, value) for key, value in given.items() if _is(value) and value.is_floating_point()), ("", None))
+        name, x = next(
+            ((key, value) for key, value in given.items() if _is(value) and value.is_floating_point()), ("", None)
+        )
         if x is None:
             return
         rest = {key: _copied(value) for key, value in given.items() if key != name}

@@ -1,4 +1,4 @@
-"""Measures some entries in a process of their own, and prints a JSON line for each; without arguments lists them all."""
+"""Measures some entries in a process of its own, and prints a JSON line for each; without arguments lists all."""
 
 import json
 import os
@@ -8,24 +8,24 @@ import warnings
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-warnings.filterwarnings("ignore")
-
 import torch
 
 from tests.norms_table import stand_ins  # noqa: F401
 from tests.norms_table.packages import PACKAGES
 
+os.environ["HF_HUB_OFFLINE"] = "1"
+warnings.filterwarnings("ignore")
+
 #: Seconds for one entry.
 LIMIT = 90
 
 
-class Late(BaseException):
+class LateError(BaseException):
     """An entry took too long."""
 
 
 def _late(*_: object) -> None:
-    raise Late(f"it took longer than {LIMIT} s")
+    raise LateError(f"it took longer than {LIMIT} s")
 
 
 def measure(package: str, name: str) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def main(package: str, names: list[str]) -> None:
         signal.alarm(LIMIT)
         try:
             found = measure(package, name)
-        except (Exception, Late) as error:
+        except (Exception, LateError) as error:
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             found = {"outcome": "not built", "said": why}
         signal.alarm(0)

@@ -1,4 +1,4 @@
-"""Norms of packages of language models, and of torch and transformers."""
+"""Norms of packages of language models, and of torch."""
 
 from dataclasses import replace
 
@@ -11,7 +11,6 @@ from tests.norms_table.kinds import (
     BATCH_1D,
     BATCH_2D,
     BATCH_3D,
-    CHANNELS,
     GROUPS,
     INSTANCE_1D,
     INSTANCE_2D,
@@ -28,7 +27,14 @@ TOKENS, IMAGE, HEADS = (3, 5, 12), (2, 12, 5, 7), (2, 4, 5, 12)
 TORCH = (
     Entry(path="torch.nn.LayerNorm", args=(12,), shape=TOKENS, formula=LAYER),
     Entry(path="torch.nn.LayerNorm", args=((5, 12),), shape=TOKENS, formula=Formula(axes=(-2, -1)), note="of two axes"),
-    Entry(path="torch.nn.LayerNorm", args=(12,), keywords={"elementwise_affine": False}, shape=TOKENS, formula=LAYER, note="without gain"),
+    Entry(
+        path="torch.nn.LayerNorm",
+        args=(12,),
+        keywords={"elementwise_affine": False},
+        shape=TOKENS,
+        formula=LAYER,
+        note="without gain",
+    ),
     Entry(path="torch.nn.RMSNorm", args=(12,), shape=TOKENS, formula=RMS),
     Entry(path="torch.nn.GroupNorm", args=(3, 12), shape=IMAGE, formula=GROUPS),
     Entry(path="torch.nn.BatchNorm1d", args=(12,), shape=(5, 12), formula=ROWS),
@@ -41,7 +47,7 @@ TORCH = (
     Entry(path="torch.nn.Dropout", args=(0.0,), shape=TOKENS, norm=False),
     Entry(path="torch.nn.Softmax", args=(-1,), shape=TOKENS, norm=False),
     Entry(path="torch.nn.PReLU", args=(12,), shape=IMAGE, norm=False),
-)  # fmt: skip
+)
 
 _X = "x_transformers.x_transformers"
 
@@ -51,42 +57,101 @@ def _conditioned(*shape: int) -> object:
 
 
 X_TRANSFORMERS = (
-    Entry(path=f"{_X}.LayerNorm", args=(12,), shape=TOKENS, site="ln", formula=LAYER, note="the norm in it, without its gain"),
-    Entry(path=f"{_X}.AdaptiveLayerNorm", args=(12, 6), shape=TOKENS, site="ln", further=_conditioned(3, 6), formula=LAYER, plain=False,
-          note="the norm in it"),
+    Entry(
+        path=f"{_X}.LayerNorm",
+        args=(12,),
+        shape=TOKENS,
+        site="ln",
+        formula=LAYER,
+        note="the norm in it, without its gain",
+    ),
+    Entry(
+        path=f"{_X}.AdaptiveLayerNorm",
+        args=(12, 6),
+        shape=TOKENS,
+        site="ln",
+        further=_conditioned(3, 6),
+        formula=LAYER,
+        plain=False,
+        note="the norm in it",
+    ),
     Entry(path=f"{_X}.ScaleNorm", args=(12,), shape=TOKENS, formula=unit("g")),
     Entry(path=f"{_X}.RMSNorm", args=(12,), shape=TOKENS, formula=unit("g")),
-    Entry(path=f"{_X}.RMSNorm", args=(12, True), shape=TOKENS, formula=replace(unit("g"), offset=1.0), note="gain less one"),
+    Entry(
+        path=f"{_X}.RMSNorm",
+        args=(12, True),
+        shape=TOKENS,
+        formula=replace(unit("g"), offset=1.0),
+        note="gain less one",
+    ),
     Entry(path=f"{_X}.SimpleRMSNorm", args=(12,), shape=TOKENS, formula=unit()),
     Entry(
-        path=f"{_X}.AdaptiveRMSNorm", args=(12, 6), shape=TOKENS, further=_conditioned(3, 6), plain=False,
+        path=f"{_X}.AdaptiveRMSNorm",
+        args=(12, 6),
+        shape=TOKENS,
+        further=_conditioned(3, 6),
+        plain=False,
         formula=replace(unit(lambda m, condition: m.to_gamma(condition)[:, None]), offset=1.0),
     ),
-    Entry(path=f"{_X}.MultiheadRMSNorm", args=(12, 4), shape=HEADS, site="rmsnorm", formula=unit(), note="the norm in it, without its gain"),
-)  # fmt: skip
+    Entry(
+        path=f"{_X}.MultiheadRMSNorm",
+        args=(12, 4),
+        shape=HEADS,
+        site="rmsnorm",
+        formula=unit(),
+        note="the norm in it, without its gain",
+    ),
+)
 
 TORCHSCALE = (
     Entry(path="torchscale.component.rms_norm.RMSNorm", args=(12,), shape=TOKENS, formula=RMS),
-    Entry(path="torchscale.component.rms_norm.RMSNorm", args=(12,), keywords={"elementwise_affine": False}, shape=TOKENS, formula=RMS, note="without gain"),
-)  # fmt: skip
+    Entry(
+        path="torchscale.component.rms_norm.RMSNorm",
+        args=(12,),
+        keywords={"elementwise_affine": False},
+        shape=TOKENS,
+        formula=RMS,
+        note="without gain",
+    ),
+)
 LITGPT = (
     Entry(path="litgpt.model.RMSNorm", args=(12,), shape=TOKENS, formula=RMS),
-    Entry(path="litgpt.model.RMSNorm", args=(12,), keywords={"add_unit_offset": True}, shape=TOKENS, formula=RMS_OF_ONE_PLUS, note="gain less one"),
-)  # fmt: skip
+    Entry(
+        path="litgpt.model.RMSNorm",
+        args=(12,),
+        keywords={"add_unit_offset": True},
+        shape=TOKENS,
+        formula=RMS_OF_ONE_PLUS,
+        note="gain less one",
+    ),
+)
 _OLMO = "olmo_core.nn.layer_norm"
 OLMO = (
     Entry(path=f"{_OLMO}.LayerNorm", keywords={"size": 12}, shape=TOKENS, formula=LAYER),
-    Entry(path=f"{_OLMO}.RMSNorm", keywords={"size": 12}, shape=TOKENS, formula=replace(RMS, bias="bias"), note="with bias"),
+    Entry(
+        path=f"{_OLMO}.RMSNorm",
+        keywords={"size": 12},
+        shape=TOKENS,
+        formula=replace(RMS, bias="bias"),
+        note="with bias",
+    ),
     Entry(path=f"{_OLMO}.RMSNorm", keywords={"size": 12, "bias": False}, shape=TOKENS, formula=RMS),
     Entry(path=f"{_OLMO}.QwenRMSNorm", keywords={"size": 12, "bias": False}, shape=TOKENS, formula=RMS),
     Entry(path=f"{_OLMO}.NemotronRMSNorm", keywords={"size": 12, "bias": False}, shape=TOKENS, formula=RMS),
     Entry(path=f"{_OLMO}.L2Norm", keywords={"size": 12}, shape=TOKENS, formula=length_one(12), note="of length one"),
-)  # fmt: skip
+)
 MAMBAPY = (
     Entry(path="mambapy.mamba.RMSNorm", args=(12,), shape=TOKENS, formula=RMS),
-    Entry(path="mambapy.mamba.RMSNorm", args=(12,), keywords={"use_mup": True}, shape=TOKENS, formula=RMS, note="without gain"),
+    Entry(
+        path="mambapy.mamba.RMSNorm",
+        args=(12,),
+        keywords={"use_mup": True},
+        shape=TOKENS,
+        formula=RMS,
+        note="without gain",
+    ),
     Entry(path="mambapy.vim.RMSNorm", args=(12,), shape=TOKENS, formula=RMS),
-)  # fmt: skip
+)
 
 
 def _nothing(*_: object) -> nn.Module:
@@ -94,16 +159,37 @@ def _nothing(*_: object) -> nn.Module:
 
 
 REFORMER = (
-    Entry(path="reformer_pytorch.reformer_pytorch.ScaleNorm", args=(12,), shape=TOKENS, formula=length_one(12, lambda m: m.g, eps=1e-5)),
-    Entry(path="reformer_pytorch.reformer_pytorch.PreNorm", args=(nn.LayerNorm, 12, nn.Identity()), shape=TOKENS, norm=False,
-          note="a norm and what follows it"),
-)  # fmt: skip
+    Entry(
+        path="reformer_pytorch.reformer_pytorch.ScaleNorm",
+        args=(12,),
+        shape=TOKENS,
+        formula=length_one(12, lambda m: m.g, eps=1e-5),
+    ),
+    Entry(
+        path="reformer_pytorch.reformer_pytorch.PreNorm",
+        args=(nn.LayerNorm, 12, nn.Identity()),
+        shape=TOKENS,
+        norm=False,
+        note="a norm and what follows it",
+    ),
+)
 PERFORMER = (
-    Entry(path="performer_pytorch.performer_pytorch.PreLayerNorm", args=(12, nn.Linear(12, 12)), shape=TOKENS, norm=False,
-          note="a norm and what follows it"),
-)  # fmt: skip
+    Entry(
+        path="performer_pytorch.performer_pytorch.PreLayerNorm",
+        args=(12, nn.Linear(12, 12)),
+        shape=TOKENS,
+        norm=False,
+        note="a norm and what follows it",
+    ),
+)
 CONFORMER = (
-    Entry(path="conformer.conformer.PreNorm", args=(12, nn.Linear(12, 12)), shape=TOKENS, norm=False, note="a norm and what follows it"),
+    Entry(
+        path="conformer.conformer.PreNorm",
+        args=(12, nn.Linear(12, 12)),
+        shape=TOKENS,
+        norm=False,
+        note="a norm and what follows it",
+    ),
 )
 
 
@@ -112,59 +198,26 @@ def _of_features(module: nn.Module, x: Tensor, further: object) -> Tensor:
 
 
 SENTENCE_TRANSFORMERS = (
-    Entry(path="sentence_transformers.sentence_transformer.modules.LayerNorm", args=(12,), shape=(5, 12), site="norm", formula=LAYER,
-          call=_of_features, note="the norm in it"),
-    Entry(path="sentence_transformers.base.modules.normalize.Normalize", shape=(5, 12), call=_of_features, plain=False, note="of a dict"),
-)  # fmt: skip
-
-_GATED = "transformers.models"
-
-
-def gated(shape: tuple[int, ...]) -> object:
-    """Return a function that draws a gate."""
-    return lambda: (torch.randn(shape),)
-
-
-def silu(gate: Tensor) -> Tensor:
-    """Return x times its sigmoid."""
-    return gate * torch.sigmoid(gate)
-
-
-#: What is normalized is x times the gate.
-GATE_FIRST = replace(RMS, eps="variance_epsilon", before=lambda module, x, gate: x * silu(gate))
-GATE_LAST = replace(RMS, eps="variance_epsilon", gate=lambda module, gate: silu(gate))
-TRANSFORMERS = (
-    Entry(path=f"{_GATED}.llama.modeling_llama.LlamaRMSNorm", args=(12,), shape=TOKENS, formula=replace(RMS, eps="variance_epsilon")),
-    Entry(path=f"{_GATED}.t5.modeling_t5.T5LayerNorm", args=(12,), shape=TOKENS, formula=replace(RMS, eps="variance_epsilon")),
-    Entry(path=f"{_GATED}.gemma.modeling_gemma.GemmaRMSNorm", args=(12,), shape=TOKENS, formula=RMS_OF_ONE_PLUS),
-    Entry(path=f"{_GATED}.cohere.modeling_cohere.CohereLayerNorm", args=(12,), shape=TOKENS, formula=replace(LAYER, eps="variance_epsilon")),
-    Entry(path=f"{_GATED}.cohere.modeling_cohere.CohereLayerNorm", args=((4, 12),), shape=(2, 5, 4, 12),
-          formula=replace(LAYER, eps="variance_epsilon"), note="a gain for each head"),
-    Entry(path=f"{_GATED}.olmo.modeling_olmo.OlmoLayerNorm", args=(12,), shape=TOKENS, formula=replace(LAYER, eps=1e-5)),
-    Entry(path=f"{_GATED}.nemotron.modeling_nemotron.NemotronLayerNorm1P", args=(12,), shape=TOKENS, formula=replace(LAYER, offset=1.0)),
-    Entry(path=f"{_GATED}.convnext.modeling_convnext.ConvNextLayerNorm", args=(12,), keywords={"data_format": "channels_first"}, shape=IMAGE,
-          formula=CHANNELS),
-    Entry(path=f"{_GATED}.poolformer.modeling_poolformer.PoolFormerGroupNorm", args=(12,), shape=IMAGE, formula=GROUPS),
-    Entry(path=f"{_GATED}.llama4.modeling_llama4.Llama4TextL2Norm", shape=TOKENS, formula=RMS),
-    Entry(path=f"{_GATED}.falcon_mamba.modeling_falcon_mamba.FalconMambaWeightlessRMSNorm", args=(12,), shape=TOKENS, formula=replace(RMS, eps="variance_epsilon")),
-    Entry(path=f"{_GATED}.deberta.modeling_deberta.DebertaLayerNorm", args=(12,), shape=TOKENS, formula=replace(LAYER, eps="variance_epsilon")),
-    Entry(path=f"{_GATED}.bamba.modeling_bamba.BambaRMSNormGated", args=(12, 4), shape=TOKENS, further=gated(TOKENS), formula=replace(GATE_FIRST, groups=3), plain=False),
-    Entry(path=f"{_GATED}.mamba2.modeling_mamba2.MambaRMSNormGated", args=(12, 4), shape=TOKENS, further=gated(TOKENS), formula=replace(GATE_FIRST, groups=3), plain=False),
-    Entry(path=f"{_GATED}.zamba2.modeling_zamba2.Zamba2RMSNormGated", args=(12, 4), shape=TOKENS, further=gated(TOKENS), plain=False,
-          formula=replace(GATE_FIRST, groups=3), note="of three groups"),
-    Entry(path=f"{_GATED}.falcon_h1.modeling_falcon_h1.FalconH1RMSNormGated", args=(12,), keywords={"n_groups": 3, "norm_before_gate": True},
-          shape=TOKENS, further=gated(TOKENS), formula=replace(GATE_LAST, groups=3), plain=False, note="the gate comes after"),
-    Entry(path=f"{_GATED}.falcon_h1.modeling_falcon_h1.FalconH1RMSNormGated", args=(12,), keywords={"n_groups": 3, "norm_before_gate": False},
-          shape=TOKENS, further=gated(TOKENS), formula=replace(GATE_FIRST, groups=3), plain=False, note="the gate comes before"),
-    Entry(path=f"{_GATED}.qwen3_next.modeling_qwen3_next.Qwen3NextRMSNormGated", args=(12,), shape=TOKENS, further=gated(TOKENS), formula=GATE_LAST,
-          plain=False),
-    Entry(path=f"{_GATED}.mobilebert.modeling_mobilebert.NoNorm", args=(12,), shape=TOKENS, norm=False, note="a gain and a bias"),
-    Entry(path=f"{_GATED}.detr.modeling_detr.DetrFrozenBatchNorm2d", args=(12,), shape=IMAGE, norm=False, note="constants"),
-)  # fmt: skip
+    Entry(
+        path="sentence_transformers.sentence_transformer.modules.LayerNorm",
+        args=(12,),
+        shape=(5, 12),
+        site="norm",
+        formula=LAYER,
+        call=_of_features,
+        note="the norm in it",
+    ),
+    Entry(
+        path="sentence_transformers.base.modules.normalize.Normalize",
+        shape=(5, 12),
+        call=_of_features,
+        plain=False,
+        note="of a dict",
+    ),
+)
 
 PACKAGES = {
     "torch": TORCH,
-    "transformers": TRANSFORMERS,
     "x-transformers": X_TRANSFORMERS,
     "torchscale": TORCHSCALE,
     "litgpt": LITGPT,

@@ -49,7 +49,9 @@ TIMM = (
     _timm("RmsNorm2d", CHANNELS_RMS),
     _timm("RmsNorm2dFp32", CHANNELS_RMS),
     _timm("SimpleNorm", replace(RMS, spread=True, unbiased=True), TOKENS, plain=False, note="divides by a deviation"),
-    _timm("SimpleNorm2d", replace(CHANNELS_RMS, spread=True, unbiased=True), plain=False, note="divides by a deviation"),
+    _timm(
+        "SimpleNorm2d", replace(CHANNELS_RMS, spread=True, unbiased=True), plain=False, note="divides by a deviation"
+    ),
     _timm("BatchNormAct2d", BATCH_2D, keywords=IDENTITY, note="without activation"),
     _timm("BatchNormAct2d", replace(BATCH_2D, after=torch.relu), plain=False, note="with ReLU"),
     _timm("GroupNormAct", GROUPS, keywords={"num_groups": 3, **IDENTITY}, note="without activation"),
@@ -69,14 +71,24 @@ TIMM = (
     Entry(path="timm.models.metaformer.LayerNormNoBias", args=(12,), shape=TOKENS, formula=LAYER),
     _timm("FrozenBatchNormAct2d", None, keywords=IDENTITY, norm=False, note="constants"),
     Entry(
-        path="timm.layers.ConvNormAct", args=(12, 12, 3), shape=IMAGE, norm=False, note="the convolution around a norm",
+        path="timm.layers.ConvNormAct",
+        args=(12, 12, 3),
+        shape=IMAGE,
+        norm=False,
+        note="the convolution around a norm",
         inside={"bn": replace(BATCH_2D, after=torch.relu)},
     ),
     Entry(path="timm.layers.LayerScale", args=(12,), shape=TOKENS, norm=False),
     Entry(path="timm.layers.DropPath", args=(0.0,), shape=TOKENS, norm=False),
-    Entry(path="timm.models.nfnet.NormFreeBlock", args=(12, 12), keywords={"conv_layer": _scaled_conv, "act_layer": nn.ReLU}, shape=IMAGE, norm=False),
+    Entry(
+        path="timm.models.nfnet.NormFreeBlock",
+        args=(12, 12),
+        keywords={"conv_layer": _scaled_conv, "act_layer": nn.ReLU},
+        shape=IMAGE,
+        norm=False,
+    ),
     Entry(path="timm.models.levit.ConvNorm", args=(12, 12), shape=IMAGE, norm=False),
-)  # fmt: skip
+)
 
 TORCHVISION = (
     Entry(path="torchvision.models.convnext.LayerNorm2d", args=(12,), shape=IMAGE, formula=CHANNELS),
@@ -87,37 +99,68 @@ TORCHVISION = (
 _BG = {"gain": "g", "bias": "b"}
 VIT_PYTORCH = (
     Entry(
-        path="vit_pytorch.simple_vit_with_qk_norm.RMSNorm", args=(4, 12), shape=(2, 4, 5, 12), formula=unit("gamma"),
+        path="vit_pytorch.simple_vit_with_qk_norm.RMSNorm",
+        args=(4, 12),
+        shape=(2, 4, 5, 12),
+        formula=unit("gamma"),
         note="a gain for each head",
     ),
     Entry(path="vit_pytorch.vit_5.RMSNorm", args=(12,), shape=TOKENS, formula=unit("g")),
-    Entry(path="vit_pytorch.na_vit.LayerNorm", args=(12,), shape=TOKENS, formula=Formula(eps=1e-5, gain="gamma", bias="beta")),
-    Entry(path="vit_pytorch.na_vit.RMSNorm", args=(4, 12), shape=(2, 4, 5, 12), formula=unit("gamma"), note="a gain for each head"),
-    Entry(path="vit_pytorch.vivit_with_moss.ChanLayerNorm", args=(12,), shape=IMAGE, formula=replace(CHANNELS, gain="gamma")),
+    Entry(
+        path="vit_pytorch.na_vit.LayerNorm",
+        args=(12,),
+        shape=TOKENS,
+        formula=Formula(eps=1e-5, gain="gamma", bias="beta"),
+    ),
+    Entry(
+        path="vit_pytorch.na_vit.RMSNorm",
+        args=(4, 12),
+        shape=(2, 4, 5, 12),
+        formula=unit("gamma"),
+        note="a gain for each head",
+    ),
+    Entry(
+        path="vit_pytorch.vivit_with_moss.ChanLayerNorm",
+        args=(12,),
+        shape=IMAGE,
+        formula=replace(CHANNELS, gain="gamma"),
+    ),
     Entry(path="vit_pytorch.cvt.LayerNorm", args=(12,), shape=IMAGE, formula=replace(CHANNELS, **_BG)),
     Entry(path="vit_pytorch.sep_vit.ChanLayerNorm", args=(12,), shape=IMAGE, formula=replace(CHANNELS, **_BG)),
     Entry(path="vit_pytorch.nest.LayerNorm", args=(12,), shape=IMAGE, formula=replace(CHANNELS, **_BG)),
     Entry(path="vit_pytorch.crossformer.LayerNorm", args=(12,), shape=IMAGE, formula=replace(CHANNELS, **_BG)),
     Entry(path="vit_pytorch.normalized_vit.L2Norm", shape=TOKENS, formula=length_one(12), note="of length one"),
     Entry(path="vit_pytorch.dino.L2Norm", shape=TOKENS, formula=length_one(5, axis=1, eps=1e-6), note="of length one"),
-)  # fmt: skip
+)
 
 KORNIA = (
     Entry(path="kornia.models.common.LayerNorm2d", args=(12,), shape=IMAGE, formula=CHANNELS),
     Entry(path="kornia.models.efficient_vit.nn.norm.LayerNorm2d", args=(12,), shape=IMAGE, formula=CHANNELS),
-    Entry(path="kornia.models.paligemma.modeling_paligemma.GemmaRMSNorm", args=(12,), shape=TOKENS, formula=RMS_OF_ONE_PLUS),
+    Entry(
+        path="kornia.models.paligemma.modeling_paligemma.GemmaRMSNorm",
+        args=(12,),
+        shape=TOKENS,
+        formula=RMS_OF_ONE_PLUS,
+    ),
     Entry(path="kornia.models.qwen25.vision.Qwen25RMSNorm", args=(12,), shape=TOKENS, formula=RMS),
     Entry(
-        path="kornia.feature.hynet.FilterResponseNorm2d", args=(12,), shape=IMAGE,
+        path="kornia.feature.hynet.FilterResponseNorm2d",
+        args=(12,),
+        shape=IMAGE,
         formula=replace(INSTANCE_2D, centered=False),
     ),
     Entry(path="kornia.enhance.Normalize", args=(torch.tensor(0.3), torch.tensor(1.7)), shape=(2, 3, 5, 7), norm=False),
-)  # fmt: skip
+)
 
-SEGMENT_ANYTHING = (Entry(path="segment_anything.modeling.common.LayerNorm2d", args=(12,), shape=IMAGE, formula=CHANNELS),)
+SEGMENT_ANYTHING = (
+    Entry(path="segment_anything.modeling.common.LayerNorm2d", args=(12,), shape=IMAGE, formula=CHANNELS),
+)
 SEGMENTATION_MODELS = (
     Entry(
-        path="segmentation_models_pytorch.decoders.upernet.decoder.LayerNorm2d", args=(12,), shape=IMAGE, formula=CHANNELS
+        path="segmentation_models_pytorch.decoders.upernet.decoder.LayerNorm2d",
+        args=(12,),
+        shape=IMAGE,
+        formula=CHANNELS,
     ),
 )
 ULTRALYTICS = (Entry(path="ultralytics.nn.modules.transformer.LayerNorm2d", args=(12,), shape=IMAGE, formula=CHANNELS),)
@@ -129,27 +172,55 @@ OPEN_CLIP = (
 _NND = "dynamic_network_architectures.building_blocks"
 NNU_NET = (
     Entry(path=f"{_NND}.patch_encode_decode.LayerNormNd", args=(12,), shape=IMAGE, formula=CHANNELS),
-    Entry(path=f"{_NND}.patch_encode_decode.LayerNormNd", args=(12,), shape=(2, 12, 4, 5, 3), formula=CHANNELS, note="3-D"),
-    Entry(path=f"{_NND}.patch_encode_decode.LayerNormNd", args=(12,), shape=(2, 12, 12, 12), formula=CHANNELS, note="equal sizes"),
     Entry(
-        path=f"{_NND}.simple_conv_blocks.ConvDropoutNormReLU", args=(nn.Conv2d, 12, 12, 3, 1), shape=IMAGE, site="norm",
-        keywords={"norm_op": nn.InstanceNorm2d, "norm_op_kwargs": {"affine": True}, "nonlin": nn.ReLU,
-                  "nonlin_kwargs": {"inplace": True}},
-        formula=INSTANCE_2D, note="InstanceNorm2d and then ReLU in place",
+        path=f"{_NND}.patch_encode_decode.LayerNormNd", args=(12,), shape=(2, 12, 4, 5, 3), formula=CHANNELS, note="3-D"
     ),
-)  # fmt: skip
-MONAI = (
-    Entry(path="monai.networks.nets.navit._RMSNorm", args=(4, 12), shape=(2, 4, 5, 12), formula=unit("gamma"), note="a gain for each head"),
     Entry(
-        path="monai.networks.blocks.Convolution", args=(2, 12, 12), shape=IMAGE, site="adn.N",
-        keywords={"norm": ("INSTANCE", {"affine": True}), "act": ("RELU", {"inplace": True})}, formula=INSTANCE_2D,
+        path=f"{_NND}.patch_encode_decode.LayerNormNd",
+        args=(12,),
+        shape=(2, 12, 12, 12),
+        formula=CHANNELS,
+        note="equal sizes",
+    ),
+    Entry(
+        path=f"{_NND}.simple_conv_blocks.ConvDropoutNormReLU",
+        args=(nn.Conv2d, 12, 12, 3, 1),
+        shape=IMAGE,
+        site="norm",
+        keywords={
+            "norm_op": nn.InstanceNorm2d,
+            "norm_op_kwargs": {"affine": True},
+            "nonlin": nn.ReLU,
+            "nonlin_kwargs": {"inplace": True},
+        },
+        formula=INSTANCE_2D,
+        note="InstanceNorm2d and then ReLU in place",
+    ),
+)
+MONAI = (
+    Entry(
+        path="monai.networks.nets.navit._RMSNorm",
+        args=(4, 12),
+        shape=(2, 4, 5, 12),
+        formula=unit("gamma"),
+        note="a gain for each head",
+    ),
+    Entry(
+        path="monai.networks.blocks.Convolution",
+        args=(2, 12, 12),
+        shape=IMAGE,
+        site="adn.N",
+        keywords={"norm": ("INSTANCE", {"affine": True}), "act": ("RELU", {"inplace": True})},
+        formula=INSTANCE_2D,
         note="InstanceNorm2d and then ReLU in place",
     ),
     Entry(
-        path="monai.apps.generation.maisi.networks.autoencoderkl_maisi.MaisiGroupNorm3D", args=(3, 12),
-        shape=(2, 12, 4, 5, 3), formula=GROUPS,
+        path="monai.apps.generation.maisi.networks.autoencoderkl_maisi.MaisiGroupNorm3D",
+        args=(3, 12),
+        shape=(2, 12, 4, 5, 3),
+        formula=GROUPS,
     ),
-)  # fmt: skip
+)
 MMENGINE = (Entry(path="mmengine.model.utils._BatchNormXd", args=(12,), shape=IMAGE, formula=BATCH_2D),)
 
 PACKAGES = {
