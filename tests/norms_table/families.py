@@ -59,6 +59,8 @@ class Proved(Formula):
     """The first of the formulas above that is what a class computes; found at its first call, once a class."""
 
     known: ClassVar[dict[type[nn.Module], Formula]] = {}
+    #: Classes without parameters that are none of them: activations, positions, paths that are dropped.
+    others: ClassVar[set[type[nn.Module]]] = set()
 
     def of(self, call: Call) -> Formula:
         """Return the formula of a call.
@@ -69,6 +71,8 @@ class Proved(Formula):
         cls = type(call.module)
         if cls in OF_TORCH:
             return of_torch(call.module)
+        if cls in self.others:
+            raise UnprovedError(cls.__name__)
         tensors = [value for value in (*call.further, *call.keywords.values()) if isinstance(value, Tensor)]
         base = [formula for formula in [of_torch_subclass(call.module)] if formula is not None]
         tried = [self.known[cls]] if cls in self.known else []
@@ -79,6 +83,8 @@ class Proved(Formula):
                 continue
             self.known[cls] = formula
             return formula
+        if next(call.module.parameters(), None) is None and "norm" not in cls.__name__.lower():
+            self.others.add(cls)
         raise UnprovedError(cls.__name__)
 
 

@@ -156,7 +156,7 @@ def expected(formula: Formula, call: Call) -> dict[str, float]:
     with torch.enable_grad():
         u = x if formula.before is None else formula.before(module, x, *further)
         y, normalized, sigma, axes = formula(module, u, further)
-        found = {"inv_sigma": float((1 / sigma).mean())}
+        found = {"inv_sigma": float((1 / sigma).detach().mean())}
         grad = torch.randn_like(y) if call.grad_output is None else call.grad_output.double()
         if y.shape != call.output.shape:
             raise DisprovedError(f"output of shape {tuple(y.shape)}, the class's is {tuple(call.output.shape)}")
@@ -165,6 +165,11 @@ def expected(formula: Formula, call: Call) -> dict[str, float]:
     if call.grad_output is None:
         return found
     total, count = float(g.square().sum()), normalized.numel() // sigma.numel()
+    if total == 0:  # nothing came, of which there are no shares
+        return found | {
+            "grad_output_norm": float(grad.norm()),
+            **({"grad_input_norm": 0.0} if call.needs_gradient else {}),
+        }
     mean = g.mean(axes)
     flows = formula.centered and not formula.detached
     recentering = count * float(mean.square().sum()) / total if flows else 0.0
