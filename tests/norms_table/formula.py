@@ -161,7 +161,7 @@ def expected(formula: Formula, call: Call) -> dict[str, float]:
         if y.shape != call.output.shape:
             raise DisprovedError(f"output of shape {tuple(y.shape)}, the class's is {tuple(call.output.shape)}")
         g, grad_u, grad_x = torch.autograd.grad(y, (normalized, u, x), grad)
-    _prove(call, y.detach(), grad, grad_x)
+    _prove(call, y.detach(), grad, grad_x, float((g / sigma).abs().max()))
     if call.grad_output is None:
         return found
     total, count = float(g.square().sum()), normalized.numel() // sigma.numel()
@@ -181,14 +181,14 @@ def expected(formula: Formula, call: Call) -> dict[str, float]:
     return found
 
 
-def _prove(call: Call, y: Tensor, grad: Tensor, grad_x: Tensor) -> None:
-    """Compare with the class itself, in float64 where it computes in float64."""
+def _prove(call: Call, y: Tensor, grad: Tensor, grad_x: Tensor, size: float) -> None:
+    """Compare with the class itself, in float64 where it computes in float64; gradients also cancel: ``size`` is theirs."""
     try:
         theirs, gradient = _run(call, grad, torch.float64)
     except RuntimeError:  # a class that makes float32 of its input cannot take another gain
         theirs, gradient = _run(call, grad, torch.float32)
-    for what, ours, own in (("output", y, theirs.detach()), ("gradient", grad_x, gradient)):
-        off = float((ours - own).abs().max() / own.abs().max().clamp(min=1e-12))
+    for what, ours, own, least in (("output", y, theirs.detach(), 1e-12), ("gradient", grad_x, gradient, size)):
+        off = float((ours - own).abs().max() / own.abs().max().clamp(min=least))
         # Many classes raise to float32 and go on in it, whatever comes in.
         if not off < 2e-5:
             raise DisprovedError(f"{what} is off by {off:.2g} of its largest entry")

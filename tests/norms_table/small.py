@@ -70,7 +70,10 @@ def small_config(model_type: str, attempt: int) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     cls = CONFIG_MAPPING[model_type]
-    given = {**(_shrunk(cls(), attempt) if attempt < NOTHING else {}), **OVERRIDES.get(model_type, {})}
+    overrides = OVERRIDES.get(model_type, {})
+    given = {**(_shrunk(cls(), attempt) if attempt < NOTHING else {}), **overrides}
+    if "layers_block_type" in overrides:
+        given.pop("layer_types", None)
     config = cls(**given)
     _settle(config)
     return config
@@ -173,7 +176,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "zamba2": {
         "num_hidden_layers": 3,
-        "layer_types": ["mamba", "mamba", "hybrid"],
+        "layers_block_type": ["mamba", "mamba", "hybrid"],
         "mamba_headdim": 8,
         "n_mamba_heads": 8,
         "mamba_ngroups": 2,
