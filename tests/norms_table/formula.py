@@ -161,7 +161,7 @@ def expected(formula: Formula, call: Call) -> dict[str, float]:
         if y.shape != call.output.shape:
             raise DisprovedError(f"output of shape {tuple(y.shape)}, the class's is {tuple(call.output.shape)}")
         g, grad_u, grad_x = torch.autograd.grad(y, (normalized, u, x), grad)
-    _prove(call, y.detach(), grad, grad_x, float((g / sigma).abs().max()))
+    _prove(call, y.detach(), grad, grad_x, float((g / sigma).detach().abs().max()))
     if call.grad_output is None:
         return found
     total, count = float(g.square().sum()), normalized.numel() // sigma.numel()
@@ -182,7 +182,7 @@ def expected(formula: Formula, call: Call) -> dict[str, float]:
 
 
 def _prove(call: Call, y: Tensor, grad: Tensor, grad_x: Tensor, size: float) -> None:
-    """Compare with the class itself, in float64 where it computes in float64; gradients also cancel: ``size`` is theirs."""
+    """Compare with the class itself, in float64 where it can; ``size`` is that of what a gradient is a sum of."""
     try:
         theirs, gradient = _run(call, grad, torch.float64)
     except RuntimeError:  # a class that makes float32 of its input cannot take another gain
