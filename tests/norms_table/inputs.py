@@ -57,7 +57,7 @@ def _tokens(config: Any) -> Tensor:
 
 def _pixels(config: Any) -> Tensor:
     vision = getattr(config, "vision_config", config)
-    size = getattr(vision, "image_size", None) or 32
+    size = getattr(vision, "image_size", None) or 64
     height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
     return torch.randn(BATCH, getattr(vision, "num_channels", 3) or 3, int(height), int(width))
 
@@ -77,19 +77,33 @@ def _video(config: Any) -> Tensor:
 
 
 def _pixels_of(config: Any) -> Tensor:
-    return (
-        _patches(config)
-        if config.model_type in PATCHED
-        else _video(config)
-        if config.model_type in FILMED
-        else _pixels(config)
-    )
+    if config.model_type.startswith("siglip2"):
+        return _patches(config).unflatten(0, (BATCH, -1))
+    if config.model_type in PATCHED:
+        return _patches(config)
+    return _video(config) if config.model_type in FILMED else _pixels(config)
+
+
+def _sound(config: Any) -> Tensor:
+    if config.model_type == "audio-spectrogram-transformer":
+        return torch.randn(BATCH, config.max_length, config.num_mel_bins)
+    return torch.randn(BATCH, *([1] if getattr(config, "audio_channels", 0) == 1 else []), 1600)
+
+
+def _spectrum(config: Any) -> Tensor:
+    bins = getattr(config, "feature_projection_input_dim", None) or getattr(config, "num_mel_bins", None) or 80
+    return torch.randn(BATCH, bins, 2 * (getattr(config, "max_source_positions", None) or 64))
+
+
+def _series(config: Any) -> Tensor:
+    length, lags = getattr(config, "context_length", None) or 32, getattr(config, "lags_sequence", None)
+    if lags:  # those of probabilistic forecasts look back further, at one number a time
+        return torch.randn(BATCH, length + max(lags))
+    return torch.randn(BATCH, length, getattr(config, "num_input_channels", 1) or 1)
 
 
 #: Types whose pictures come as rows of patches, and those that take films.
 PATCHED = {
-    "siglip2",
-    "siglip2_vision_model",
     "kimi_k25_vision",
     "lfm3_vl_vision",
     "muse_spark_vision",
@@ -109,16 +123,14 @@ DRAWN: dict[str, Any] = {
     "grid_thw": lambda config: torch.tensor([[1, 4, 4], [1, 4, 4]]),
     "image_grid_thw": lambda config: torch.tensor([[1, 4, 4], [1, 4, 4]]),
     "merge_sizes": lambda config: torch.tensor([2, 2]),
-    "input_values": lambda config: torch.randn(
-        BATCH, *([1] if getattr(config, "audio_channels", 0) == 1 else []), 1600
-    ),
-    "input_features": lambda config: torch.randn(
-        BATCH, getattr(config, "num_mel_bins", 80), 2 * (getattr(config, "max_source_positions", None) or 64)
-    ),
+    "pixel_attention_mask": lambda config: torch.ones(BATCH, 16, dtype=torch.long),
+    "spatial_shapes": lambda config: torch.tensor([[4, 4], [4, 4]]),
+    "input_values": _sound,
+    "input_features": _spectrum,
     "pixel_values_videos": _video,
-    "past_values": lambda config: torch.randn(
-        BATCH, getattr(config, "context_length", 32) or 32, getattr(config, "num_input_channels", 1) or 1
-    ),
+    "past_values": _series,
+    "past_time_features": lambda config: torch.randn(*_series(config).shape, 1),
+    "past_observed_mask": lambda config: torch.ones(_series(config).shape),
 }
 
 

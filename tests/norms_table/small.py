@@ -36,7 +36,7 @@ SIZES: tuple[tuple[int, str], ...] = (
     (8, r"(\w+_)?patch_size"),
     (32, r"embedding_size word_embed_proj_dim embed_dim embedding_dim projection_dim out_hidden_size"),
     (32, r"cross_attention_hidden_size (\w*_)?hidden_size d_model n_embd model_dim hidden_dim dim d_embed width"),
-    (32, r"emb_dim encoder_hidden_dim decoder_hidden_dim"),
+    (32, r"emb_dim encoder_hidden_dim decoder_hidden_dim upsample_groups"),
 )
 #: Settings that hide parts of a network at random, or keep what is of no use here.
 PLAIN = {
@@ -91,9 +91,8 @@ def _shrunk(config: Any, attempt: int) -> dict[str, Any]:
         found |= {name: token for name, token in _TOKENS.items() if isinstance(getattr(config, name, None), int)}
         if getattr(config, "kv_lora_rank", None) and "num_attention_heads" in found:
             found["num_key_value_heads"] = found["num_attention_heads"]
-    kinds = getattr(config, "layer_types", None)
-    own = getattr(type(config), "attribute_map", {}).get("layer_types", "layer_types")
-    if isinstance(kinds, list) and kinds and not isinstance(getattr(type(config), own, None), property):
+    kinds = vars(config).get(getattr(type(config), "attribute_map", {}).get("layer_types", "layer_types"))
+    if isinstance(kinds, list) and kinds:
         distinct = list(dict.fromkeys(kinds))
         found["layer_types"] = (distinct * 2)[: max(2, len(distinct))]
         found["num_hidden_layers"] = len(found["layer_types"])
@@ -118,7 +117,7 @@ def _small(config: Any, name: str, value: Any, attempt: int) -> Any:
     if hasattr(value, "to_dict") and hasattr(value, "model_type"):
         if value.model_type == "timm_backbone":
             return None
-        return {**_shrunk(value, attempt), "model_type": value.model_type}
+        return {**_shrunk(value, attempt), **OVERRIDES.get(value.model_type, {}), "model_type": value.model_type}
     if name == "depths" and isinstance(value, list):
         return [1] * len(value)
     if isinstance(value, bool) or re.fullmatch(_NO_SIZES, name):
@@ -156,6 +155,7 @@ def _settle(config: Any) -> None:
             _settle(value)
 
 
+_SERIES = {"prediction_length": 8, "context_length": 16, "lags_sequence": [1, 2], "num_time_features": 1}
 #: What a type needs besides.
 OVERRIDES: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 2},
@@ -191,9 +191,12 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "esm": {"vocab_size": 33, "pad_token_id": 1},
     "deepseek_v2": {"num_experts_per_tok": 2},
-    "autoformer": {"prediction_length": 8},
-    "informer": {"prediction_length": 8},
-    "time_series_transformer": {"prediction_length": 8},
+    "autoformer": _SERIES,
+    "informer": _SERIES,
+    "time_series_transformer": _SERIES,
+    "reformer": {"axial_pos_embds": False},
+    "gemma3n_text": {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 99},
+    "gemma4_text": {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 99},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
 }
 
