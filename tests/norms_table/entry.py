@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import gradlens
 from tests.norms_table.formula import Formula
 from tests.norms_table.judge import Between, Verdict, judge, randomized
 from tests.norms_table.kinds import LAYER, OF_TORCH, of_torch
@@ -83,6 +84,17 @@ class Entry:
     def judged(self) -> Verdict:
         """Return what came of it."""
         return one(judge(self.model, self.loss, self._formulas), self)
+
+    @property
+    def registers(self) -> bool:
+        """Whether ``register_norm`` has the words for what it does."""
+        return self.norm and self.plain and self.formula is not None and self.formula.groups is None and not self.site
+
+    def told(self) -> Verdict:
+        """Return what came of it once it was registered, as the audit advises; that lasts as long as the process."""
+        assert self.formula is not None
+        gradlens.register_norm(type(self.build()), axes=self.formula.axes, centered=self.formula.centered)
+        return self.judged()
 
     def _formulas(self, model: nn.Module) -> dict[str, Formula | None]:
         subject = model.get_submodule("subject")

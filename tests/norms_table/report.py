@@ -76,7 +76,7 @@ def page(lines: list[Line]) -> str:
         number = next((line["version"] for line in own if line.get("version")), "")
         parts += [
             f"### {package} {number}".rstrip() + "\n",
-            _table(["class", "is", "before", "outcome", "said"], [_row(line) for line in own]),
+            _table(["class", "is", "before", "outcome", "registered", "said"], [_row(line) for line in own]),
             "",
         ]
     built = [line for line in families if line["outcome"] != "not built"]
@@ -109,6 +109,7 @@ def _row(line: Line) -> list[str]:
         is_what if "norm" in line else "",
         line.get("before", ""),
         line["outcome"],
+        line.get("told", ""),
         _short(line["said"]),
     ]
 
@@ -156,5 +157,7 @@ formula in float64.
 | silent | neither a row nor a word |
 
 "Is": a plain norm gives scale * normalized + shift of its first argument; a norm does something else besides, or is
-called with more. Where a class holds one of torch's norms, it is that norm's row that is compared ("the norm in it").
+called with more. "Registered": what comes of a plain norm that is only named, once its axes are told to
+`gradlens.register_norm` as the audit advises. Where a class holds one of torch's norms, it is that norm's row that is
+compared ("the norm in it").
 """

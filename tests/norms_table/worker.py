@@ -1,16 +1,19 @@
 """Measures some entries in a process of its own, and prints a JSON line for each; without arguments lists all."""
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
 from tests.norms_table import stand_ins  # noqa: F401
+from tests.norms_table.judge import Verdict
 from tests.norms_table.packages import PACKAGES
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -37,7 +40,20 @@ def measure(package: str, name: str) -> dict[str, Any]:
     entry = next(entry for entry in PACKAGES[package] if entry.name == name)
     found = {"norm": entry.norm, "plain": entry.plain, "version": _version(package), "shape": list(entry.shape)}
     verdict = entry.judged()
-    return {**found, "outcome": verdict.outcome, "said": verdict.said}
+    found |= {"outcome": verdict.outcome, "said": verdict.said}
+    if verdict.outcome in ("named", "silent") and entry.registers:
+        found["told"] = _apart(entry.told)
+    return found
+
+
+def _apart(judged: Callable[[], Verdict]) -> str:
+    """Return the outcome of what changes the process: what is registered holds for all that follows."""
+    reader, writer = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=lambda: writer.send(judged().outcome))
+    child.start()
+    outcome = str(reader.recv()) if reader.poll(LIMIT) else "not built"
+    child.kill()
+    return outcome
 
 
 def _version(package: str) -> str:
