@@ -49,7 +49,7 @@ PLAIN = {
     "use_cache": False,
 }
 #: More numbers than this are not built.
-MOST = 80_000_000
+MOST = 40_000_000
 #: What is made small, tried in this order: a family checks that its settings fit each other, in a way of its own.
 EVERYTHING, NO_IMAGES, FEW_LAYERS, NOTHING = range(4)
 _IMAGES = r"image_size|img_size|input_size|(\w+_)?patch_size"

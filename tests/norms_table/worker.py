@@ -20,7 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 warnings.filterwarnings("ignore")
 
 #: Seconds of the processor for one entry.
-LIMIT = 90
+LIMIT = 45
 
 
 class LateError(BaseException):
