@@ -175,7 +175,7 @@ def expected(formula: Formula, call: Call) -> dict[str, float]:
     recentering = count * float(mean.square().sum()) / total if flows else 0.0
     found |= {"recentering": recentering, "grad_output_norm": float(grad.norm())}
     if call.needs_gradient:
-        through = grad_u.reshape(normalized.shape) * sigma
+        through = grad_u.reshape(normalized.shape) * sigma.detach()
         kept = float(through.square().sum()) / total
         found |= {"rescaling": 1 - recentering - kept, "kept": kept, "grad_input_norm": float(grad_u.norm())}
     return found
