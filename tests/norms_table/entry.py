@@ -83,7 +83,7 @@ class Entry:
 
     def judged(self) -> Verdict:
         """Return what came of it."""
-        return one(judge(self.model, self.loss, self._formulas), self)
+        return one(judge(self.model, self.loss, self._formulas, steps=2), self)
 
     @property
     def registers(self) -> bool:

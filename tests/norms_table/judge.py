@@ -35,26 +35,35 @@ Build = Callable[[], nn.Module]
 Loss = Callable[[nn.Module], Tensor]
 
 
-def judge(build: Build, loss: Loss, formulas: Callable[[nn.Module], dict[str, Formula | None]]) -> dict[str, Verdict]:
-    """Run a model without and with the lens, and return a verdict by path; that of "" is of the model as a whole.
+def judge(
+    build: Build, loss: Loss, formulas: Callable[[nn.Module], dict[str, Formula | None]], steps: int = 1
+) -> dict[str, Verdict]:
+    """Run a model with and without the lens, and return a verdict by path; that of "" is of the model as a whole.
 
     Args:
         build: builds the model, the same each time, ready to be trained.
         loss: runs it and returns its loss, the same each time.
         formulas: what each norm of a model computes, by path; None for one that has no formula here, and so must not
             have rows.
+        steps: passes, of which the last is compared: what a first call tells is recorded from the second on.
     """
     twin, model = build(), build()
     known = formulas(twin)
     witness = Witness(twin, [path for path, formula in known.items() if formula is not None])
-    value = loss(twin)
-    value.backward()
+    for _ in range(steps):
+        twin.zero_grad()
+        witness.calls.clear()
+        value = loss(twin)
+        value.backward()
     try:
         with gradlens.attach(model) as lens:
-            seen = loss(model)
-            seen.backward()
-            lens.step()
+            for _ in range(steps):
+                model.zero_grad()
+                seen = loss(model)
+                seen.backward()
+                lens.step()
             rows, audit = lens.recording.norms, lens.audit()
+            rows = rows[rows["step"] == steps - 1]
     except gradlens.GradlensError as error:
         return {"": Verdict("refused", str(error))}
     except Exception as error:  # whatever the lens lets through ends a user's training
@@ -85,10 +94,9 @@ def _of_site(
         numbers = [expected(formula, call) for call in calls] if formula is not None else []
     except UnprovedError:
         name = type(model.get_submodule(path)).__name__
-        said_so = "norm" in name.lower() and not re.search(NO_NORMS, name)
         if rows:
             return Verdict("wrong", "rows of a class that none of the formulas is the one of")
-        return Verdict("named", words) if words and said_so else Verdict("wrong", words) if words else Verdict("none")
+        return Verdict("wrong" if re.search(NO_NORMS, name) else "named", words) if words else Verdict("none")
     if not rows:
         if formula is not None and not calls:
             return Verdict("none", "it did not run")

@@ -142,7 +142,7 @@ measured is kept in `reports/build/norms`, and only what is missing is measured 
 minutes, the families of transformers an hour.
 
 Each class is built small, with gains and biases drawn from 0.3 to 1.7, put between two linear maps in a model that also
-holds a LayerNorm, and recorded for one step under `gradlens.attach(model)`. Its formula is written by hand in
+holds a LayerNorm, and recorded for two steps under `gradlens.attach(model)`. Its formula is written by hand in
 `tests/norms_table/packages`, and must itself reproduce the class's output and autograd's gradient. What a row says
 (recentering, rescaling, kept to 1e-4; inv_sigma, grad_output_norm, grad_input_norm to 0.1 %) is compared with that
 formula in float64.
