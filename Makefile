@@ -16,9 +16,15 @@ fuzz: ## damage 5,000 recordings and read them: a table of what became of each; 
 	$(PYTHON) -m tests.fuzz_recordings --mutations 5000
 theory: ## how well the theory predicts whole networks: a table, and as JSON; an hour the first time
 	$(PYTHON) -m tests.table_theory
+norms-environment: ## the packages of the table of norms, in a virtual environment of their own: three gigabytes
+	$(PYTHON) -m venv build/norms
+	build/norms/bin/python -m pip install -c constraints.txt -e ".[hf]"
+	build/norms/bin/python -m pip install --no-deps -r tests/norms_table/requirements.txt
+norms: ## which norms of other packages the lens reads rightly: a table, and as JSON; an hour the first time
+	build/norms/bin/python -m tests.table_norms
 published: ## rebuild the published comparison
 	gradlens compare pre-ln post-ln --out reports/build/pre-ln-vs-post-ln
 reproduced: ## rebuild the published reproductions: two to three hours on two cores
 	gradlens reproduce xu2019 --budget medium --out reports/build/xu2019
 	gradlens reproduce xiong2020 --budget medium --out reports/build/xiong2020
-.PHONY: help install test lint bench fuzz theory published reproduced
+.PHONY: help install test lint bench fuzz theory norms norms-environment published reproduced
