@@ -223,7 +223,7 @@ class NormKind:
             return torch.zeros_like(norm)
         if at == "root":
             return norm * self.inv_sigma(norm, width, eps) / freedom
-        return ((norm > eps) if at == "norm" else torch.ones_like(norm)) / math.sqrt(freedom)
+        return ((norm > eps).to(norm.dtype) if at == "norm" else torch.ones_like(norm)) / math.sqrt(freedom)
 
     def running(self, module: nn.Module) -> tuple[Tensor, Tensor] | None:
         """Return running mean and variance where the layer uses them as constants (evaluation), else None."""
