@@ -21,10 +21,11 @@ AT_ONCE = 40
 
 
 def digest() -> str:
-    """Return what the results depend on: the code of the package, and the table's own."""
-    files = [*(ROOT / "gradlens").rglob("*.py"), *(ROOT / "tests" / "norms_table").rglob("*.py")]
-    own = {"report.py", "small.py"}  # a configuration that failed is tried again anyway
-    text = b"".join(file.read_bytes() for file in sorted(files) if file.name not in own)
+    """Return what the results depend on: the code that recognises and measures, and the table's own."""
+    folders = [ROOT / "gradlens" / "lens", ROOT / "gradlens" / "recognition", ROOT / "tests" / "norms_table"]
+    files = sorted(file for folder in folders for file in folder.rglob("*.py"))
+    # How a family is made small does not change what came of those that were built.
+    text = b"".join(file.read_bytes() for file in files if file.name not in ("report.py", "small.py", "inputs.py"))
     return hashlib.sha256(text).hexdigest()[:16]
 
 
@@ -81,7 +82,9 @@ def main() -> None:
         "--only", choices=("classes", "families"), help="measure these only; the report has what is kept"
     )
     parser.add_argument("--again", action="store_true", help="measure anew what was not built")
-    parser.add_argument("--before", type=Path, help="an earlier results.json, whose outcomes become a column")
+    parser.add_argument(
+        "--before", type=Path, default=ROOT / "reports/norms/before.json", help="outcomes to compare with"
+    )
     options = parser.parse_args()
     kept = Kept(options.measured, digest())
     if options.again:

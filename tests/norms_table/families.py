@@ -42,6 +42,7 @@ PLAIN = (
     replace(LAYER, eps=_eps),
     replace(LAYER, eps=_eps, offset=1.0),
     replace(CHANNELS, eps=_eps),
+    replace(_RMS, before=lambda module, x: x * (1 + module.weight), gain=None),
     replace(_RMS, gain="scale"),
     replace(_RMS, gain="gamma"),
     unit("weight"),

@@ -188,7 +188,7 @@ def _prove(call: Call, y: Tensor, grad: Tensor, grad_x: Tensor, size: float) -> 
     except RuntimeError:  # a class that makes float32 of its input cannot take another gain
         theirs, gradient = _run(call, grad, torch.float32)
     for what, ours, own, least in (("output", y, theirs.detach(), 1e-12), ("gradient", grad_x, gradient, size)):
-        off = float((ours - own).abs().max() / own.abs().max().clamp(min=least))
+        off = float((ours - own).abs().max() / own.abs().max().clamp(min=max(least, 1e-30)))
         # Many classes raise to float32 and go on in it, whatever comes in.
         if not off < 2e-5:
             raise DisprovedError(f"{what} is off by {off:.2g} of its largest entry")

@@ -17,8 +17,8 @@ from tests.norms_table.witness import Witness
 OUTCOMES = ("right", "named", "refused", "wrong", "crash", "silent")
 SHARES = ("recentering", "rescaling", "kept")
 NORMS = ("inv_sigma", "grad_output_norm", "grad_input_norm")
-#: Classes that are called norms and multiply by constants.
-NO_NORMS = "NoNorm|FrozenBatchNorm"
+#: Classes that normalize nothing: those that are called norms and multiply by constants, and activations.
+NO_NORMS = "NoNorm|FrozenBatchNorm|Activation"
 #: What the model's own gradients may differ by: autograd adds a composite norm's and the skip path's in another order.
 SAME = 2e-5
 

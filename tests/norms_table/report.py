@@ -9,14 +9,12 @@ OUTCOMES = ("right", "named", "refused", "wrong", "crash", "silent")
 Line = dict[str, Any]
 
 
-def write(lines: list[Line], folder: Path, before: Path | None = None) -> None:
-    """Write README.md and results.json; with the outcomes of an earlier results.json, where one is given."""
-    if before is not None:
-        earlier = {
-            (line["package"], line["name"]): line["outcome"]
-            for line in json.loads(before.read_text("utf-8"))["measured"]
-        }
+def write(lines: list[Line], folder: Path, before: Path) -> None:
+    """Write README.md and results.json; with the outcomes of an earlier recogniser, where the file is there."""
+    if before.exists():
+        earlier = {(package, name): outcome for package, name, outcome in json.loads(before.read_text("utf-8"))}
         lines = [{**line, "before": earlier.get((line["package"], line["name"]), "")} for line in lines]
+    lines = sorted(lines, key=lambda line: (line["package"], line["name"]))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(document(lines), indent=1) + "\n", encoding="utf-8")
     text = page(lines)
@@ -26,80 +24,67 @@ def write(lines: list[Line], folder: Path, before: Path | None = None) -> None:
 
 def document(lines: list[Line]) -> dict[str, Any]:
     """Return everything that was measured, and the counts."""
-    classes, families = _parts(lines)
-    plain = [line for line in classes if line.get("norm") and line.get("plain")]
-    kept = [{key: value for key, value in line.items() if key != "code"} for line in classes + families]
+    counts = {what: _counts(own) for what, own in _parts(lines).items()}
+    return {**counts, "measured": [{key: value for key, value in line.items() if key != "code"} for line in lines]}
+
+
+def _parts(lines: list[Line]) -> dict[str, list[Line]]:
+    classes = [line for line in lines if line["package"] != "families"]
     return {
-        "classes": _counts(classes),
-        "plain": _counts(plain),
-        "families": _counts(families),
-        "packages": len({line["package"] for line in classes if line["outcome"] in OUTCOMES}),
-        "measured": sorted(kept, key=lambda line: (line["package"], line["name"])),
+        "classes": classes,
+        "plain": [line for line in classes if line.get("norm") and line.get("plain")],
+        "families": [line for line in lines if line["package"] == "families"],
     }
 
 
-def _parts(lines: list[Line]) -> tuple[list[Line], list[Line]]:
-    families = [line for line in lines if line["package"] == "families"]
-    return [line for line in lines if line["package"] != "families"], families
-
-
-def _counts(lines: list[Line]) -> dict[str, int]:
-    found = Counter(line["outcome"] for line in lines)
+def _counts(lines: list[Line], which: str = "outcome") -> dict[str, int]:
+    found = Counter(line.get(which) for line in lines)
     return {outcome: found[outcome] for outcome in (*OUTCOMES, "not built")}
 
 
 def page(lines: list[Line]) -> str:
     """Return the report as Markdown."""
-    classes, families = _parts(lines)
-    numbers = document(lines)
-    plain = numbers["plain"]
-    measured = sum(plain[outcome] for outcome in OUTCOMES)
-    parts = [
+    parts = _parts(lines)
+    plain = _counts(parts["plain"])
+    share = plain["right"] / max(1, sum(plain[outcome] for outcome in OUTCOMES))
+    norms = {line["name"].split(" (")[0] for line in parts["classes"] if line.get("norm")}
+    packages = dict.fromkeys(line["package"] for line in parts["classes"])
+    rows = [
+        ["all classes", _counts(parts["classes"])],
+        ["before", _counts(parts["classes"], "before")],
+        ["plain norms", plain],
+        ["before", _counts(parts["plain"], "before")],
+        ["families of transformers", _counts(parts["families"])],
+    ]
+    text = [
         _HEAD,
         "## Counts\n",
-        _table(
-            ["", *OUTCOMES, "not built"],
-            [
-                [what, *(str(count) for count in numbers[key].values())]
-                for what, key in (
-                    (f"all classes, of {numbers['packages']} packages", "classes"),
-                    ("of these, plain: scale * normalized + shift of the first argument", "plain"),
-                    ("families of transformers", "families"),
-                )
-            ],
-        ),
-        f"\nOf the plain norms {100 * plain['right'] / max(1, measured):.0f} % are recorded, every number right.\n",
+        _table(["", *OUTCOMES, "not built"], [[what, *map(str, counts.values())] for what, counts in rows]),
+        f"\n{len(norms)} norm classes of {len(packages)} packages, some built in several ways, and classes that are no norms. "
+        f"Of the plain norms {100 * share:.0f} % are recorded, every number right.\n",
         "## Classes\n",
     ]
-    for package in dict.fromkeys(line["package"] for line in classes):
-        own = [line for line in classes if line["package"] == package]
+    for package in packages:
+        own = [line for line in parts["classes"] if line["package"] == package]
         number = next((line["version"] for line in own if line.get("version")), "")
-        parts += [
-            f"### {package} {number}".rstrip() + "\n",
-            _table(["class", "is", "before", "outcome", "registered", "said"], [_row(line) for line in own]),
-            "",
-        ]
-    built = [line for line in families if line["outcome"] != "not built"]
-    sites = sum(line.get("sites", 0) for line in built)
-    parts += [
+        head = ["class", "is", "before", "outcome", "registered", "said"]
+        text += [f"### {package} {number}".rstrip() + "\n", _table(head, [_row(line) for line in own]), ""]
+    return "\n".join(text + _families(parts["families"])) + "\n"
+
+
+def _families(lines: list[Line]) -> list[str]:
+    """Return the chapter of the families of transformers."""
+    built = [line for line in lines if line["outcome"] != "not built"]
+    right = ", ".join(line["name"] for line in built if line["outcome"] == "right")
+    others = [_family(line) for line in built if line["outcome"] != "right"]
+    return [
         "## Families of transformers\n",
-        f"{len(built)} families, {sites} norms that ran. Right in every number: "
-        f"{', '.join(sorted(line['name'] for line in built if line['outcome'] == 'right'))}.\n",
-        _table(
-            ["family", "before", "outcome", "norms", "not right", "said"],
-            [_family(line) for line in sorted(built, key=lambda line: line["name"]) if line["outcome"] != "right"],
-        ),
-        "\nNot built, or not run, at a small size by the general rules of `tests/norms_table/small.py`:\n",
-        _table(
-            ["family", "why"],
-            [
-                [line["name"], _short(line["said"])]
-                for line in sorted(families, key=lambda line: line["name"])
-                if line["outcome"] == "not built"
-            ],
-        ),
+        f"{len(built)} families are built and run, with {sum(line['sites'] for line in built)} norms. "
+        f"Right in every number: {right}.\n",
+        _table(["family", "outcome", "norms", "not right", "said"], others),
+        "\nNot built, or not run, by the general rules of `tests/norms_table/small.py` and `inputs.py`:\n",
+        _table(["family", "why"], [[line["name"], _short(line["said"])] for line in lines if line not in built]),
     ]
-    return "\n".join(parts) + "\n"
 
 
 def _row(line: Line) -> list[str]:
@@ -120,7 +105,7 @@ def _family(line: Line) -> list[str]:
         f" and {len(others) - 3} more" if len(others) > 3 else ""
     )
     said = next((verdict[1] for verdict in others.values() if verdict[0] == line["outcome"]), line["said"])
-    return [line["name"], line.get("before", ""), line["outcome"], str(line.get("sites", 0)), some, _short(said)]
+    return [line["name"], line["outcome"], str(line.get("sites", 0)), some, _short(said)]
 
 
 def _short(text: str, most: int = 160) -> str:
@@ -157,7 +142,7 @@ formula in float64.
 | silent | neither a row nor a word |
 
 "Is": a plain norm gives scale * normalized + shift of its first argument; a norm does something else besides, or is
-called with more. "Registered": what comes of a plain norm that is only named, once its axes are told to
-`gradlens.register_norm` as the audit advises. Where a class holds one of torch's norms, it is that norm's row that is
-compared ("the norm in it").
+called with more. "Before": with the recogniser that gradlens had before this table was made. "Registered": what comes of
+a plain norm that is only named, once its axes are told to `gradlens.register_norm` as the audit advises. Where a class
+holds one of torch's norms, it is that norm's row that is compared ("the norm in it").
 """
