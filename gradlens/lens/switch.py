@@ -59,6 +59,10 @@ class Switch:
         self._forward = Forward()
         self._thread = threading.local()
         self._number = next(_numbers)
+        #: The graph into which the model's first hook was traced last, and what this switch is called there: a text, as
+        #: in ``compiling``.
+        self.trace: object = None
+        self.key = str(self._number)
         self._flag = torch.zeros((), device=device)
         self._measured: tuple[ref[Tensor], int, tuple[Tensor, Tensor]] | None = None
         _switches[self._number] = self
@@ -185,3 +189,18 @@ def _arm(flag: Tensor, switch: int) -> None:
 @_arm.register_fake
 def _(flag: Tensor, switch: int) -> None:
     return None
+
+
+def begin_trace(key: str) -> bool:
+    """Note the graph that is being traced; dynamo runs this, and ``in_one_trace``, while it traces."""
+    _switches[int(key)].trace = torch._guards.CompileContext.current_trace_id()
+    return True
+
+
+def in_one_trace(key: str) -> bool:
+    """Whether the graph is the one that was noted: with ``Module.compile`` each hook of the model has one of its own."""
+    return _switches[int(key)].trace == torch._guards.CompileContext.current_trace_id()
+
+
+begin_trace._dynamo_marked_constant = True  # type: ignore[attr-defined]
+in_one_trace._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from gradlens.lens.hooks import Hook, hook_gradient, in_backward, regions
 from gradlens.lens.norm_tap import NormTap
 from gradlens.lens.sites import Site
 from gradlens.lens.statistics import Facts
-from gradlens.lens.switch import Switch
+from gradlens.lens.switch import Switch, begin_trace, in_one_trace
 from gradlens.lens.tap import Tap, sizes
 from gradlens.lens.views import base_of
 from gradlens.outputs import first_tensor, tensors_of
@@ -104,7 +104,11 @@ class RootTap:
         ]
 
     def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if torch.compiler.is_compiling() or in_backward() or not self.switch.enter(module):
+        if torch.compiler.is_compiling():
+            if module is self.model:
+                begin_trace(self.switch.key)
+            return
+        if in_backward() or not self.switch.enter(module):
             return
         if not torch.is_grad_enabled() and regions() == (None, None):
             # An evaluation: it belongs to no training step.
@@ -118,9 +122,12 @@ class RootTap:
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if torch.compiler.is_compiling():
             if self.switch.recording and module is self.model:
+                # To ask a graph's input for its base would be an operation, and a graph for nothing.
+                whole = in_one_trace(self.switch.key)
                 for tensor in tensors_of(output):
                     if tensor.requires_grad:
-                        hook_gradient(_lasting(tensor), self.switch.arm_in_graph, self.switch.guard.end)
+                        hooked = _lasting(tensor) if whole else tensor
+                        hook_gradient(hooked, self.switch.arm_in_graph, self.switch.guard.end)
             return
         if in_backward() or not self.switch.leave(module):
             return
