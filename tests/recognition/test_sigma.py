@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from gradlens.recognition.kinds import NormKind
 
 H, EPS = 6, 0.3
