@@ -172,7 +172,7 @@ def begin_trace(key: str) -> bool:
 
 
 def in_one_trace(key: str) -> bool:
-    """Whether the graph is the one that was noted: with ``Module.compile`` each hook of the model has one of its own."""
+    """Whether the graph is the one that was noted: with ``Module.compile`` each hook of the model has its own."""
     return _switches[int(key)].trace == torch._guards.CompileContext.current_trace_id()
 
 
