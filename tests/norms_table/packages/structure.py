@@ -173,6 +173,7 @@ SPIKINGJELLY = (
         plain=False,
         norm=False,
         note="a running sum of spikes",
+        steps=1,
     ),
 )
 
