@@ -60,7 +60,7 @@ def page(lines: list[Line]) -> str:
         _HEAD,
         "## Counts\n",
         _table(["", *OUTCOMES, "not built"], [[what, *map(str, counts.values())] for what, counts in rows]),
-        f"\n{len(norms)} norm classes of {len(packages)} packages, some built in several ways, and classes that are none. "
+        f"\n{len(norms)} norm classes of {len(packages)} packages, some built in several ways, and some that are none. "
         f"Of the plain norms {100 * share:.0f} % are recorded, every number right.\n",
         "## Classes\n",
     ]
