@@ -30,6 +30,7 @@ class Entry:
         inside: what other norms in it compute, by path, besides torch's own.
         norm: whether it is a normalization at all.
         plain: whether its output is scale * normalized + shift of its first argument.
+        steps: passes, of which the last is compared.
         prepare: what is done to the module once it is built.
         note: what a reader must know.
     """
@@ -45,6 +46,7 @@ class Entry:
     inside: dict[str, Formula] = field(default_factory=dict)
     norm: bool = True
     plain: bool = True
+    steps: int = 2
     prepare: Callable[[nn.Module], object] | None = None
     note: str = ""
 
@@ -83,7 +85,7 @@ class Entry:
 
     def judged(self) -> Verdict:
         """Return what came of it."""
-        return one(judge(self.model, self.loss, self._formulas, steps=2), self)
+        return one(judge(self.model, self.loss, self._formulas, steps=self.steps), self)
 
     @property
     def registers(self) -> bool:

@@ -70,6 +70,11 @@ def judge(
         return {"": Verdict("crash", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")}
     off = _difference(twin, model, value, seen)
     if off > SAME:
+        again = build()
+        repeated = loss(again)
+        repeated.backward()
+        if _difference(twin, again, value, repeated) > SAME:
+            raise RuntimeError("its gradients differ from one run to the next, without the lens")
         return {"": Verdict("crash", f"the model's own gradients differ by {off:.2g} from those without the lens")}
     said = audit.problems()
     found = {"": Verdict("right", " ".join(said))}

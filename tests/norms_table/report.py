@@ -60,7 +60,7 @@ def page(lines: list[Line]) -> str:
         _HEAD,
         "## Counts\n",
         _table(["", *OUTCOMES, "not built"], [[what, *map(str, counts.values())] for what, counts in rows]),
-        f"\n{len(norms)} norm classes of {len(packages)} packages, some built in several ways, and others. "
+        f"\n{len(norms)} norm classes of {len(packages)} packages, some built in several ways, and some that are none. "
         f"Of the plain norms {100 * share:.0f} % are recorded, every number right.\n",
         "## Classes\n",
     ]
@@ -142,7 +142,7 @@ formula in float64.
 | silent | neither a row nor a word |
 
 "Is": a plain norm gives scale * normalized + shift of its first argument; a norm does something else besides, or is
-called with more. "Before": with the recogniser that gradlens had before this table was made. "Registered": what
-comes of a plain norm that is only named, once its axes are told to `gradlens.register_norm` as the audit advises. Where a
+called with more. "Before": with the recogniser that gradlens had before this table was made. "Registered": what comes
+of a plain norm that is only named, once its axes are told to `gradlens.register_norm` as the audit advises. Where a
 class holds one of torch's norms, it is that norm's row that is compared ("the norm in it").
 """

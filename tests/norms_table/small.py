@@ -156,6 +156,8 @@ def _settle(config: Any) -> None:
 
 
 _SERIES = {"prediction_length": 8, "context_length": 16, "lags_sequence": [1, 2], "num_time_features": 1}
+#: It takes a new seed from the system for each pass.
+_REFORMER_DROPS = ("hidden_dropout_prob", "lsh_attention_probs_dropout_prob", "local_attention_probs_dropout_prob")
 #: What a type needs besides.
 OVERRIDES: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 2},
@@ -194,7 +196,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "autoformer": _SERIES,
     "informer": _SERIES,
     "time_series_transformer": _SERIES,
-    "reformer": {"axial_pos_embds": False},
+    "reformer": {"axial_pos_embds": False, "hash_seed": 0, **dict.fromkeys(_REFORMER_DROPS, 0.0)},
     "gemma3n_text": {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 99},
     "gemma4_text": {"num_kv_shared_layers": 0, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 99},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},

@@ -49,7 +49,7 @@ TORCH_GEOMETRIC = (
         note="the norm in it",
     ),
     Entry(path=f"{_G}.MeanSubtractionNorm", shape=NODES, plain=False, note="mean only"),
-    Entry(path=f"{_G}.GraphSizeNorm", shape=NODES, plain=False, note="divides by the root of a count"),
+    Entry(path=f"{_G}.GraphSizeNorm", shape=NODES, norm=False, note="divides by the root of a count"),
     Entry(
         path=f"{_G}.MessageNorm",
         shape=NODES,
@@ -171,8 +171,8 @@ SPIKINGJELLY = (
         args=(12, 5, 7),
         shape=(2, 12, 5, 7),
         plain=False,
-        norm=False,
         note="a running sum of spikes",
+        steps=1,
     ),
 )
 
