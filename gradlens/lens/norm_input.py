@@ -19,7 +19,7 @@ _FORWARDS = (
     nn.modules.batchnorm._BatchNorm.forward,
     nn.modules.instancenorm._InstanceNorm.forward,
 )
-_HALF = (torch.float16, torch.bfloat16)
+HALF = (torch.float16, torch.bfloat16)
 
 
 def keeps_moments(kind: NormKind, module: nn.Module) -> bool:
@@ -31,8 +31,13 @@ def keeps_moments(kind: NormKind, module: nn.Module) -> bool:
         getattr(type(module), "forward", None) in _FORWARDS
         and torch.is_grad_enabled()
         and kind.running(module) is None
-        and torch._C._autograd._top_saved_tensors_default_hooks(False) is None
+        and _may_look()
     )
+
+
+def _may_look() -> bool:
+    """Whether what autograd saved can be looked at: hooks (checkpoints, offloading) would be triggered."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is None
 
 
 def saved(output: Any, vectors: tuple[int, ...], width: int) -> tuple[Tensor, ...] | None:
@@ -47,7 +52,7 @@ def saved(output: Any, vectors: tuple[int, ...], width: int) -> tuple[Tensor, ..
     if type(node).__name__ not in _NODES:
         return None
     mean, inv_sigma = local(node._saved_result1), local(node._saved_result2)
-    if mean is None or inv_sigma.dtype in _HALF or not inv_sigma.numel():
+    if mean is None or inv_sigma.dtype in HALF or not inv_sigma.numel():
         return None
     inv_sigma = inv_sigma.view(vectors)
     return mean.view(vectors) * width, inv_sigma, inv_sigma
@@ -64,10 +69,10 @@ def rounded(output: Any, vectors: tuple[int, ...]) -> Tensor | None:
     """
     base = getattr(output, "_base", None)  # an InstanceNorm's output is a view of a BatchNorm's
     node: Any = getattr(output if base is None else base, "grad_fn", None)
-    if type(node).__name__ not in _NODES:
+    if type(node).__name__ not in _NODES or not _may_look():
         return None
     inv_sigma: Tensor = local(node._saved_result2)
-    return inv_sigma.view(vectors) if inv_sigma.dtype in _HALF and inv_sigma.numel() else None
+    return inv_sigma.view(vectors) if inv_sigma.dtype in HALF and inv_sigma.numel() else None
 
 
 def measured(
@@ -89,7 +94,7 @@ def measured(
         inv_sigma = torch.rsqrt(running[1].detach() + kind.eps(module, dtype)).to(norm.dtype).expand_as(norm)
     else:
         inv_sigma = kind.inv_sigma(norm, width, kind.eps(module, dtype))
-        if kind.scaled and dtype in _HALF and x.device.type == "cpu" and _rounds(module):
+        if kind.scaled and dtype in HALF and x.device.type == "cpu" and _rounds(module):
             # As the kernels do (a BatchNorm's but nearly), where what they keep cannot be looked at.
             inv_sigma = inv_sigma.to(dtype).to(norm.dtype)
     return total, norm, inv_sigma
@@ -126,4 +131,4 @@ def _rounds(module: nn.Module) -> bool:
         gain = next(module.parameters(), None)
     else:
         return False
-    return gain is None or gain.dtype in _HALF
+    return gain is None or gain.dtype in HALF

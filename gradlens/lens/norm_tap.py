@@ -166,7 +166,7 @@ class NormTap(NormTapInGraphs):
         if between.call is not None and (y is not None or not self.is_norm) and not self._proves(module, between, y):
             return
         if between.waits:
-            self._measure(module, between, output if between.look_up else None)
+            self._measure(module, between, output)
         if not between.graph or between.row is None:
             return
         if y is None:
@@ -232,7 +232,8 @@ class NormTap(NormTapInGraphs):
         else:
             between.row = self.row(x)
             between.look_up = self.is_norm and norm_input.keeps_moments(self.kind, module)
-            between.waits = between.call is not None or between.look_up
+            # In half precision the output may tell which 1/σ its gradient will be taken with.
+            between.waits = between.call is not None or between.look_up or x.dtype in norm_input.HALF
             if not between.waits:
                 self._measure(module, between)
         if graph:
@@ -250,7 +251,7 @@ class NormTap(NormTapInGraphs):
         self.dtype = x.dtype
         view, dims = self.kind.vectors(module, self._gated_input(x, gate))
         vectors, width = sizes(view, dims)
-        cells = norm_input.saved(output, vectors, width)
+        cells = norm_input.saved(output, vectors, width) if between.look_up else None
         facts = norm_input.facts(self.kind, module, width, x.dtype, from_sigma=cells is not None)
         if cells is None:
             cells = norm_input.measured(self.kind, module, view, dims, width, x.dtype)

@@ -254,7 +254,7 @@ def test_the_audit_tells_setting_counts_and_every_gap() -> None:
     text = words(" ".join(page.get_text() for page in document))
     audit = text[text.index("Did the lens see every normalization") :]
     for part in (
-        "one step in 5", "4 in the first recorded step", "the GradScaler's, divided out of every gradient",
+        "one step in 5", "4 seen in the first recorded step", "the GradScaler's, divided out of every gradient",
         "autocast to float16", "all 4 training runs: 1 of 2 norms never ran as modules: b.",
         "all 4 training runs 11 2 1", "Name their axes with gradlens.register_norm.",
         "attached to this file as audit.csv",
