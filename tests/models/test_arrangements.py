@@ -241,9 +241,9 @@ def test_without_norms_these_arrangements_are_the_same_function(variant: str) ->
 def placements(variant: str) -> dict[str, str | None]:
     """Of the norms that the lens finds, in every one of whose blocks they stand."""
     model = Transformer(variant, vocab=11, width=WIDTH, blocks=4)
-    sites, _ = discover(model, ("norms", "blocks"))
+    sites = discover(model, ("norms", "blocks"))
     assert sum(site.kind == "block" for site in sites) == 4
-    return {site.path: site.placement for site in sites if site.kind == "norm"}
+    return {site.path: site.placement for site in sites if site.norm is not None}
 
 
 def test_the_lens_sees_mix_ln_as_post_ln_in_the_first_quarter_and_pre_ln_after_it() -> None:
