@@ -77,7 +77,7 @@ class Proved(Formula):
         tensors = [value for value in (*call.further, *call.keywords.values()) if isinstance(value, Tensor)]
         base = [formula for formula in [of_torch_subclass(call.module)] if formula is not None]
         tried = [self.known[cls]] if cls in self.known else []
-        for formula in (*tried, *base, *(GATED if tensors else PLAIN)):
+        for formula in (*tried, *base, *(GATED if tensors else ()), *PLAIN):
             try:
                 expected(formula, call)
             except Exception:  # whatever a formula that is not the class's may run into
