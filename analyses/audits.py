@@ -46,8 +46,10 @@ def settings(audit: Mapping[str, Any], kind: str) -> Iterator[tuple[str, str]]:
     setting, norms = audit.get("setting") or {}, audit.get("norms") or ()
     if "every" in setting:
         yield "recorded", _cadence(int(setting["every"]), kind)
-    if "micro_batches" in setting:
-        yield "backward passes", _passes(int(setting["micro_batches"]))
+    if "passes" in setting:
+        yield "backward passes", _passes(setting["passes"], audit.get("passes") or ())
+    elif "micro_batches" in setting:
+        yield "backward passes", f"{setting['micro_batches']} seen in the first recorded step"
     if "world" in setting:
         yield "gradients of norms", _norm_gradients(setting)
     if gradient := audit.get("gradient"):
@@ -102,15 +104,16 @@ def _cadence(every: int, kind: str) -> str:
     return "every step" if every == 1 else f"one step in {every}, from step 0"
 
 
-def _passes(passes: int) -> str:
-    if passes == 0:
-        return "none was seen in the first recorded step"
-    if passes == 1:
-        return "one a step"
-    return (
-        f"{passes} in the first recorded step (micro-batches, or several losses): parameter gradients are their sum, "
-        "norms are measured over the vectors of all of them"
-    )
+def _passes(number: Sequence[int], said: Sequence[str]) -> str:
+    """Say how many backward passes make up a step's gradient, and in the lens' own words what else ran."""
+    words = {(0, 0): "none was seen in a recorded step", (1, 1): "one a step"}
+    own = words.get((number[0], number[1]), f"{_from_to(number)} make up the gradient of a step")
+    return f"{own}. {' '.join(said)}" if said else own
+
+
+def _from_to(number: Sequence[int]) -> str:
+    fewest, most = number
+    return f"{most}" if fewest == most else f"{fewest} to {most}"
 
 
 def _norm_gradients(setting: Mapping[str, Any]) -> str:
@@ -127,9 +130,8 @@ def _parameter_gradients(gradient: str, setting: Mapping[str, Any]) -> str:
         words = words.replace(", loss scale divided out", "")
     if setting.get("world") == 1:
         words = words.replace(", after reductions", "")
-    passes = int(setting.get("micro_batches") or 1)
-    words = f"read {words}"
-    return f"{words}; summed over {passes} backward passes" if passes > 1 else words
+    number, words = setting.get("passes") or (1, 1), f"read {words}"
+    return f"{words}; summed over {_from_to(number)} backward passes a step" if max(number) > 1 else words
 
 
 def _loss_scale(setting: Mapping[str, Any]) -> str:

@@ -40,7 +40,7 @@ def _until(path: str, number: str | None) -> str:
     """Return the path up to its first component that is the number (any number for None); "" without one."""
     parts = path.split(".")
     for index, part in enumerate(parts):
-        if part == number or (number is None and part.isdigit()):
+        if part == number or (number is None and part.isdecimal()):
             return ".".join(parts[: index + 1])
     return ""
 

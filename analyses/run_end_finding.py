@@ -80,7 +80,8 @@ def _where(how: pd.Series, broke: pd.Series | None) -> str:
     if broke is None:
         return f"it was stopped{at}, its loss not finite or far above chance for long"
     after = " and after" if broke["value"] else f", and in {_of(how)}"
-    return f"its {broke['group']} is not finite{at}{after}"
+    no_number = "NaN" if broke["n"] == how["value"] else "not finite"
+    return f"its {broke['group']} is {no_number}{at}{after}"
 
 
 def _of(how: pd.Series) -> str:

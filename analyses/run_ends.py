@@ -16,8 +16,8 @@ _BEFORE = 5
 def broken_steps(run: Recording, steps: pd.DataFrame) -> list[int]:
     """Return the steps whose loss is infinite or NaN.
 
-    A loss that nobody passed is NaN too: it counts only in a run that diverged, behind its last finite loss, or where
-    the gradient has entries that are no numbers.
+    A loss that nobody passed is missing as a NaN is, which has a column of its own: without one it counts only in a run
+    that diverged, behind its last finite loss, or where the gradient has entries that are no numbers.
 
     Args:
         run: whose status and gradients are asked.
@@ -29,7 +29,8 @@ def broken_steps(run: Recording, steps: pd.DataFrame) -> list[int]:
         last = loss[np.isfinite(loss)].index.max()
         suspect |= {step for step in loss.index if not step <= last}
     numbers = loss.index.to_numpy()
-    broken = np.isinf(loss).to_numpy() | (np.isnan(loss).to_numpy() & np.isin(numbers, list(suspect)))
+    missing = np.isnan(loss).to_numpy() & np.isin(numbers, list(suspect))
+    broken = np.isinf(loss).to_numpy() | _nan_losses(steps).to_numpy() | missing
     return [int(step) for step in numbers[broken]]
 
 
@@ -47,12 +48,19 @@ def endings(run: Recording, steps: pd.DataFrame, broken: Sequence[int]) -> Itera
     yield {"quantity": "steps with a finite loss", "value": np.isfinite(steps["loss"]).sum(), "n": len(steps)}
     yield {"quantity": "steps with a finite gradient", "value": _finite_gradients(run, steps), "n": len(steps)}
     if broken:
-        shown_by = "loss" if _is_seen(run, steps["loss"], broken) else "gradient"
+        nan = int(_nan_losses(steps).loc[list(broken)].sum())
+        shown_by = "loss" if nan or _is_seen(run, steps["loss"], broken) else "gradient"
         # A run is over where it stayed broken; a loss scaler skips single steps whose gradient overflowed.
         stayed = steps.index.max() in broken
-        yield {"quantity": "broken", "group": shown_by, "value": float(stayed)}
+        yield {"quantity": "broken", "group": shown_by, "value": float(stayed), "n": nan}
     if at is not None:
         yield {"quantity": "gradient before the break", "value": _growth(steps["grad_norm"], int(at))}
+
+
+def _nan_losses(steps: pd.DataFrame) -> pd.Series:
+    """Whether the loss of a step was passed, and is NaN; recordings of an earlier gradlens do not say."""
+    known = "nan_loss" in steps
+    return steps["nan_loss"].eq(True) if known else pd.Series(False, steps.index)
 
 
 def _is_seen(run: Recording, loss: pd.Series, broken: Sequence[int]) -> bool:

@@ -24,8 +24,7 @@ from torch import nn
 
 import gradlens
 from gradlens.batches import run_model
-from gradlens.lens.norm_kinds import recognise
-from gradlens.lens.probing import probe
+from gradlens.recognition import recognise
 
 KINDS = ("plain", "floor", "lens")
 WARM = 5
@@ -46,7 +45,8 @@ def read_gradients(model: nn.Module) -> None:
             output.register_hook(lambda grad: torch.linalg.vector_norm(grad) and None)
 
     for module in model.modules():
-        if recognise(module, probe) is not None:
+        taken = recognise(module)
+        if taken is not None and taken.kind is not None:
             module.register_forward_pre_hook(before, with_kwargs=True)
             module.register_forward_hook(after)
 

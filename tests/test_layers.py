@@ -13,17 +13,22 @@ ROOT = Path(__file__).parents[1]
 MAY = {
     "gradlens": {"gradlens.*"},  # __init__ names the public face, lazily
     "gradlens.errors": set(),
+    "gradlens.text": set(),
     "gradlens.registry": {"gradlens.errors"},
     "gradlens.batches": {"gradlens.errors"},
     "gradlens.outputs": {"gradlens.errors"},
-    "gradlens.recording": {"gradlens.errors"},
+    "gradlens.recording": {"gradlens.errors", "gradlens.text"},
     "gradlens.theory": {"gradlens.errors"},
-    "gradlens.lens": {"gradlens", "gradlens.batches", "gradlens.errors", "gradlens.outputs", "gradlens.recording"},
+    "gradlens.recognition": {"gradlens.errors"},
+    "gradlens.lens": {
+        "gradlens", "gradlens.batches", "gradlens.errors", "gradlens.outputs", "gradlens.recognition",
+        "gradlens.recording",
+    },
     "gradlens.probes": {
         "gradlens.batches", "gradlens.errors", "gradlens.outputs", "gradlens.recording", "gradlens.registry",
         "gradlens.theory",
     },
-    "gradlens.norms": {"gradlens.errors", "gradlens.registry"},
+    "gradlens.norms": {"gradlens.errors", "gradlens.recognition", "gradlens.registry"},
     "gradlens.models": {"gradlens.errors", "gradlens.registry", "gradlens.norms"},
     "gradlens.tasks": {"gradlens.batches", "gradlens.errors", "gradlens.registry", "gradlens.models"},
     "gradlens.training": {
@@ -31,8 +36,8 @@ MAY = {
         "gradlens.models", "gradlens.probes", "gradlens.tasks",
     },
     "gradlens.studies": {"gradlens.errors", "gradlens.registry", "gradlens.tasks", "gradlens.training"},
-    "gradlens.analysis": {"gradlens.errors", "gradlens.recording"},
-    "gradlens.report": {"gradlens", "gradlens.errors", "gradlens.recording", "gradlens.analysis"},
+    "gradlens.analysis": {"gradlens.errors", "gradlens.recording", "gradlens.text"},
+    "gradlens.report": {"gradlens", "gradlens.errors", "gradlens.recording", "gradlens.analysis", "gradlens.text"},
     "gradlens.__main__": {"gradlens.cli"},
     "gradlens.cli": {"gradlens", "gradlens.*"},
     "analyses": {"gradlens.errors", "gradlens.recording", "gradlens.analysis", "gradlens.theory"},

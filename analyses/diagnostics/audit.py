@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from analyses.audits import counts, lacking_processes, settings
+from analyses.broken import OWN, first_broken
 from analyses.findings.audit import CODES, judge
 from analyses.groups import name_of
 from analyses.tables import ABSENT, identity, pick
@@ -46,6 +47,8 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
 def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
     audit, kind = recording.meta.get("audit"), str(recording.meta.get("kind") or "")
     who = {name: text for name, text in identity(recording).items() if name != "schedule"} | {"kind": kind}
+    for sentence in recording.meta.get("damage") or ():
+        yield {**who, "part": "problem", "answer": str(sentence)}
     if not isinstance(audit, Mapping) or not audit:
         yield {**who, "part": "absent"}
         return
@@ -54,7 +57,10 @@ def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
     for question, answer in settings(audit, kind):
         yield {**who, "part": "setting", "question": question, "answer": answer}
     without = (recording.meta.get("model") or {}).get("norm") == "none"
-    for sentence in audit.get("problems") or ():
+    problems, anywhere = list(audit.get("problems") or ()), first_broken(recording)
+    if anywhere:
+        problems = [*(sentence for sentence in problems if not str(sentence).startswith(OWN)), anywhere]
+    for sentence in problems:
         if not (without and str(sentence).startswith(_NO_NORM)):
             yield {**who, "part": "problem", "answer": str(sentence)}
     if sentence := lacking_processes(recording.meta.get("processes") or {}):
@@ -93,7 +99,9 @@ def _norms(table: pd.DataFrame) -> pd.DataFrame:
     for cells, same in wide.fillna(ABSENT).groupby(list(wide.columns), sort=False) if len(wide) else ():
         rows.append({"recordings": name_of(list(same.index), table), **dict(zip(wide.columns, cells, strict=True))})
     found = pd.DataFrame(rows)
-    whole = {column: float for column in found if found[column].str.isdigit().all()}  # printed flush right
+    whole = {
+        column: float for column in found if column != "recordings" and found[column].str.fullmatch("[0-9]+").all()
+    }  # printed flush right
     return found.astype(whole)
 
 

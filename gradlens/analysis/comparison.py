@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from unicodedata import category
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -18,8 +17,10 @@ from gradlens.analysis.finding import Finding
 from gradlens.analysis.summary import summary
 from gradlens.errors import NothingFoundError
 from gradlens.recording import Recording
+from gradlens.text import printable
 
-_NO_SIGN = {"Cc", "Cn", "Co", "Cs"}
+#: Letters of a label that tables and legends have room for, and more.
+_LONGEST_LABEL = 120
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,6 @@ def compare(recordings: Sequence[Recording], analyses: Sequence[Analysis] | None
     return Comparison(named, tuple(_section(analysis, named) for analysis in questions))
 
 
-def printable(text: str) -> str:
-    """Replace what has no sign in a terminal, XML or a font: control characters, surrogates, unassigned."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if category(c) in _NO_SIGN else c for c in text)
-
-
 def _section(analysis: Analysis, recordings: Sequence[Recording]) -> Section:
     """Ask one analysis of the recordings whose kind it can use."""
     usable = tuple(r for r in recordings if r.meta.get("kind") in analysis.kinds)
@@ -148,6 +144,7 @@ def _lacking(analysis: Analysis, recording: Recording) -> tuple[str, ...]:
 def _with_printable_label(recording: Recording) -> Recording:
     """Return the recording with a label that a terminal and a typesetter can print."""
     label = printable(recording.label)
+    label = label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
     return recording if label == recording.label else _relabelled(recording, label)
 
 

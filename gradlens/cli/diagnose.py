@@ -9,6 +9,7 @@ import click
 
 from gradlens.cli import options
 from gradlens.cli.results import leave, read, show
+from gradlens.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from gradlens.analysis import Finding
@@ -69,5 +70,8 @@ def junit(findings: Sequence["Finding"], fail_on: str) -> str:
             ElementTree.SubElement(case, "skipped", message=f"{finding.status}: {finding.claim}")
         else:
             ElementTree.SubElement(case, "system-out").text = f"{finding.status}: {finding.claim}"
+    for element in suite.iter():
+        element.attrib.update({name: printable(value) for name, value in element.attrib.items()})
+        element.text = element.text and printable_lines(element.text)
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True)

@@ -17,6 +17,7 @@ import click
 from gradlens import __version__
 from gradlens.cli.state import State
 from gradlens.errors import GradlensError, UnknownNameError
+from gradlens.text import printable_lines
 
 #: Command to the line that says what it does, in the order of a first encounter. It lives in the module
 #: ``gradlens.cli.<name>`` under the name ``command``.
@@ -93,9 +94,9 @@ class Program(click.Group):
 
 def _say(message: str, error: BaseException | None = None, state: State | None = None) -> None:
     """Print a message on stderr, and with ``-v`` the traceback."""
-    click.echo(message, err=True)
+    click.echo(printable_lines(message), err=True)
     if error is not None and state is not None and state.verbose:
-        click.echo("".join(traceback.format_exception(error)), err=True)
+        click.echo(printable_lines("".join(traceback.format_exception(error))), err=True)
 
 
 def _internal(error: Exception) -> str:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from gradlens.cli.state import state
+from gradlens.text import printable_lines
 
 if TYPE_CHECKING:
     from gradlens.training.trainer import Progress as Steps
@@ -30,12 +31,12 @@ def width() -> int:
 def note(text: str) -> None:
     """Say something on stderr, unless ``-q`` was given."""
     if not state().quiet:
-        click.echo(text, err=True)
+        click.echo(printable_lines(text), err=True)
 
 
 def result(text: str) -> None:
     """Print a result on stdout; the marks of findings are coloured on a terminal."""
-    coloured = Text(text)
+    coloured = Text(printable_lines(text))
     for pattern, style in _COLOURS.items():
         coloured.highlight_regex(pattern, style)
     Console(highlight=False).print(coloured, soft_wrap=True)
@@ -97,7 +98,7 @@ class Live:
     def line(self, text: str) -> None:
         """Print a line above the bars."""
         if self._shown:
-            self._console.print(Text(text), soft_wrap=True)
+            self._console.print(Text(printable_lines(text)), soft_wrap=True)
         else:
             note(text)
 

@@ -4,6 +4,6 @@ from gradlens.lens.attaching import attach
 from gradlens.lens.audit import Audit
 from gradlens.lens.initialization import at_init
 from gradlens.lens.lens import Lens
-from gradlens.lens.norm_kinds import NormKind, register_norm
+from gradlens.recognition import NormKind, register_norm
 
 __all__ = ["Audit", "Lens", "NormKind", "at_init", "attach", "register_norm"]

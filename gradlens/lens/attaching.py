@@ -5,16 +5,18 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
 
 from gradlens.errors import GradlensError, RecordingError
+from gradlens.lens.guard import warn
 from gradlens.lens.lens import Lens
 from gradlens.lens.provenance import provenance
 from gradlens.lens.sinks import open_sink
 from gradlens.lens.world import class_of, world_of
-from gradlens.recording.folder import FINISHED, read_manifest
+from gradlens.recording.folder import FINISHED, read_manifest, refused
 
 
 def attach(
@@ -27,10 +29,14 @@ def attach(
     scaler: Any = None,
     label: str | None = None,
     functional: bool = False,
+    strict: bool = False,
 ) -> Lens:
     """Attach a lens to a model: record what its normalizations do to the gradients while it trains.
 
-    The model is left as it was: nothing is added to it but hooks, which ``detach`` removes.
+    The model is left as it was: nothing is added to it but hooks, which ``detach`` removes. The training never ends
+    with its recorder: where a step cannot be measured or written (a full disk, a folder that is gone) the lens says so
+    on stderr and in the log "gradlens", keeps what it has, removes its hooks, and is silent from then on; a site whose
+    hook fails goes silent alone, and the audit names it.
 
     Args:
         model: any module.
@@ -44,6 +50,7 @@ def attach(
         scaler: a ``torch.amp.GradScaler``; its factor is divided out of every gradient.
         label: the name in tables and legends.
         functional: also record normalizations called as functions (``F.layer_norm`` and its like).
+        strict: raise what goes wrong in the lens, instead of going on without it.
 
     Returns:
         The lens, a context manager.
@@ -63,14 +70,18 @@ def attach(
         "watch": list(watch),
         **provenance(),
     }
-    if out is not None:
-        _check_earlier(Path(out), meta)
+    # The working directory may be another one when the next step is written.
+    folder = None if out is None else _absolute(out)
+    if folder is not None:
+        _check_earlier(folder, meta)
     world = world_of(model)
     if world.size > 1:
         meta["processes"] = {"world": world.size, "data": len(world.data), "recorded": 1}
-    sink = open_sink(out, meta, world.rank)
+    writer = (os.getpid(), str(folder), world.rank)
+    _take_over(writer)
+    sink = open_sink(folder, meta, world.rank)
     try:
-        return Lens(
+        lens = Lens(
             model,
             sink,
             every=every,
@@ -78,12 +89,37 @@ def attach(
             optimizer=optimizer,
             scaler=scaler,
             functional=functional,
+            strict=strict,
             world=world,
             step=sink.next_step(),
         )
     except BaseException:
         sink.close("interrupted")
         raise
+    if folder is not None:
+        _writers[writer] = lens
+    return lens
+
+
+#: The lenses of this program, by process, run folder and the process' number.
+_writers: "WeakValueDictionary[tuple[int, str, int], Lens]" = WeakValueDictionary()
+
+
+def _absolute(out: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(out).resolve()
+    except OSError as error:
+        raise RecordingError(refused(Path(out), error)) from error
+
+
+def _take_over(writer: tuple[int, str, int]) -> None:
+    """Detach the lens that this process forgot: the cell of a notebook that was interrupted, and runs again."""
+    forgotten = _writers.get(writer)
+    if forgotten is not None and forgotten.hand_over():
+        warn(
+            f"gradlens: the lens that was still attached and recording in {writer[1]} is detached: the new one goes on "
+            "with the run. Use `with gradlens.attach(...)`, or call detach(), where that is not wanted."
+        )
 
 
 def _check(model: Any, out: Any, every: int, optimizer: Any) -> None:

@@ -26,9 +26,10 @@ class Audit:
         nonfinite: the first place and step with a NaN or infinity; empty where there was none.
         steps: recorded steps.
         gradient: what the recorded parameter gradients are.
+        passes: which passes were left out of the rows, why, and in which step first; and where nobody could tell.
         calls: of the first recorded step: the most calls a norm had, and the norms with another number than one.
         setting: what the numbers depend on besides the model (compiled norms, checkpoints, precision, loss scale,
-            backward passes a step, cadence, processes).
+            the fewest and the most backward passes that make up a step's gradient, cadence, processes).
         notes: anything else that changes what the numbers mean.
     """
 
@@ -49,6 +50,7 @@ class Audit:
     nonfinite: str = ""
     steps: int = 0
     gradient: str = ""
+    passes: tuple[str, ...] = ()
     calls: dict[str, Any] = field(default_factory=dict)
     setting: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -110,6 +112,10 @@ class Audit:
     def __str__(self) -> str:
         found = f"{len(self.norms)} norm" + "s" * (len(self.norms) != 1)
         head = f"{found} found, {len(self.fired)} fired in {self.steps} recorded steps. {self.gradient}"
+        fewest, most = self.setting.get("passes", (1, 1))
+        number = f"{most}" if fewest == most else f"{fewest} to {most}"
+        several = [f"{number} backward passes make up the gradient of a step."] if most > 1 or fewest < most else []
+        head = " ".join([head, *several, *self.passes])
         return "\n".join([head, *(f"- {problem}" for problem in self.problems())])
 
 

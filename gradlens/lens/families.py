@@ -174,8 +174,3 @@ def is_block(cls: type[nn.Module]) -> bool:
 def is_stage(module: nn.Module) -> bool:
     """Whether the class's name says that it is a stage, which holds a stack of blocks and the way to the next one."""
     return class_of(module).__name__.endswith("Stage")
-
-
-def named_for_lacking_one(module: nn.Module) -> bool:
-    """Whether the class's name says that it has no norm (wav2vec 2.0's ``NoLayerNormConvLayer``)."""
-    return "NoLayerNorm" in class_of(module).__name__

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from gradlens.lens.compiling import compiled_inside
-from gradlens.lens.norm_kinds import TORCH_KINDS
+from gradlens.lens.hooks import Hook
 from gradlens.lens.norm_tap import NormTap
 from gradlens.lens.sites import Site
 from gradlens.lens.switch import Switch
 from gradlens.lens.tap import Tap
+from gradlens.recognition import TORCH_KINDS, Taken
 
 #: Function of ``torch`` to the layer that does the same, and the names of its arguments (builtins have no signature).
 _FUNCTIONS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
@@ -61,13 +62,16 @@ class Watcher:
         self._taps: dict[str, NormTap] = {}
         self._counts: Counter[str] = Counter()
         self._counted = False
+        #: Paths of modules that were found to be norms when they ran: their functions are seen.
+        self.found: set[str] = set()
         #: A graph would be compiled again for the wrapped functions, and see nothing through them.
         self._compiled = bool(compiled_inside(model))
         self.new_site: Callable[[Site], None] = lambda site: None
+        self._look = switch.guard.around(self._see)
 
     def know(self, taps: list[Tap]) -> None:
         """Tell which modules are tapped already."""
-        self._tapped = {id(tap.site.module): tap for tap in taps if isinstance(tap, NormTap)}
+        self._tapped = {id(tap.site.module): tap for tap in taps if isinstance(tap, NormTap) and tap.is_norm}
 
     def start(self) -> None:
         """Start watching for good where calls are recorded; nothing is registered on the model."""
@@ -103,42 +107,55 @@ class Watcher:
 
     def unseen(self) -> dict[str, int]:
         """Return where normalizations ran that were not recorded, and how often in the first step."""
-        return dict(self._counts)
+        return {where: count for where, count in self._counts.items() if where.split(":")[0] not in self.found}
 
     def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[..., Tensor]) -> Tensor:
         """Run one functional normalization, recorded, counted, or passed through."""
-        caller = self._caller() if self._switch.recording else None
-        tap = self._tapped.get(id(caller))
-        if caller is None or (tap is not None and tap.inside):
+        seen = self._look(name, args, kwargs) if self._switch.recording else None
+        if seen is None:
             return run(*args, **kwargs)
+        before, after, norm, x = seen
+        handed_on = before(norm, (x,), {})
+        x = x if handed_on is None else handed_on[0][0]
+        y = run(x, *args[1:], **{key: value for key, value in kwargs.items() if key != "input"})
+        after(norm, (x,), {}, y)
+        return y
+
+    def _see(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Hook, Hook, Any, Any] | None:
+        """Return the hooks to run, what the call normalizes with, and its input; None where it is not recorded."""
+        caller = self._caller()
+        tap = self._tapped.get(id(caller))
+        if caller is None or (tap is not None and (tap.inside or tap.silent)):
+            return None
         path = self._paths[id(caller)]
         if not self.record:
             self._counts[f"{path or 'the model'}: F.{name}" if tap is None else f"{path}.forward()"] += 1
-            return run(*args, **kwargs)
+            return None
         given = dict(zip(_FUNCTIONS[name][1], args, strict=False)) | kwargs
+        if "input" not in given:
+            return None  # a wrong call, which torch answers
         given["training"] = given.get("use_input_stats", given.get("training", True))
         norm: Any = caller if tap is not None else SimpleNamespace(**{**_DEFAULTS, "eps": _EPS.get(name), **given})
         self._gains.add(id(given.get("weight")))
         tap = tap or self._tap(path, name, norm)
-        handed_on = tap.before(norm, (given["input"],), {})
-        x = given["input"] if handed_on is None else handed_on[0][0]
-        y = run(x, *args[1:], **{key: value for key, value in kwargs.items() if key != "input"})
-        tap.after(norm, (x,), {}, y)
-        return y
+        return tap.hook(tap.before), tap.hook(tap.after), norm, given["input"]
 
     def _tap(self, path: str, name: str, norm: Any) -> NormTap:
         site = f"{path}#{name}" if path else f"#{name}"
         if site not in self._taps:
             kind = TORCH_KINDS[_FUNCTIONS[name][0]]
             order = len(self._paths) + len(self._taps)
-            found = Site(path=site, module=norm, kind="norm", order=order, norm=kind, placement="unknown")
+            found = Site(
+                path=site, module=norm, kind="norm", order=order, norm=kind, taken=Taken(kind, "class"),
+                placement="unknown",
+            )  # fmt: skip
             self._taps[site] = NormTap(found, self._switch)
             self.new_site(found)
         return self._taps[site]
 
     def _caller(self) -> nn.Module | None:
         """The nearest module of the model on the Python stack."""
-        frame = sys._getframe(2)
+        frame = sys._getframe(4)
         while frame is not None:
             owner = frame.f_locals.get("self")
             if isinstance(owner, nn.Module) and id(owner) in self._paths:

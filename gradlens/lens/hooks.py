@@ -1,9 +1,10 @@
-"""What hooks are made of: where autograd stands, a hook that can be pickled."""
+"""What hooks are made of: where autograd stands, a hook that raises nothing and can be pickled."""
 
 import logging
 import sys
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import torch
@@ -11,10 +12,24 @@ from torch import Tensor, nn
 from torch.utils import checkpoint
 from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode_stack
 
+from gradlens.lens.guard import PASSES
 
-def hook_gradient(tensor: Tensor, hook: Callable[[Tensor], None]) -> None:
+#: What becomes of an error in a hook.
+Failed = Callable[[Exception], None]
+
+
+def hook_gradient(tensor: Tensor, hook: Callable[[Tensor], None], failed: Failed) -> None:
     """Call the hook with the tensor's gradient, once it is complete."""
-    tensor.register_hook(hook)  # type: ignore[no-untyped-call]
+    tensor.register_hook(partial(_run, hook, failed))  # type: ignore[no-untyped-call]
+
+
+def _run(hook: Callable[[Tensor], None], failed: Failed, grad: Tensor) -> None:
+    try:
+        hook(grad)
+    except PASSES:
+        raise
+    except Exception as error:
+        failed(error)
 
 
 def is_batched(grad: Tensor) -> bool:
@@ -26,6 +41,25 @@ def is_batched(grad: Tensor) -> bool:
 def in_backward() -> bool:
     """Whether autograd is running: a forward pass now is an activation checkpoint's second one."""
     return bool(torch._C._current_graph_task_id() != -1)
+
+
+def inside_backward() -> bool:
+    """Whether the backward pass that runs was started by the backward of an autograd.Function."""
+    started, frame = False, sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "_engine_run_backward":
+            started = True
+        elif started and code.co_name == "backward" and _is_function(frame):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def _is_function(frame: FrameType) -> bool:
+    """Whether a frame is of a method of an autograd.Function, whose first argument is its context."""
+    code = frame.f_code
+    return code.co_argcount > 0 and isinstance(frame.f_locals.get(code.co_varnames[0]), torch._C._FunctionBase)
 
 
 def regions() -> tuple[int | None, int | None]:
@@ -60,11 +94,20 @@ def _selective() -> bool:
 class Hook:
     """A hook as it is registered on a module: saved or copied with the module, it turns into one that does nothing."""
 
-    def __init__(self, run: Callable[..., Any]) -> None:
-        self.run = run
+    def __init__(self, run: Callable[..., Any], failed: Failed) -> None:
+        self.run, self.failed = run, failed
 
     def __call__(self, *args: Any) -> Any:
-        """Run the hook."""
+        """Run the hook; what it raises goes to ``failed``, never to the module's caller."""
+        try:
+            return self._run(*args)
+        except PASSES:
+            raise
+        except Exception as error:
+            self.failed(error)
+            return None
+
+    def _run(self, *args: Any) -> Any:
         if torch.compiler.is_compiling():
             return None if torch.compiler.is_exporting() else self.run(*args)
         if torch._C._len_torch_dispatch_stack() and _selective():

@@ -126,17 +126,19 @@ def _one_seed(
     batch = to_device(batch, device)
     sink = MemorySink({})
     with Lens(model, sink, every=1, watch=watch) as lens:
-        if not (lens.model_sites or without_norms):
-            raise NothingFoundError(
-                f"A model needs normalizations to look at; {type(model).__name__} has none that is known. "
-                "Register its own with gradlens.register_norm(cls, axes=-1)."
-            )
         lens.start_at(index)
         with strangers(model, batch):
             output = run_model(model, batch)
             loss, origin = loss_of(output, batch, loss_fn)
             loss.backward()  # type: ignore[no-untyped-call]
+        if not (lens.model_sites or without_norms):  # some are told only when they run
+            raise NothingFoundError(
+                f"A model needs normalizations to look at; {type(model).__name__} has none that is known. "
+                "Register its own with gradlens.register_norm(cls, axes=-1)."
+            )
         lens.step(loss=loss, seed=float(seed))
+    if lens.stopped:
+        raise GradlensError(lens.stopped)
     if probe is not None:
         rows = [{"step": index, **row} for row in probe(model, batch, loss_fn, seed)]
         if rows:

@@ -1,7 +1,10 @@
 """The ``Lens``: what the user holds while a model is watched."""
 
+import weakref
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -9,14 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gradlens.errors import GradlensError
+from gradlens.errors import GradlensError, RecordingError
 from gradlens.lens import compiling
 from gradlens.lens import functional as functional_norms
 from gradlens.lens.audit import Audit
+from gradlens.lens.guard import Guard, warn
 from gradlens.lens.hooks import has_others
 from gradlens.lens.norm_tap import NormTap
 from gradlens.lens.parameters import ParameterReader
-from gradlens.lens.sinks import Sink
+from gradlens.lens.passes import Passes
+from gradlens.lens.sinks import MemorySink, Sink
 from gradlens.lens.sites import Site, discover
 from gradlens.lens.step_recorder import StepRecorder
 from gradlens.lens.switch import Switch
@@ -49,6 +54,7 @@ class Lens:
         optimizer: torch.optim.Optimizer | None = None,
         scaler: Any = None,
         functional: bool = False,
+        strict: bool = False,
         world: World | None = None,
         step: int = 0,
     ) -> None:
@@ -56,18 +62,26 @@ class Lens:
         model = compiling.unwrapped(model)
         self._sink, self._every, self._scaled = sink, every, scaler is not None
         self._status: str | None = None
-        self._closed = False
-        self._switch = Switch(world or World(), _device(model))
+        #: How it was detached, and why the recording stopped before; empty while all goes on.
+        self._closed = self._stopped = ""
+        self._stepped = False
+        self._guard = Guard(strict)
+        # Weak: nothing that hangs on the model shall keep a lens whose recording nobody can ask for any more.
+        self._guard.on_end = _weakly(self._step_aside)
+        self._switch = Switch(world or World(), _device(model), Passes(model), self._guard)
         self._parameters: ParameterReader | None = None
         if {"params", "updates"} & set(watch):
             self._parameters = ParameterReader(model, self._switch.world, "updates" in watch)
         self._graphs_dropped = compiling.forget_graphs()
-        sites, self._strangers = discover(model, watch)
+        sites = discover(model, watch)
         self._taps = [tap for site in sites for tap in taps_of(site, self._switch)]
-        self._handles: list[RemovableHandle] = RootTap(self._switch).handles(model)
+        self._handles: list[RemovableHandle] = RootTap(self._switch, model).handles()
+        self._on_optimizer: list[RemovableHandle] = []
         self._functions = functional_norms.Watcher(model, self._switch, record=functional)
         self._functions.know(self._taps)
-        self._functions.new_site = lambda site: self._write_sites([site])
+        for norm in self._norm_taps():
+            norm.on_found = _weakly(self._found)
+        self._functions.new_site = _weakly(self._write_site)
         self._recorder = StepRecorder(
             sink,
             self._switch,
@@ -78,7 +92,11 @@ class Lens:
             scaler=scaler,
             optimizer=optimizer,
         )
-        self._recorder.on_news = self._write_audit
+        self._recorder.on_news = _weakly(self._write_audit)
+        if isinstance(sink, MemorySink):
+            weakref.finalize(self, _forget, self._guard, self._switch, self._handles, self._functions).atexit = False
+        else:
+            self._switch.lens = self  # it writes on
         self._recorder.start_at(step)
         self._goes_on = _GOES_ON.format(step) if step else ""
         if self._goes_on:
@@ -90,9 +108,11 @@ class Lens:
                 self._handles += tap.handles()
             self._functions.start()
             if optimizer is not None:
-                self._handles.append(optimizer.register_step_pre_hook(self._recorder.before_optimizer))
-                self._handles.append(optimizer.register_step_post_hook(self._recorder.after_optimizer))
-            self._write_sites(sites)
+                self._on_optimizer = [
+                    optimizer.register_step_pre_hook(self._recorder.before_optimizer),
+                    optimizer.register_step_post_hook(self._recorder.after_optimizer),
+                ]
+            self._write_sites([site for site in sites if site.kind != "norm" or site.norm is not None])
         except BaseException:
             self._remove_hooks()
             raise
@@ -103,7 +123,8 @@ class Lens:
         """Close the current step: after the optimizer, once a training step.
 
         With ``optimizer=`` given to attach it need not be called; called all the same, it adds its numbers to the step
-        that the optimizer just closed. When it returns, a recorded step is safe from a kill.
+        that the optimizer just closed. When it returns, a recorded step is safe from a kill. While the lens is paused
+        it does nothing.
 
         Args:
             loss: the step's loss.
@@ -111,42 +132,87 @@ class Lens:
             scalars: anything else worth a column in ``steps``. They are kept on a step that is not recorded, too.
 
         Raises:
-            GradlensError: a scalar has the name of a column that gradlens fills itself.
-            RecordingError: the run folder cannot be written.
+            GradlensError: the lens is detached; or, in the first call (with ``strict`` in any), an argument is not one
+                number, or a scalar has the name of a column that gradlens fills itself. Later such an argument is left
+                out, and the audit says so.
+            RecordingError: the run folder cannot be written, with ``strict``.
         """
         if self._closed:
-            raise GradlensError("step() belongs inside the recording; this lens is detached. Attach a new one.")
-        taken = _OWN_COLUMNS & scalars.keys()
-        if taken:
-            raise GradlensError(f"step() fills {', '.join(sorted(taken))} itself; give your number another name.")
+            raise GradlensError(f"step() belongs inside the recording; this lens is {self._closed}. Attach a new one.")
+        if self._switch.paused:
+            return
+        wrong = _wrong({"loss": loss, "lr": lr} | scalars)
+        if wrong:
+            if self._guard.strict or not self._stepped:
+                raise GradlensError(" ".join(wrong.values()))
+            self._recorder.seen.notes.update(f"{why} Such values are left out." for why in wrong.values())
+            loss, lr = None if "loss" in wrong else loss, None if "lr" in wrong else lr
+            scalars = {name: value for name, value in scalars.items() if name not in wrong}
+        self._stepped = True
+        self._guard.around(self._step)(loss, lr, scalars)
+        if self._guard.ended:
+            self._remove_hooks()
+
+    def _step(self, loss: Tensor | float | None, lr: float | None, scalars: Mapping[str, Tensor | float]) -> None:
         if not self._recorder.closed_by_optimizer:
             self._recorder.close()
         self._recorder.closed_by_optimizer = False
         self._recorder.add(loss, lr, scalars)
 
     def start_at(self, step: int) -> None:
-        """Give the next step this number, as after a resume: rows from it on replace those of earlier attempts."""
-        self._recorder.start_at(step)
+        """Give the next step this number, as after a resume: rows from it on replace those recorded before."""
+        self._guard.around(self._start_at)(step)
+
+    def _start_at(self, step: int) -> None:
+        self._recorder.write_open()
+        self._recorder.go_on_at(step)
         self._recorder.seen.notes.discard(self._goes_on)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Look away: what runs inside of the block, forward or backward, is in no row, and no step is counted."""
+        before = self._switch.paused
+        self._recorder.pause(True)
+        try:
+            yield
+        finally:
+            self._recorder.pause(before)
 
     def annotate(self, **meta: Any) -> None:
         """Add metadata to the recording (JSON values)."""
-        self._sink.annotate(meta)
+        self._guard.around(self._sink.annotate)(meta)
 
     def finish(self, status: str) -> None:
         """Set the status the recording will close with: "complete", "diverged", or "interrupted"."""
         self._status = status
 
     @property
+    def stopped(self) -> str:
+        """Why nothing more is recorded, where something went wrong; empty otherwise."""
+        return self._stopped
+
+    @property
     def recording(self) -> Recording:
-        """What was recorded so far."""
-        self._recorder.write_open()
-        return self._sink.recording()
+        """What was recorded so far.
+
+        Raises:
+            RecordingError: the run folder cannot be read any more.
+        """
+        self._guard.around(self._recorder.write_open)()
+        try:
+            return self._sink.recording()
+        except RecordingError as error:
+            if self._guard.ended:
+                raise RecordingError(f"{self._stopped} Nothing can be read now: {error}") from error
+            raise
 
     @property
     def model_sites(self) -> list[str]:
         """Paths of the normalizations that are tapped."""
-        return [tap.site.path for tap in self._taps if tap.site.norm is not None]
+        return [tap.site.path for tap in self._norm_taps() if tap.is_norm]
+
+    def _norm_taps(self) -> list[NormTap]:
+        return [tap for tap in self._taps if isinstance(tap, NormTap)]
 
     def audit(self) -> Audit:
         """Say what was seen and what was missed; meaningful after the first recorded step."""
@@ -154,15 +220,16 @@ class Lens:
             tuple(self.model_sites),
             switch=self._switch,
             functions=self._functions,
-            strangers=tuple(self._strangers),
+            strangers=tuple(tap.site.path for tap in self._norm_taps() if tap.is_stranger),
+            told={tap.site.path: tap.proving.note for tap in self._norm_taps() if tap.proving.note},
             tied=dict(self._parameters.tied) if self._parameters else {},
-            hooked=tuple(tap.site.path for tap in self._taps if tap.site.norm and has_others(tap.site.module)),
+            hooked=tuple(tap.site.path for tap in self._norm_taps() if tap.is_norm and has_others(tap.site.module)),
             setting=self._setting(),
         )
 
     def _setting(self) -> dict[str, Any]:
         """What the numbers depend on besides the model, as far as it was seen."""
-        taps = [tap for tap in self._taps if isinstance(tap, NormTap)]
+        taps = [tap for tap in self._norm_taps() if tap.is_norm]
         dtypes = Counter(str(tap.dtype).removeprefix("torch.") for tap in taps if tap.dtype is not None)
         return {
             "compiled": [tap.site.path for tap in taps if tap.traced.in_graph],
@@ -171,7 +238,7 @@ class Lens:
             "autocast": self._switch.autocast,
             "input_dtypes": dict(dtypes),
             "loss_scale": self._scaled,
-            "micro_batches": self._recorder.seen.backwards,
+            "passes": list(self._recorder.seen.backwards),
             "every": self._every,
             "functional": self._functions.record,
             "world": self._switch.world.size,
@@ -184,7 +251,17 @@ class Lens:
 
     def detach(self) -> None:
         """Remove every hook and close the recording. Calling it again does nothing."""
-        self._close("complete")
+        self._close("complete", "detached")
+
+    def hand_over(self) -> bool:
+        """Detach as interrupted, for another lens of this process goes on with the run folder.
+
+        Returns:
+            Whether it was attached.
+        """
+        attached = not self._closed
+        self._close("interrupted", "detached: another one was attached with the same run folder")
+        return attached
 
     def __enter__(self) -> Self:
         return self
@@ -192,7 +269,12 @@ class Lens:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close("complete" if kind is None else "interrupted")
+        if error is None:
+            self._close("complete", "detached")
+            return
+        # That is the news, and nothing that is raised here takes its place.
+        with suppress(Exception):
+            self._close("interrupted", "detached")
 
     # ------------------------------------------------------------------ writing and closing
 
@@ -201,27 +283,95 @@ class Lens:
         if rows:
             self._sink.append("sites", {key: [row[key] for row in rows] for key in rows[0]})
 
+    def _found(self, site: Site) -> None:
+        """Take a module for a norm that showed itself to be one when it ran."""
+        self._functions.found.add(site.path)
+        self._write_site(site)
+
+    def _write_site(self, site: Site) -> None:
+        self._write_sites([site])
+
     def _write_audit(self) -> None:
         self._sink.annotate({"audit": self.audit().to_dict()})
 
-    def _close(self, status: str) -> None:
-        if not self._handles:
+    def _close(self, status: str, how: str) -> None:
+        if self._closed:
             return
+        self._closed = how
         self._remove_hooks()
+        self._guard.around(self._finish)(self._status or status)
+
+    def _finish(self, status: str) -> None:
         try:
             self._recorder.write_open()
-            self._closed = True
             self._write_audit()
         finally:
-            self._sink.close(self._status or status)
+            self._sink.close(status)
+
+    def _step_aside(self) -> None:
+        """Stop recording for good, keep what there is, and let the training go on."""
+        self._stopped = f"The recording stopped at step {self._switch.step}: {self._guard.ended}"
+        self._recorder.seen.notes.add(self._stopped)
+        # Not those of the optimizer, which may be walking over them now: they do nothing any more.
+        self._remove_model_hooks()
+        warn(f"gradlens: {self._stopped} The training goes on without it.")
+        for what in (self._write_audit, partial(self._sink.close, "interrupted")):
+            with suppress(Exception):
+                what()
 
     def _remove_hooks(self) -> None:
-        # Graphs that hold the hooks ask for this before they run.
-        self._switch.recording = False
-        for handle in self._handles:
+        self._remove_model_hooks()
+        for handle in self._on_optimizer:
             handle.remove()
-        self._handles = []
-        self._functions.close()
+        self._on_optimizer.clear()
+
+    def _remove_model_hooks(self) -> None:
+        _remove(self._switch, self._handles, self._functions)
+
+
+def _remove(switch: Switch, handles: list[RemovableHandle], functions: functional_norms.Watcher) -> None:
+    # Graphs that hold the hooks ask for this before they run.
+    switch.recording = False
+    for handle in handles:
+        handle.remove()
+    handles.clear()
+    functions.close()
+
+
+def _forget(guard: Guard, switch: Switch, handles: list[RemovableHandle], functions: functional_norms.Watcher) -> None:
+    """Take a lens off its model that nobody holds any more, and whose recording was in memory."""
+    guard.ended = guard.ended or "Nobody holds the lens any more."  # which silences what is left, on an optimizer
+    _remove(switch, handles, functions)
+
+
+def _weakly(method: Callable[..., None]) -> Callable[..., None]:
+    """Return a function that calls a method as long as its object lives."""
+    weak = weakref.WeakMethod(method)
+
+    def call(*args: Any) -> None:
+        alive = weak()
+        if alive is not None:
+            alive(*args)
+
+    return call
+
+
+def _wrong(given: Mapping[str, Any]) -> dict[str, str]:
+    """Return a sentence for every argument of ``step`` that is none; nothing is copied from a device."""
+    found = {}
+    for name, value in given.items():
+        if name in _OWN_COLUMNS - {"loss", "lr"}:
+            found[name] = f"step() fills {name} itself; give your number another name."
+        elif isinstance(value, Tensor):
+            if value.numel() != 1 or value.is_complex() or value.is_meta:
+                shape = list(value.shape)
+                found[name] = f"step({name}=...) takes one number; got a tensor {shape}. Reduce it, as with .mean()."
+        elif value is not None and not isinstance(value, float | int):
+            try:
+                float(value)
+            except Exception:
+                found[name] = f"step({name}=...) takes one number; got a {type(value).__name__}."
+    return found
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -1,18 +1,25 @@
 """The moments of a norm's input: measured, or taken from where PyTorch keeps them for the backward pass anyway."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gradlens.lens import statistics
-from gradlens.lens.norm_kinds import NormKind
 from gradlens.lens.statistics import Facts
-from gradlens.lens.world import local
+from gradlens.lens.world import local, placements
+from gradlens.recognition.kinds import NormKind
 
 #: Backward nodes that hold mean and 1/σ in the open, [vectors] each.
 _NODES = ("NativeLayerNormBackward0", "NativeGroupNormBackward0", "NativeBatchNormBackward0")
-_FORWARDS = (nn.LayerNorm.forward, nn.GroupNorm.forward, nn.modules.batchnorm._BatchNorm.forward)
+_FORWARDS = (
+    nn.LayerNorm.forward,
+    nn.GroupNorm.forward,
+    nn.modules.batchnorm._BatchNorm.forward,
+    nn.modules.instancenorm._InstanceNorm.forward,
+)
+HALF = (torch.float16, torch.bfloat16)
 
 
 def keeps_moments(kind: NormKind, module: nn.Module) -> bool:
@@ -24,8 +31,13 @@ def keeps_moments(kind: NormKind, module: nn.Module) -> bool:
         getattr(type(module), "forward", None) in _FORWARDS
         and torch.is_grad_enabled()
         and kind.running(module) is None
-        and torch._C._autograd._top_saved_tensors_default_hooks(False) is None
+        and _may_look()
     )
+
+
+def _may_look() -> bool:
+    """Whether what autograd saved can be looked at: hooks (checkpoints, offloading) would be triggered."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is None
 
 
 def saved(output: Any, vectors: tuple[int, ...], width: int) -> tuple[Tensor, ...] | None:
@@ -40,10 +52,27 @@ def saved(output: Any, vectors: tuple[int, ...], width: int) -> tuple[Tensor, ..
     if type(node).__name__ not in _NODES:
         return None
     mean, inv_sigma = local(node._saved_result1), local(node._saved_result2)
-    if mean is None or inv_sigma.dtype not in (torch.float32, torch.float64) or not inv_sigma.numel():
+    if mean is None or inv_sigma.dtype in HALF or not inv_sigma.numel():
         return None
     inv_sigma = inv_sigma.view(vectors)
     return mean.view(vectors) * width, inv_sigma, inv_sigma
+
+
+def rounded(output: Any, vectors: tuple[int, ...]) -> Tensor | None:
+    """Return 1/σ where the norm's backward node holds it in half precision, as on a CPU; else None.
+
+    That is the one which the gradient was taken with: with σ itself the shares would be off by some thousandths.
+
+    Args:
+        output: what the module returned.
+        vectors: sizes of the vector dimensions.
+    """
+    base = getattr(output, "_base", None)  # an InstanceNorm's output is a view of a BatchNorm's
+    node: Any = getattr(output if base is None else base, "grad_fn", None)
+    if type(node).__name__ not in _NODES or not _may_look():
+        return None
+    inv_sigma: Tensor = local(node._saved_result2)
+    return inv_sigma.view(vectors) if inv_sigma.dtype in HALF and inv_sigma.numel() else None
 
 
 def measured(
@@ -63,15 +92,43 @@ def measured(
     running = kind.running(module)
     if running is not None:
         inv_sigma = torch.rsqrt(running[1].detach() + kind.eps(module, dtype)).to(norm.dtype).expand_as(norm)
-    elif kind.scaled:
-        inv_sigma = statistics.inv_sigma(norm, width, kind.eps(module, dtype), unbiased=kind.unbiased)
     else:
-        inv_sigma = torch.ones_like(norm)
+        inv_sigma = kind.inv_sigma(norm, width, kind.eps(module, dtype))
+        if kind.scaled and dtype in HALF and x.device.type == "cpu" and _rounds(module):
+            # As the kernels do (a BatchNorm's but nearly), where what they keep cannot be looked at.
+            inv_sigma = inv_sigma.to(dtype).to(norm.dtype)
     return total, norm, inv_sigma
 
 
 def facts(kind: NormKind, module: nn.Module, width: int, dtype: torch.dtype, *, from_sigma: bool = False) -> Facts:
     """Return what the sums of a call of this norm depend on."""
-    recenters = kind.mean_gradient and kind.running(module) is None
     eps = kind.eps(module, dtype) if from_sigma else 0.0
-    return Facts(width, float(kind.centered), float(recenters), float(from_sigma), eps)
+    return Facts(width, float(kind.centered), recenters(kind, module), float(from_sigma), eps)
+
+
+def recenters(kind: NormKind, module: nn.Module) -> float:
+    """Return 1 where the derivative of μ flows, else 0."""
+    return float(kind.mean_gradient and kind.running(module) is None)
+
+
+def split(kind: NormKind, module: nn.Module, x: Tensor) -> bool:
+    """Whether processes hold parts of one vector: no part says what happens to the whole."""
+    if isinstance(module, nn.SyncBatchNorm):
+        return module.training
+    sharded = [placement.dim - x.dim() for placement in placements(x) if placement.is_shard()]
+    if kind.layout in ("groups", "instances"):
+        return any(dim + x.dim() > 0 for dim in sharded)
+    if kind.layout == "chunks":
+        return -1 in sharded
+    return bool(sharded) and any(dim in kind.vectors(module, x)[1] for dim in sharded)
+
+
+def _rounds(module: nn.Module) -> bool:
+    """Whether 1/σ of an input in half precision is rounded to that for the backward pass."""
+    if isinstance(module, SimpleNamespace):  # a function's arguments
+        gain = module.weight
+    elif getattr(type(module), "forward", None) in _FORWARDS:
+        gain = next(module.parameters(), None)
+    else:
+        return False
+    return gain is None or gain.dtype in HALF

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
-from gradlens.lens.world import World, distributed, is_partial, local
+from gradlens.lens.world import World, is_partial, local
 
 #: What is kept of a parameter; a table's columns after step, name and numel.
 COLUMNS = ("grad_squares", "grad_absmax", "weight_squares", "update_squares", "nonfinite")
@@ -36,10 +36,10 @@ class ParameterReader:
         self._watch_updates = updates
         #: Whether the model has other parameters now than when the lens was attached.
         self.replaced = False
-        self._before: list[Tensor | None] | None = None
+        #: The weights at the first reading in the step, each with its version.
+        self._before: list[tuple[Tensor, int] | None] | None = None
         self._read: list[tuple[list[int], Tensor | np.ndarray]] = []
         self._after: list[tuple[int, Tensor]] = []
-        self._versions: list[tuple[int, int] | None] = []
         #: Gradient after clipping / before, of the step that was pulled last; missing where it was not measured, or
         #: where it is not one factor (clipping by value).
         self.clip_coef = float("nan")
@@ -47,12 +47,15 @@ class ParameterReader:
         self.unreduced: set[str] = set()
         self._look()
 
+    def look_again(self) -> None:
+        """Take the parameters that the model has now, which are others than before."""
+        self._look()
+        self.replaced = True
+        self._before = None
+
     def _look(self) -> None:
-        """Take the parameters that the model has now."""
         model, world = self._model, self._world
         named = list(model.named_parameters())
-        self._modules = list(model.modules())
-        self._there = self._holdings()
         first = {id(p): name for name, p in named}
         #: Those that other processes record, too: a sum that was not taken is missing for all of them.
         self._shared = named if world.size > 1 else []
@@ -77,9 +80,9 @@ class ParameterReader:
                 weights = [_raised(self.parameters[i]) for i in indices]
                 measure = _measure_on_host if grads[0].device.type == "cpu" else _measure
                 self._read.append((indices, measure(grads, weights)))
-            if self._watch_updates:
+            if self._watch_updates and self._before is None:
                 # Quantized and frozen ones do not change.
-                self._before = [p.detach().clone() if p.requires_grad else None for p in self.parameters]
+                self._before = [(p.detach().clone(), p._version) if p.requires_grad else None for p in self.parameters]
 
     def reread(self) -> None:
         """Measure some gradients again, after clipping: a small one of each part of the model, in case only one is."""
@@ -91,27 +94,6 @@ class ParameterReader:
             self._after = [
                 (index, _squares([_raised(self.parameters[index].grad)])) for index in [*chosen.values()][:_REREAD]
             ]
-
-    def backward_begins(self) -> None:
-        """Note the gradients as they are, of the parameters that there are now."""
-        # FSDP replaces them itself for the time of a pass.
-        if not distributed() and self._there != self._holdings():
-            self._look()
-            self.replaced = True
-        self._versions = self._now()
-
-    def _holdings(self) -> list[int]:
-        """What the known modules hold: whatever is new hangs on one of them. To walk over a model takes longer."""
-        return [
-            id(one) for module in self._modules for one in (*module._parameters.values(), *module._modules.values())
-        ]
-
-    def changed(self) -> bool:
-        """Whether the backward pass that just ended filled any gradient; torch.autograd.grad fills none."""
-        return self._versions != self._now()
-
-    def _now(self) -> list[tuple[int, int] | None]:
-        return [None if p.grad is None else (id(p.grad), p.grad._version) for p in self.parameters]
 
     @property
     def was_read(self) -> bool:
@@ -156,8 +138,11 @@ class ParameterReader:
             before = self._before
             for indices in self._groups(lambda index: before[index] is not None):
                 pairs = ((self.parameters[i].detach(), before[i]) for i in indices)
-                changes = [_raised(now - then) for now, then in pairs if then is not None]
+                changes = [_raised(now - then[0]) for now, then in pairs if then is not None]
                 out[indices, 3] = _squares(changes).cpu().numpy()
+            # Nobody has written to it: its optimizer has not stepped yet.
+            same = [then is not None and p._version == then[1] for p, then in zip(self.parameters, before, strict=True)]
+            out[np.array(same, dtype=bool) & (out[:, 3] == 0), 3] = np.nan
             self._before = None
         self.clip_coef = float("nan")
         ratios = [

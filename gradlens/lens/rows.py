@@ -1,97 +1,145 @@
-"""Where hooks put their moments, and how these become one line of sums for each (site, call) of a step.
+"""Where hooks put their moments, and how these become sums.
 
-A hook leaves N numbers of each moment in a ``Row``; they are summed for all rows together at the end of backward.
+A hook leaves N numbers of each moment in a ``Row``; they are summed for all rows together at the end of backward. Sums
+of different passes are kept apart until the step ends, for only then it is known which passes it consists of.
 """
 
+import itertools
 from collections import defaultdict
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gradlens.lens.passes import Forward, Pass
 from gradlens.lens.statistics import CELLS, COLUMNS, PHASES, Facts, sums
+
+#: Puts calls and gradients into the order in which they come.
+_clock = itertools.count()
+
+
+class Call:
+    """One call of one site in the current step, as long as its numbers are kept.
+
+    Attributes:
+        tap: of the site.
+        forward: the forward pass that it was made in.
+        order: when it began.
+        returned: when its first gradient came; None before.
+    """
+
+    __slots__ = ("forward", "order", "returned", "tap")
+
+    def __init__(self, tap: Any, forward: Forward) -> None:
+        self.tap, self.forward, self.order = tap, forward, next(_clock)
+        self.returned: int | None = None
 
 
 class Row:
-    """One call of one site in the current step: its moments on the device, its facts on the host."""
+    """The moments of a call on the device, its facts on the host. Whoever may bring a gradient holds it."""
 
-    def __init__(self, buffer: "RowBuffer", index: int) -> None:
-        self.buffer, self.index = buffer, index
+    def __init__(self, buffer: "RowBuffer", call: Call) -> None:
+        self.buffer, self.call, self.step = buffer, call, buffer.step
         self.facts = Facts(0)
         #: Smallest and largest entry of the input.
         self.extremes: tuple[Tensor, Tensor] | None = None
-        #: Moments of each phase, and whether they wait to be summed.
+        #: Moments of each phase, and of which pass those are that wait to be summed.
         self.cells: list[tuple[Tensor, ...] | None] = [None, None, None]
-        self.pending = [False, False, False]
+        self.pending: list[int | None] = [None, None, None]
         #: Phases whose gradient came with a graph of its own (``create_graph``). What comes later holds derivatives of
         #: that gradient, too, and is no first-order gradient.
         self.settled = [False, False, False]
-        #: Which forward pass has the row now; gradients of an earlier one are not its own.
-        self.generation = 0
-        self.forward = -1
-        #: Whether it holds something of this step, and whether some of that is summed already.
-        self.used = self.drained = False
-
-    def open(self, forward: int) -> "Row":
-        """Give the row to a new call, in the forward pass of this number."""
-        self.generation += 1
-        self.forward = forward
-        self.settled = [False, False, False]
-        return self
 
     def begin(self, cells: tuple[Tensor, ...], extremes: tuple[Tensor, Tensor], facts: Facts) -> None:
         """Leave the moments of an input."""
-        if any(self.pending):
-            self.buffer.drain()
         self.extremes, self.facts = extremes, facts
         self.cells[0] = cells
-        self.pending[0] = self.used = True
+        self.pending[0] = -1
+        self.buffer.waiting.append(self)
 
-    def put(self, phase: int, cells: tuple[Tensor, ...], generation: int) -> None:
-        """Leave the moments of a gradient, for the call that had the row in that generation."""
-        if generation != self.generation:
+    def put(self, phase: int, cells: tuple[Tensor, ...]) -> None:
+        """Leave the moments of a gradient."""
+        one = self.buffer.arm(self.call.forward)
+        if self.step != self.buffer.step:
             self.buffer.stale = self.buffer.stale or not self.settled[phase]
             return
         if self.settled[phase]:
             return
-        if self.pending[phase]:
-            self.buffer.drain()
+        if self.pending[phase] is not None:
+            self.buffer.drain([self])
+        if self.pending == [None, None, None]:
+            self.buffer.waiting.append(self)
+        of_input = self.cells[0]
+        if of_input is not None and cells[0].shape != of_input[0].shape:
+            # Seen here, for once its moments lie beside those of others nobody knows whose fault it is.
+            raise ValueError(f"gradients of {list(cells[0].shape)} vectors, for {list(of_input[0].shape)} of the input")
         self.cells[phase] = cells
-        self.pending[phase] = self.used = True
+        self.pending[phase] = one.number
         self.settled[phase] = torch.is_grad_enabled()
+        if self.call.returned is None:
+            self.call.returned = next(_clock)
 
-    def cancel(self) -> None:
-        """Take a call back whose forward pass failed."""
-        self.generation += 1
-        self.cells, self.pending, self.used = [None, None, None], [False, False, False], self.drained
+
+class Sums(NamedTuple):
+    """What was summed together.
+
+    Attributes:
+        calls: one a row.
+        passes: of each phase, [rows, phases]: the number of the pass; -1 for the input, -2 for what did not come.
+        lines: [rows, COLUMNS].
+        extremes: smallest and largest entry of the input, [rows, 2].
+    """
+
+    calls: list[Call]
+    passes: np.ndarray
+    lines: Any
+    extremes: Any
 
 
 class RowBuffer:
-    """Rows on one device; drained to sums at the end of backward, read once a recorded step."""
+    """Rows on one device; drained to sums at the end of backward, read once a recorded step.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.rows: list[Row] = []
-        #: Whether gradients of an earlier forward pass came after a newer one had begun, and were left out.
+    Args:
+        device: where they are.
+        arm: from a forward pass to the backward pass that goes through it now.
+    """
+
+    def __init__(self, device: torch.device, arm: Callable[[Forward], Pass]) -> None:
+        self.device, self.arm = device, arm
+        #: Counts recorded steps: a row of an earlier one takes no gradients.
+        self.step = 0
+        #: Rows with moments that are not summed yet.
+        self.waiting: list[Row] = []
+        #: Whether gradients came through a forward pass of an earlier step, and were left out.
         self.stale = False
-        #: What was drained: rows, columns that came, sums [rows, COLUMNS], extremes [rows, 2].
-        self._drained: list[tuple[list[int], np.ndarray, Tensor, Tensor]] = []
+        self._drained: list[Sums] = []
 
-    def new_row(self) -> Row:
-        """Return the next free row, which stays its caller's for good."""
-        self.rows.append(Row(self, len(self.rows)))
-        return self.rows[-1]
+    def new_row(self, tap: Any, forward: Forward) -> Row:
+        """Return the row of a call that begins."""
+        return Row(self, Call(tap, forward))
 
-    def drain(self) -> None:
-        """Turn all waiting moments into sums; on the device, without a copy to the host."""
+    def forwards(self) -> set[Forward]:
+        """Return the forward passes of the step that left something."""
+        return {row.call.forward for row in self.waiting} | {
+            call.forward for one in self._drained for call in one.calls
+        }
+
+    def drain_pass(self, one: Pass) -> None:
+        """Turn into sums what a backward pass left, with the inputs of the forward passes that it went through."""
+        self.drain([row for row in self.waiting if one.number in row.pending or row.call.forward in one.forwards])
+
+    def drain(self, wanted: list[Row]) -> None:
+        """Turn the waiting moments of rows into sums; on the device, without a copy to the host."""
         groups: dict[tuple[torch.Size, torch.dtype], list[Row]] = defaultdict(list)
-        for row in self.rows:
-            if any(row.pending) and row.cells[0] is not None:
+        for row in wanted:
+            if row.cells[0] is not None:
                 groups[row.cells[0][0].shape, row.cells[0][0].dtype].append(row)
         with torch.no_grad():
             for (shape, dtype), rows in groups.items():
                 self._drain_group(rows, torch.zeros(shape, dtype=dtype, device=self.device))
+        self.waiting = [row for row in self.waiting if row.pending != [None, None, None]]
 
     def _drain_group(self, rows: list[Row], zero: Tensor) -> None:
         cells = [
@@ -104,33 +152,33 @@ class RowBuffer:
         stacked = torch.stack(cells).view(len(rows), -1, zero.numel())
         added = sums(stacked, Facts(*facts.unbind(1)))
         extremes = torch.stack([end for row in rows for end in row.extremes or ()]).view(-1, 2)
-        came = np.zeros((len(rows), len(COLUMNS)), dtype=bool)
-        for position, row in enumerate(rows):
-            for phase, waiting in enumerate(row.pending):
-                came[position, PHASES[phase]] = waiting
+        passes = np.array([[-2 if number is None else number for number in row.pending] for row in rows])
+        for row in rows:
             # The input's moments stay: a graph that was retained may send further gradients.
             row.cells[1:] = [None, None]
-            row.pending = [False, False, False]
-            row.drained = True
-        self._drained.append(([row.index for row in rows], came, added, extremes))
+            row.pending = [None, None, None]
+        self._drained.append(Sums([row.call for row in rows], passes, added, extremes))
 
-    def pull(self) -> tuple[np.ndarray, np.ndarray]:
-        """Copy the step's sums to the host and forget them: [rows, COLUMNS], and max |input| [rows]. The only copy."""
-        self.drain()
-        lines, peaks = np.zeros((len(self.rows), len(COLUMNS))), np.zeros(len(self.rows))
-        for indices, came, added, extremes in self._drained:
-            lines[indices] += np.where(came, added.cpu().numpy(), 0.0)
-            low, high = extremes.cpu().numpy().T
-            peaks[indices] = np.maximum(peaks[indices], finite_peak(np.maximum(high, -low)))
-        self._drained.clear()
-        return lines, peaks
+    def pull(self, counts: Callable[[Forward], bool]) -> list[Sums]:
+        """Copy the step's sums to the host, begin a further step, and return them. The only copy.
 
-    def forget(self) -> None:
-        """Begin a further step."""
-        for row in self.rows:
-            row.drained = False
-            row.cancel()
-            row.extremes = None
+        Args:
+            counts: whether a forward pass is the step's: what waits of others is let go.
+        """
+        self.drain([row for row in self.waiting if counts(row.call.forward)])
+        found = [
+            one._replace(lines=one.lines.cpu().numpy(), extremes=one.extremes.cpu().numpy()) for one in self._drained
+        ]
+        self._drained, self.waiting, self.step = [], [], self.step + 1
+        return found
+
+
+def came(passes: np.ndarray, counted: Sequence[int]) -> np.ndarray:
+    """Return which columns of sums are of the input, or of passes that count, [rows, COLUMNS]."""
+    columns = np.zeros((len(passes), len(COLUMNS)), dtype=bool)
+    for phase, place in enumerate(PHASES):
+        columns[:, place] = np.isin(passes[:, phase], (-1, *counted))[:, None]
+    return columns
 
 
 def finite_peak(peak: Any) -> Any:

@@ -8,8 +8,11 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from gradlens.errors import RecordingError
 from gradlens.recording import Recording, RunWriter, load
-from gradlens.recording.reading import expand_extra, read_stored
+from gradlens.recording.folder import refused
+from gradlens.recording.history import expand_extra
+from gradlens.recording.reading import next_step
 
 
 class Sink(Protocol):
@@ -23,6 +26,9 @@ class Sink(Protocol):
 
     def next_step(self) -> int:
         """Return the number of the step after the last that is recorded."""
+
+    def begin_attempt(self, step: int) -> None:
+        """Let what follows replace rows from this step on."""
 
     def close(self, status: str) -> None:
         """Set the final status; further calls do nothing."""
@@ -50,6 +56,12 @@ class MemorySink:
         """Return 0: a recording in memory begins with its lens."""
         return 0
 
+    def begin_attempt(self, step: int) -> None:
+        """Let what follows replace rows from this step on."""
+        for table, appended in self._rows.items():
+            if "step" in appended[0]:
+                self._rows[table] = [rows for rows in appended if rows["step"][0] < step]
+
     def close(self, status: str) -> None:
         """Set the final status."""
         if self.meta["status"] == "running":
@@ -68,6 +80,7 @@ class MemorySink:
         return {
             table: pd.DataFrame({name: list(chain.from_iterable(row[name] for row in rows)) for name in rows[0]})
             for table, rows in self._rows.items()
+            if rows
         }
 
 
@@ -76,8 +89,18 @@ class FolderSink(RunWriter):
 
     def next_step(self) -> int:
         """Return the number of the step after the last that an earlier attempt recorded."""
-        stored = read_stored(self.folder, "steps")
-        return 0 if stored is None or stored.empty else int(stored["step"].max()) + 1
+        return next_step(self.folder, self.run)
+
+    def begin_attempt(self, step: int) -> None:
+        """Let what follows replace rows from this step on."""
+        self.go_back()
+
+    def close(self, status: str) -> None:
+        """Set the final status."""
+        try:
+            super().close(status)
+        except OSError as error:
+            raise RecordingError(refused(self.folder, error)) from error
 
     def recording(self) -> Recording:
         """Return what was recorded so far."""

@@ -8,10 +8,9 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from gradlens.errors import GradlensError
-from gradlens.lens.families import is_block, is_stage, named_for_lacking_one, placements_of
-from gradlens.lens.norm_kinds import NormKind, looks_like_norm, recognise
-from gradlens.lens.probing import probe
+from gradlens.lens.families import is_block, is_stage, placements_of
 from gradlens.lens.world import class_of
+from gradlens.recognition import NormKind, Taken, recognise
 
 #: The names that ``watch`` understands besides regular expressions.
 WATCH = ("norms", "blocks", "params", "updates")
@@ -19,13 +18,17 @@ WATCH = ("norms", "blocks", "params", "updates")
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """One tapped place; the fields of a row of the ``sites`` table."""
+    """One tapped place; the fields of a row of the ``sites`` table.
+
+    A norm's ``taken`` says what its module is taken for; ``norm`` is None while that must be seen.
+    """
 
     path: str
     module: nn.Module
     kind: str
     order: int
     norm: NormKind | None = None
+    taken: Taken | None = None
     placement: str | None = None
     block: int | None = None
     first_in_stack: bool = False
@@ -34,6 +37,7 @@ class Site:
         """Return the row of the ``sites`` table."""
         module, norm, cls = self.module, self.norm, class_of(self.module)
         shape = getattr(module, "normalized_shape", None)
+        shape = (shape,) if isinstance(shape, int) else shape
         # A parametrization is not run for its size: it may draw numbers.
         gain = norm.gain_name if norm is not None else "weight"
         parametrized = is_parametrized(module, gain)
@@ -100,15 +104,17 @@ def _inside(path: str, parent: str) -> bool:
     return path == parent or path.startswith(parent + ".")
 
 
-def discover(model: nn.Module, watch: Iterable[str]) -> tuple[list[Site], list[str]]:
+def discover(model: nn.Module, watch: Iterable[str]) -> list[Site]:
     """List the sites of a model, in order of registration; a shared module is one site, under its first name.
+
+    Modules that may be norms, but must be seen running to be told, are sites of kind "norm" without a ``norm``.
 
     Args:
         model: any module.
         watch: names of ``WATCH``, or regular expressions searched in module paths.
 
     Returns:
-        The sites, and the paths of modules that are called norms but are not understood.
+        The sites.
 
     Raises:
         GradlensError: an entry of watch is neither a name nor a regular expression, or matches no module.
@@ -117,33 +123,28 @@ def discover(model: nn.Module, watch: Iterable[str]) -> tuple[list[Site], list[s
     patterns = _patterns(model, watch)
     stacks = blocks(model)
     sites: list[Site] = []
-    strangers: list[str] = []
     for order, (path, module) in enumerate(model.named_modules()):
-        norm = recognise(module, probe) if "norms" in watch or patterns else None
+        taken = recognise(module) if "norms" in watch or patterns else None
         index, first = next(((i, f) for b, (i, f) in stacks.items() if _inside(path, b)), (None, False))
         watched = any(pattern.search(path) for pattern in patterns)
+        norm = taken.kind if taken is not None else None
         if norm is not None and ("norms" in watch or watched):
             kind, placement = "norm", _placement(model, path)
         elif "blocks" in watch and path in stacks:
-            norm, kind, placement = None, "block", None
+            taken, kind, placement = None, "block", None
         elif watched:
-            norm, kind, placement = None, "module", None
+            taken, kind, placement = None, "module", None
+        elif taken is not None and "norms" in watch:
+            kind, placement = "norm", _placement(model, path)
         else:
-            if "norms" in watch and norm is None and looks_like_norm(module) and not _says_it_is_none(module):
-                strangers.append(path)
             continue
         sites.append(
             Site(
-                path=path, module=module, kind=kind, order=order, norm=norm, placement=placement,
-                block=index, first_in_stack=first and path in stacks,
+                path=path, module=module, kind=kind, order=order, norm=norm if taken else None, taken=taken,
+                placement=placement, block=index, first_in_stack=first and path in stacks,
             )
         )  # fmt: skip
-    return sites, strangers
-
-
-def _says_it_is_none(module: nn.Module) -> bool:
-    """Whether the class says that it does not normalize: by ``normalizes = None``, or by its name."""
-    return getattr(type(module), "normalizes", ...) is None or named_for_lacking_one(module)
+    return sites
 
 
 def _patterns(model: nn.Module, watch: tuple[str, ...]) -> list[re.Pattern[str]]:

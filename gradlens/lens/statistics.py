@@ -7,7 +7,6 @@ an infinity anywhere are left out, and counted. Nothing here copies to the host.
 Theorem 1, in the symbols of ``recording.schema``.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -104,16 +103,6 @@ def extremes(x: Tensor) -> tuple[Tensor, Tensor]:
         x = x.permute(0, 2, 3, 1)  # channels last: in the order of memory it is many times faster
     low, high = torch.aminmax(x)
     return low, high
-
-
-def inv_sigma(norm: Tensor, width: int, eps: float, *, unbiased: bool = False) -> Tensor:
-    """Return 1/σ from the input's norm.
-
-    eps is added to the variance or mean square, inside the root; with ``unbiased`` to the deviation over H − 1.
-    """
-    if unbiased:
-        return torch.reciprocal(norm / math.sqrt(width - 1) + eps)
-    return torch.rsqrt(norm.square() / width + eps)
 
 
 def grad_output_moments(

@@ -2,15 +2,18 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from math import isnan
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gradlens.lens.compiling import Taken, TracedLines, take_traced
 from gradlens.lens.functional import Watcher
 from gradlens.lens.observations import Observations
 from gradlens.lens.parameters import ParameterReader
+from gradlens.lens.passes import Counted, Pass
 from gradlens.lens.sinks import Sink
 from gradlens.lens.step_rows import step_tables
 from gradlens.lens.switch import Switch
@@ -53,6 +56,8 @@ class StepRecorder:
         #: Whether the optimizer closed the step that is over, and ``add`` has not been called for it.
         self.closed_by_optimizer = False
         self._step = 0
+        #: The last step that this lens has written.
+        self._written = -1
         self._backward_ended = False
         #: The row of ``steps`` of the step that is over, which ``add`` may still fill.
         self._open: dict[str, Any] | None = None
@@ -63,13 +68,33 @@ class StepRecorder:
         self._lr = float("nan")
         self._unscales_itself = False
         self._clock = time.perf_counter()
-        switch.on_forward, switch.on_failure = self._forward, self._forward_failed
-        switch.on_backward, switch.on_backward_end = self._backward, self._backward_end
+        #: What compiled graphs have added in the step.
+        self._taken: list[Taken] = []
+        guarded = switch.guard.around
+        switch.on_forward, switch.on_failure = guarded(self._forward), guarded(self._forward_failed)
+        switch.on_backward_end = guarded(self._backward_end)
+        switch.passes.on_replaced = guarded(self._replaced)
+        self.before_optimizer, self.after_optimizer = guarded(self._before_optimizer), guarded(self._after_optimizer)
 
     def start_at(self, step: int) -> None:
         """Give the next step this number."""
-        self._step = step
-        self._switch.recording = step % self._every == 0
+        self._step = self._switch.step = step
+        self._look()
+
+    def go_on_at(self, step: int) -> None:
+        """Give the next step this number; where it was recorded already, rows from it on are replaced."""
+        if step <= self._written:
+            self._sink.begin_attempt(step)
+            self._written = step - 1
+        self.start_at(step)
+
+    def pause(self, paused: bool) -> None:
+        """Look away, or back."""
+        self._switch.paused = paused
+        self._look()
+
+    def _look(self) -> None:
+        self._switch.recording = self._step % self._every == 0 and not self._switch.paused
 
     def close(self) -> None:
         """Write what was recorded in the current step, but for its row of ``steps``, and begin the next."""
@@ -77,7 +102,9 @@ class StepRecorder:
         self.closed_by_optimizer = False
         if self._switch.recording:
             self._write()
-        self._backward_ended = self._switch.root_seen = False
+        else:
+            self._switch.passes.close()
+        self._backward_ended, self._taken = False, []
         self.start_at(self._step + 1)
         self._clock = time.perf_counter()
 
@@ -88,6 +115,7 @@ class StepRecorder:
             self._open = _steps_row(self._step - 1)  # an evaluation's result, say: nobody measures it again
         if self._open is not None:
             self._open["loss"] = [_number(loss)]
+            self._open["nan_loss"] = [loss is not None and isnan(self._open["loss"][0])]
             self._open["lr"] = self._open["lr"] if lr is None else [float(lr)]
             self._open["extra"] = [{key: _number(value) for key, value in scalars.items()}]
             self.write_open()
@@ -97,20 +125,17 @@ class StepRecorder:
         row, self._open = self._open, None
         if row is not None:
             self._sink.append("steps", row)
+            self._written = max(self._written, row["step"][0])
 
     # ------------------------------------------------------------------ what the hooks call
 
     def _forward(self) -> None:
         if self._scaler_skipped():
             self.close()
-        if self._switch.backward_broke():
-            self._forward_failed(self._switch.forwards - 1)
         if self._switch.recording:
             self._functions.begin()
             if self._backward_ended:
-                # A further micro-batch: its calls add to the rows of the same calls before.
                 self._backward_ended = False
-                self._switch.drain()
                 for tap in self._taps():
                     tap.new_call()
 
@@ -124,28 +149,35 @@ class StepRecorder:
             return False
         return id(self._optimizer) in (then or ())
 
-    def _forward_failed(self, forward: int) -> None:
+    def _forward_failed(self) -> None:
+        self._switch.forward.failed = True
         for tap in self._taps():
-            tap.forward_failed(forward)
+            tap.forward_failed()
 
-    def _backward(self) -> None:
-        if self._parameters is not None and self._switch.recording:
-            self._parameters.backward_begins()
+    def _replaced(self) -> None:
+        if self._parameters is not None:
+            self._parameters.look_again()
 
-    def _backward_end(self) -> None:
+    def _backward_end(self, one: Pass, filled: bool) -> None:
+        for buffer in self._switch.buffers.values():
+            buffer.drain_pass(one)
+        ran = self._in_graphs()
+        if ran:
+            self._taken.append(take_traced(ran, one.number))
+        if one.paused:
+            return
         self._backward_ended = True
-        if self._switch.recording:
-            self.seen.backward()
         self._functions.end()
-        self._switch.drain()
-        if self._parameters is not None and self._switch.recording and self._parameters.changed():
+        if self._parameters is not None and self._switch.recording and filled:
             self._parameters.read()
         self._scaler_states = getattr(self._scaler, "_per_optimizer_states", None)
         scale = getattr(self._scaler, "_scale", None)
         self._scale = scale.detach().clone() if isinstance(scale, Tensor) else None
 
-    def before_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def _before_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Read what is known only now: the learning rate, the gradients after clipping."""
+        if self._switch.paused:
+            return
         self._lr = float(optimizer.param_groups[0]["lr"])
         # GradScaler sets this for the time of the call, on fused optimizers.
         self._unscales_itself = getattr(optimizer, "grad_scale", None) is not None
@@ -155,8 +187,10 @@ class StepRecorder:
             else:
                 self._read_late("before the optimizer")
 
-    def after_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def _after_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Close the step."""
+        if self._switch.paused:
+            return
         if self._switch.recording and self._parameters is not None and _closure(args, kwargs):
             # The closure ran forward and backward, and clipped, inside of the optimizer's step.
             self._parameters.reread()
@@ -169,6 +203,9 @@ class StepRecorder:
     def _taps(self) -> list[Tap]:
         return [*self._module_taps, *self._functions.taps()]
 
+    def _in_graphs(self) -> list[TracedLines]:
+        return [tap.traced for tap in self._module_taps if tap.traced.in_graph]
+
     def _read_late(self, when: str) -> None:
         """Read gradients whose end of backward was not seen, and say so."""
         if self._parameters is not None and self._parameters.any_gradient():
@@ -180,12 +217,18 @@ class StepRecorder:
             )
 
     def _write(self) -> None:
-        notes = len(self.seen.notes)
+        news = self.seen.news()
+        counted = self._switch.passes.close()
         if self._parameters is not None and not self._parameters.was_read:
             self._read_late("in step()")
         self._note()
         scale = float(self._scale) if self._scale is not None else 1.0
-        tables = step_tables(self._step, self._taps(), self._parameters, scale)
+        # What compiled graphs added since the last pass ended, no pass came back for.
+        ran = self._in_graphs()
+        rest = [take_traced(ran, -1)] if ran else []
+        taken = self._taken + (rest if not counted.seen else [])
+        unused = self._unused(counted)
+        tables, shown = step_tables(self._step, self._taps(), self._parameters, scale, counted, taken)
         self._open = _steps_row(
             self._step,
             lr=self._lr,
@@ -196,10 +239,13 @@ class StepRecorder:
         )
         for table, columns in tables.items():
             self._sink.append(table, columns)
-        self.seen.step(self._step, tables.get("norms"))
+        world = self._switch.world
+        where = f"step {self._step}" + (f", process {world.rank}" if world.size > 1 else "")
+        self.seen.step(where, tables.get("norms"), shown)
+        self.seen.passes(self._step, counted, unused, shown)
         for tap in self._taps():
             tap.new_call()
-        if self.seen.steps == 1 or len(self.seen.notes) > notes:
+        if self.seen.news() != news:
             self.on_news()
         self._scale = None
 
@@ -209,9 +255,14 @@ class StepRecorder:
             self.seen.notes.update(self._parameters.lacks(self._backward_ended))
         if any(buffer.stale for buffer in self._switch.buffers.values()):
             self.seen.notes.add(
-                "Gradients came back through a forward pass after a newer one had ended its backward: they are left "
-                "out of norms. Run each backward before the next forward, or count the passes as one step."
+                "Gradients came back through a forward pass of an earlier step: they are left out of norms. Count the "
+                "passes as one step."
             )
+
+    def _unused(self, counted: Counted) -> int:
+        """Count the forward passes that no backward pass came back to, and that are left out."""
+        forwards = {forward for buffer in self._switch.buffers.values() for forward in buffer.forwards()}
+        return sum(not forward.returned and not counted.counts(forward) for forward in forwards)
 
     def _grad_norm(self, params: Mapping[str, Any] | None) -> float:
         """L2 norm of all gradients; missing where a term of it is."""
@@ -231,7 +282,8 @@ class StepRecorder:
 def _steps_row(step: int, **known: float) -> dict[str, Any]:
     """Return a row of ``steps`` in which what is not known is missing."""
     absent = dict.fromkeys(("loss", "lr", "grad_norm", "clip_coef", "loss_scale", "seconds"), float("nan"))
-    return {"step": [step]} | {name: [value] for name, value in (absent | known).items()} | {"extra": [{}]}
+    rest: dict[str, list[Any]] = {"nan_loss": [False], "extra": [{}]}
+    return {"step": [step]} | {name: [value] for name, value in (absent | known).items()} | rest
 
 
 def _closure(args: Any, kwargs: Any) -> bool:

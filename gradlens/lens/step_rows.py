@@ -1,13 +1,20 @@
 """From the sums of one step to stored columns; the one place where the device is read."""
 
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
 
 from gradlens.lens import parameters as parameter_columns
-from gradlens.lens.compiling import pull_traced
+from gradlens.lens.compiling import Taken, pull_traced
 from gradlens.lens.norm_tap import NormTap
 from gradlens.lens.parameters import ParameterReader
+from gradlens.lens.passes import Counted
+from gradlens.lens.rows import Call, came, finite_peak
 from gradlens.lens.statistics import COLUMNS
 from gradlens.lens.tap import Tap
 from gradlens.lens.taps import ActivationTap
@@ -15,15 +22,50 @@ from gradlens.recording.schema import GRADIENT_SQUARES, STORED
 
 _AT = {name: index for index, name in enumerate(COLUMNS)}
 #: Columns of the tables that are sums as they are.
+_FINITE = ("vectors", "n_input", "n_grad_output", "n_grad_input")
 _NORM_SUMS = tuple(column.name for column in STORED["norms"] if column.name in _AT)
 
-#: One row of the step: its tap and the number of the call.
-_Entry = tuple[Tap, int]
+
+@dataclass(frozen=True)
+class Seen:
+    """What a step's rows show besides their numbers.
+
+    Attributes:
+        broken: the first place that was not finite; empty where all was.
+        repeated: whether several passes that count brought gradients to one call.
+    """
+
+    broken: str
+    repeated: bool
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One row of the step.
+
+    Attributes:
+        tap: of the site.
+        call: the number of the call.
+        order: when the call began.
+        returned: when its gradient came; infinite where none did.
+        gradients: how many gradients came to one call of it.
+    """
+
+    tap: Tap
+    call: int
+    order: float
+    returned: float
+    gradients: int
 
 
 def step_tables(
-    step: int, taps: list[Tap], parameters: ParameterReader | None, scale: float
-) -> dict[str, dict[str, Any]]:
+    step: int,
+    taps: list[Tap],
+    parameters: ParameterReader | None,
+    scale: float,
+    counted: Counted,
+    taken: list[Taken],
+) -> tuple[dict[str, dict[str, Any]], Seen]:
     """Read every buffer once, clear it, and lay the step out as stored columns.
 
     Args:
@@ -31,53 +73,118 @@ def step_tables(
         taps: all taps of the lens.
         parameters: the parameter reader, if parameters are watched.
         scale: the loss scale, divided out of every gradient.
+        counted: the passes that count.
+        taken: what compiled graphs have added in the step.
 
     Returns:
-        Table name to columns; a table without rows is left out.
+        Table name to columns, a table without rows being left out; and what they show.
     """
-    entries, lines, peaks = _pull(taps)
+    entries, lines, peaks = _pull(taps, counted, taken)
     tables: dict[str, dict[str, Any]] = {}
-    norms = [index for index, (tap, _) in enumerate(entries) if isinstance(tap, NormTap)]
+    norms = [index for index, entry in enumerate(entries) if isinstance(entry.tap, NormTap)]
     if norms:
         tables["norms"] = _norms(step, [entries[index] for index in norms], lines[norms].T, scale)
     if entries:
         tables["activations"] = _activations(step, entries, lines.T, peaks)
     if parameters is not None and parameters.names:
         tables["params"] = _params(step, parameters, scale)
-    return tables
+    broken = _first_broken(entries, lines, peaks) or _broken_parameter(tables.get("params"))
+    return tables, Seen(broken, any(entry.gradients > 1 for entry in entries))
 
 
-def _pull(taps: list[Tap]) -> tuple[list[_Entry], np.ndarray, np.ndarray]:
+def _first_broken(entries: list[_Entry], lines: np.ndarray, peaks: np.ndarray) -> str:
+    """Name the first output, in forward order, that was not finite; if all were, the first gradient, in backward order.
+
+    What comes into a norm or a block is what came out of some module before it.
+    """
+    vectors, n_input, n_output, n_grad = (lines[:, _AT[name]] for name in _FINITE)
+    norm = np.array([isinstance(entry.tap, NormTap) for entry in entries], dtype=bool)
+    outputs = ~np.isfinite(peaks) | (~norm & (n_input < vectors))
+    gradients = norm & ((n_input < vectors) | ((n_grad < n_output) & (n_grad > 0)))
+    # What ran in a graph has its place in the order of tracing, which is none beside what did not.
+    mixed = len({entry.tap.traced.in_graph for entry in entries}) > 1
+    if outputs.any():
+        own = itertools.compress(entries, outputs)
+        first = min(own, key=lambda entry: entry.tap.site.order if mixed else entry.order)
+        return f"the {_tensor(first)} of {_name(first)}, in the forward pass"
+    if gradients.any():
+        own = itertools.compress(entries, gradients)
+        first = min(own, key=lambda entry: -entry.tap.site.order if mixed else entry.returned)
+        return f"the gradient at {_name(first)}, in the backward pass; all outputs were finite"
+    return ""
+
+
+def _name(entry: _Entry) -> str:
+    return entry.tap.site.path or "the model itself"
+
+
+def _broken_parameter(params: Mapping[str, Any] | None) -> str:
+    """Name the last parameter whose gradient is not finite: backward comes to it first."""
+    broken = [] if params is None else list(itertools.compress(params["name"], params["nonfinite"]))
+    return f"the gradient of {broken[-1]}, in the backward pass" if broken else ""
+
+
+def _pull(taps: list[Tap], counted: Counted, taken: list[Taken]) -> tuple[list[_Entry], np.ndarray, np.ndarray]:
     """Copy all sums to the host: the rows, their sums [rows, COLUMNS], and max |input| [rows]."""
-    entries, lines, peaks = [], [], []
-    pulled = {buffer: buffer.pull() for buffer in {row.buffer for tap in taps for row in tap.rows}}
-    ran = [tap for tap in taps if tap.traced.in_graph]
-    traced = dict(zip(ran, zip(*pull_traced([tap.traced for tap in ran]), strict=True), strict=True)) if ran else {}
+    found = [one for buffer in taps[0].switch.buffers.values() for one in buffer.pull(counted.counts)] if taps else []
+    calls = _numbered({call: None for one in found for call in one.calls}, counted)
+    traced = pull_traced([one for one in taken if one.number in (-1, *counted.numbers)])
+    came_to = (zip(one.calls, one.passes[:, 1].tolist(), strict=True) for one in found)
+    gradients = Counter(call for pairs in came_to for call, number in pairs if number in counted.numbers)
+    entries: list[_Entry] = []
+    #: Call, or tap and number inside a graph, to its row.
+    rows: dict[Any, int] = {}
     for tap in taps:
-        for call, row in enumerate(tap.rows):
-            if row.used:
-                entries.append((tap, call))
-                lines.append(pulled[row.buffer][0][row.index])
-                peaks.append(pulled[row.buffer][1][row.index])
-        if tap in traced:
-            its_lines, its_peaks = traced[tap]
-            # A call may have run in a compiled graph and outside of one: two rows of one key, which merge exactly.
-            for call in np.flatnonzero(its_lines[:, _AT["vectors"]]).tolist():
-                entries.append((tap, call))
-                lines.append(its_lines[call])
-                peaks.append(its_peaks[call])
-    for buffer in pulled:
-        buffer.forget()
-    return entries, np.array(lines).reshape(-1, len(COLUMNS)), np.array(peaks)
+        if not tap.settle() or tap.silent:
+            continue
+        for number, same in enumerate(calls.get(tap, ())):
+            rows |= dict.fromkeys(same, len(entries))
+            returned = [call.returned for call in same if call.returned is not None]
+            most = max(gradients[call] for call in same)
+            entries.append(_Entry(tap, number, min(call.order for call in same), min(returned, default=inf), most))
+        # A call may have run in a compiled graph and outside of one: two rows of one key, which merge exactly.
+        for number in np.flatnonzero(traced[tap.traced][0][:, _AT["vectors"]]).tolist() if tap.traced in traced else ():
+            rows[tap, number] = len(entries)
+            entries.append(_Entry(tap, number, tap.traced.order, -tap.traced.order, 1))
+    lines, peaks = np.zeros((len(entries), len(COLUMNS))), np.zeros(len(entries))
+    for one in found:
+        row = np.array([rows.get(call, -1) for call in one.calls])
+        low, high = one.extremes.T
+        # A row may stand there twice: two micro-batches whose graphs were both gone through.
+        np.add.at(lines, row[row >= 0], np.where(came(one.passes, counted.numbers), one.lines, 0.0)[row >= 0])
+        np.maximum.at(peaks, row[row >= 0], finite_peak(np.maximum(high, -low))[row >= 0])
+    for tap in taps:
+        for number, its_line in enumerate(traced[tap.traced][0]) if tap.traced in traced else ():
+            if (tap, number) in rows:
+                lines[rows[tap, number]], peaks[rows[tap, number]] = its_line, traced[tap.traced][1][number]
+    return entries, lines, peaks
+
+
+def _numbered(calls: Iterable[Call], counted: Counted) -> dict[Tap, list[list[Call]]]:
+    """Number the calls of each tap that count: those of a further micro-batch go with the same calls of the one before.
+
+    Returns:
+        Tap to its calls, by number.
+    """
+    numbers: Counter[tuple[Tap, int]] = Counter()
+    found: dict[Tap, list[list[Call]]] = defaultdict(list)
+    for call in sorted(calls, key=lambda call: call.order):
+        if counted.counts(call.forward):
+            key = call.tap, counted.before(call.forward)
+            number, numbers[key] = numbers[key], numbers[key] + 1
+            if number == len(found[call.tap]):
+                found[call.tap].append([])
+            found[call.tap][number].append(call)
+    return found
 
 
 def _keys(step: int, entries: list[_Entry], lines: np.ndarray) -> dict[str, Any]:
     count, vectors = len(entries), lines[_AT["vectors"]]
     return {
         "step": np.full(count, step),
-        "site": tuple(tap.site.path for tap, _ in entries),
-        "call": np.array([call for _, call in entries]),
-        "rank": np.full(count, entries[0][0].switch.world.rank),
+        "site": tuple(entry.tap.site.path for entry in entries),
+        "call": np.array([entry.call for entry in entries]),
+        "rank": np.full(count, entries[0].tap.switch.world.rank),
         "width": (lines[_AT["entries"]] / vectors).round().astype(np.int64),
         "vectors": vectors.astype(np.int64),
     }
@@ -92,12 +199,17 @@ def _norms(step: int, entries: list[_Entry], lines: np.ndarray, scale: float) ->
 
 def _activations(step: int, entries: list[_Entry], lines: np.ndarray, peaks: np.ndarray) -> dict[str, Any]:
     columns = _keys(step, entries, lines)
-    columns["tensor"] = tuple(tap.tensor if isinstance(tap, ActivationTap) else "input" for tap, _ in entries)
+    columns["tensor"] = tuple(map(_tensor, entries))
     columns["n"] = lines[_AT["n_input"]]
     columns["total"] = lines[_AT["total"]]
     columns["squares"] = lines[_AT["squares"]]
     columns["absmax"] = peaks
     return columns
+
+
+def _tensor(entry: _Entry) -> str:
+    """Return which tensor of its site a row is of."""
+    return entry.tap.tensor if isinstance(entry.tap, ActivationTap) else "input"
 
 
 def _params(step: int, reader: ParameterReader, scale: float) -> dict[str, Any]:

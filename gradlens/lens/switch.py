@@ -7,10 +7,12 @@ from functools import partial
 from weakref import WeakValueDictionary, ref
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from gradlens.lens.guard import Guard
 from gradlens.lens.hooks import at_end_of_backward, in_backward, regions
+from gradlens.lens.passes import Forward, Pass, Passes
 from gradlens.lens.rows import RowBuffer
 from gradlens.lens.world import World
 
@@ -22,24 +24,30 @@ _GRAD = torch._C._functorch.TransformType.Grad
 class Switch:
     """The shared state. ``recording`` is a plain bool: a compiled graph has one version with it and one without."""
 
-    def __init__(self, world: World, device: torch.device) -> None:
+    def __init__(self, world: World, device: torch.device, passes: Passes, guard: Guard | None = None) -> None:
         self.recording = True
+        #: Whether the lens is told to look away: it records nothing, and counts no step.
+        self.paused = False
         self.world = world
+        self.passes = passes
+        self.guard = guard or Guard()
+        #: The step's number.
+        self.step = 0
+        #: Kinds of norms and sizes whose hooks can be traced into a graph.
+        self.rehearsed: set[tuple[object, ...]] = set()
+        #: The lens, where it shall live as long as its hooks.
+        self.lens: object = None
         #: Where the model was when the lens was attached; compiled graphs write there.
         self.device = device
-        #: Whether the end of this step's backward pass will be known from the root's output.
-        self.root_seen = False
         #: Whether the last thing that happened was the end of a backward pass.
         self.backward_over = False
-        #: Forward passes of the model that have begun.
-        self.forwards = 0
         #: The precision of autocast around the model's last forward pass; empty without.
         self.autocast = ""
         self.on_forward: Callable[[], None] = lambda: None
-        #: Called with the number of the forward pass that raised.
-        self.on_failure: Callable[[int], None] = lambda forward: None
-        self.on_backward: Callable[[], None] = lambda: None
-        self.on_backward_end: Callable[[], None] = lambda: None
+        #: Called when a forward pass has raised.
+        self.on_failure: Callable[[], None] = lambda: None
+        #: Called with the backward pass that ended, and whether it filled the gradient of a parameter.
+        self.on_backward_end: Callable[[Pass, bool], None] = lambda one, filled: None
         self.buffers: dict[torch.device, RowBuffer] = {}
         self.unsupported: dict[str, str] = {}
         #: Sites that ran without a graph, outside of any checkpoint, and those inside of a transform of torch.func.
@@ -47,33 +55,58 @@ class Switch:
         self.transformed: set[str] = set()
         #: Sites whose activations another process records, which has the same.
         self.elsewhere: set[str] = set()
-        self._evaluating = threading.local()
-        self._armed_for = -1
+        #: The last forward pass that began; of each thread the one that it is in, of which module, and evaluations.
+        self._forward = Forward()
+        self._thread = threading.local()
         self._number = next(_numbers)
+        #: The graph into which the model's first hook was traced last, and what this switch is called there: a text, as
+        #: in ``compiling``.
+        self.trace: object = None
+        self.key = str(self._number)
         self._flag = torch.zeros((), device=device)
         self._measured: tuple[ref[Tensor], int, tuple[Tensor, Tensor]] | None = None
         _switches[self._number] = self
 
+    def enter(self, module: nn.Module) -> bool:
+        """Begin a call of the model or of a part; return whether nothing else of the model called it."""
+        if getattr(self._thread, "outermost", None) not in (None, module):
+            return False
+        self._thread.outermost = module
+        return True
+
+    def leave(self, module: nn.Module) -> bool:
+        """End a call of the model or of a part; return whether nothing else of the model called it."""
+        if getattr(self._thread, "outermost", None) is not module:
+            return False
+        self._thread.outermost = None
+        return True
+
     def begin_forward(self) -> None:
-        """Begin a forward pass: the root was called, or a site after a backward pass where the root never is."""
+        """Begin a forward pass: the model was called, or a part of it or a site by somebody else."""
         self.backward_over = False
-        self.forwards += 1
         self.on_forward()
+        self._forward = self._thread.forward = Forward(self.passes.next)
+
+    @property
+    def forward(self) -> Forward:
+        """The forward pass that this thread is in, or else the last one that began."""
+        forward: Forward = getattr(self._thread, "forward", self._forward)
+        return forward
 
     def evaluate(self, now: bool) -> None:
         """Say whether this thread runs an evaluation of the whole model, which is not recorded."""
-        self._evaluating.now = now
+        self._thread.evaluating = now
 
     @property
     def evaluating(self) -> bool:
         """Whether this thread runs an evaluation of the whole model."""
-        return getattr(self._evaluating, "now", False)
+        return getattr(self._thread, "evaluating", False)
 
     def records(self, site: str) -> bool:
         """Whether a call that begins now is recorded, in eager mode."""
         if not self.recording or self.evaluating or torch._C._get_tracing_state() is not None:
             return False
-        if self.backward_over and not self.root_seen and not in_backward():
+        if self.backward_over and getattr(self._thread, "outermost", None) is None and not in_backward():
             self.begin_forward()
         transforms = torch._C._functorch.get_interpreter_stack()
         if forward_ad._current_level >= 0 or (transforms and any(one.key() != _GRAD for one in transforms)):
@@ -91,40 +124,45 @@ class Switch:
         self.elsewhere.add(site)
         return False
 
-    def drain(self) -> None:
-        """Turn all waiting moments into sums."""
-        for buffer in self.buffers.values():
-            buffer.drain()
-
     def buffer(self, device: torch.device) -> RowBuffer:
         """Return the device's row buffer, made on first use."""
         if device not in self.buffers:
-            self.buffers[device] = RowBuffer(device)
+            self.buffers[device] = RowBuffer(device, self.arm)
         return self.buffers[device]
 
-    def arm(self, grad: Tensor | None = None) -> None:
-        """Ask, once a backward pass, to be told of its end."""
+    def arm(self, forward: Forward, whole: bool = False) -> Pass:
+        """Return the backward pass that runs; when it begins, ask to be told of its end.
+
+        Args:
+            forward: the forward pass that it goes through.
+            whole: whether it comes to an output of the model, or of a part.
+        """
         task = torch._C._current_graph_task_id()
-        if task != self._armed_for:
-            self._armed_for = task
-            self.on_backward()
+        one = self.passes.running(task)
+        if one is None:
+            one = self.passes.begin(task, self.paused, whole)
+            one.graph = torch.is_grad_enabled()
             # Queued twice: DDP and FSDP finish their reductions in callbacks of the first round.
-            at_end_of_backward(partial(at_end_of_backward, self._ended))
+            at_end_of_backward(partial(at_end_of_backward, self.guard.around(partial(self._ended, one))))
+        one.forwards.add(forward)
+        forward.returned = True
+        return one
 
-    def backward_broke(self) -> bool:
-        """Whether the last backward pass began and never ended: it raised. Said once."""
-        broke = self._armed_for != -1 and not in_backward()
-        if broke:
-            self._armed_for = -1
-        return broke
-
-    def _ended(self) -> None:
-        self._armed_for = -1
+    def _ended(self, one: Pass) -> None:
         self.backward_over = True
-        self.on_backward_end()
+        self.on_backward_end(one, self.passes.end(one))
+
+    def arm_output(self, forward: Forward, grad: Tensor) -> None:
+        """Do as ``arm`` where the gradient of an output has come."""
+        self.arm(forward, whole=True)
+
+    def arm_near(self) -> None:
+        """Do the same where nobody knows which forward pass it was."""
+        one = self.arm(Forward(), whole=True)
+        one.near = self._forward
 
     def arm_in_graph(self, grad: Tensor) -> None:
-        """Do as ``arm`` from inside a compiled graph, which can call operators only."""
+        """Do the same from inside a compiled graph, which can call operators only."""
         _arm(self._flag, self._number)
 
     def remember(self, x: Tensor, extremes: tuple[Tensor, Tensor]) -> None:
@@ -145,9 +183,24 @@ def _arm(flag: Tensor, switch: int) -> None:
     """Arm a switch. The flag is written to by name only, so that no compiler takes the call for dead code."""
     armed = _switches.get(switch)
     if armed is not None:  # the lens is gone, and its graph runs backward
-        armed.arm()
+        armed.arm_near()
 
 
 @_arm.register_fake
 def _(flag: Tensor, switch: int) -> None:
     return None
+
+
+def begin_trace(key: str) -> bool:
+    """Note the graph that is being traced; dynamo runs this, and ``in_one_trace``, while it traces."""
+    _switches[int(key)].trace = torch._guards.CompileContext.current_trace_id()
+    return True
+
+
+def in_one_trace(key: str) -> bool:
+    """Whether the graph is the one that was noted: with ``Module.compile`` each hook of a model has its own."""
+    return _switches[int(key)].trace == torch._guards.CompileContext.current_trace_id()
+
+
+begin_trace._dynamo_marked_constant = True  # type: ignore[attr-defined]
+in_one_trace._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -1,35 +1,59 @@
 """What the taps of modules have in common: their site, their rows, their calls."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from gradlens.errors import GradlensError, one_line
 from gradlens.lens.compiling import TRACED_CALLS, TracedLines, next_traced_call
+from gradlens.lens.hooks import Hook
 from gradlens.lens.rows import Row
 from gradlens.lens.sites import Site
 from gradlens.lens.switch import Switch
 from gradlens.lens.world import placements
 
+#: By the key of its traced lines.
+_taps: "WeakValueDictionary[str, Tap]" = WeakValueDictionary()
+
 
 class Tap(ABC):
-    """Hooks of one site. ``calls`` counts its calls in the step; row k belongs to call k."""
+    """Hooks of one site."""
 
     def __init__(self, site: Site, switch: Switch) -> None:
         self.site = site
         self.switch = switch
-        self.calls = 0
-        self.rows: list[Row] = []
         self.traced = TracedLines(switch.device)
+        #: Whether it gave up: nothing is recorded here any more, the step that is open included.
+        self.silent = False
+        _taps[self.traced.key] = self
+
+    def hook(self, run: Callable[..., Any]) -> Hook:
+        """Return a hook of this site, to be registered."""
+        return Hook(run, self.failed)
+
+    def failed(self, error: Exception) -> None:
+        """Give up, for a hook of this site raised."""
+        if torch.compiler.is_compiling():
+            failed_in_graph(self.traced.key, str(error))
+            return
+        if self.switch.guard.strict:
+            raise GradlensError(f"A hook of the lens failed at {self.site.path}: {one_line(error)}.") from error
+        self.give_up(f"a hook failed in step {self.switch.step} ({one_line(error)}), and the site is silent since")
+
+    def give_up(self, why: str) -> None:
+        """Record nothing here from now on, and let the audit say why."""
+        if not self.silent:
+            self.switch.unsupported[self.site.path] = why
+        self.silent = True
 
     def row(self, tensor: Tensor) -> Row:
         """Return the row of the next call."""
-        if self.calls == len(self.rows):
-            self.rows.append(self.switch.buffer(tensor.device).new_row())
-        row = self.rows[self.calls]
-        self.calls += 1
-        return row.open(self.switch.forwards)
+        return self.switch.buffer(tensor.device).new_row(self, self.switch.forward)
 
     def traced_call(self, tensor: Tensor) -> int | None:
         """Return the number of the next call in a graph that is being traced; None where it cannot be recorded."""
@@ -45,19 +69,23 @@ class Tap(ABC):
             return None
         return min(next_traced_call(self.traced.key), TRACED_CALLS - 1)
 
-    def new_call(self) -> None:
-        """Start counting calls again, for a further step or micro-batch."""
-        self.calls = 0
+    def settle(self) -> bool:
+        """Return whether the rows of the step that ends now are of what they should be; asked once a step."""
+        return True
 
-    def forward_failed(self, forward: int) -> None:
-        """Take back the calls of a forward pass that raised, or whose backward pass did: it may be repeated.
+    def new_call(self) -> None:  # noqa: B027
+        """Let go of what an earlier step or micro-batch left."""
 
-        Args:
-            forward: its number.
-        """
-        while self.calls and self.rows[self.calls - 1].forward == forward:
-            self.calls -= 1
-            self.rows[self.calls].cancel()
+    def forward_failed(self) -> None:  # noqa: B027
+        """Let go of what a forward pass left that raised."""
+
+    def untraceable(self) -> str:
+        """Return what keeps its hooks out of compiled graphs; empty where nothing does."""
+        return ""
+
+    def rehearse(self, x: Tensor, y: Tensor) -> None:
+        """Do on fake tensors all that is done in a graph; raises what dynamo would."""
+        raise NotImplementedError
 
     @abstractmethod
     def handles(self) -> list[RemovableHandle]:
@@ -71,3 +99,56 @@ def sizes(view: Tensor, dims: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
     for dim in entries:
         width *= view.shape[dim]
     return tuple(size for dim, size in enumerate(view.shape) if dim not in entries), width
+
+
+# What dynamo runs while it traces, with constants, and takes the result for one (as in ``compiling``).
+
+
+def failed_in_graph(key: str, error: str) -> None:
+    """Give up on a site whose hook raised while a graph was traced."""
+    _taps[key].give_up(f"a hook failed while a graph was compiled ({error}), and the site is silent since")
+
+
+def fits(key: str, x: tuple[int, ...], x_dtype: torch.dtype, y: tuple[int, ...], y_dtype: torch.dtype) -> bool:
+    """Whether the hooks of a site can be traced for an input and output of these sizes: what dynamo meets it raises.
+
+    Args:
+        key: of the site's traced lines.
+        x: sizes of the input, -1 for one that is not known.
+        x_dtype: its precision.
+        y: of the output.
+        y_dtype: its precision.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    tap = _taps[key]
+    if tap.silent:
+        return False
+    if tap.untraceable():
+        tap.switch.unsupported[tap.site.path] = tap.untraceable()
+        return False
+    module = tap.site.module
+    case = (tap.site.path, tap.site.norm, *(p.shape for p in module.parameters()), x, x_dtype, y, y_dtype)
+    if case in tap.switch.rehearsed:
+        return True
+    device = tap.switch.device
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            tap.rehearse(
+                torch.empty([_SOME if size < 0 else size for size in x], dtype=x_dtype, device=device),
+                torch.empty([_SOME if size < 0 else size for size in y], dtype=y_dtype, device=device),
+            )
+    except Exception as error:
+        if tap.switch.guard.strict:
+            raise
+        tap.give_up(f"a hook failed when a graph was compiled ({one_line(error)}), and the site is silent since")
+        return False
+    tap.switch.rehearsed.add(case)
+    return True
+
+
+#: A size for what is not known.
+_SOME = 4
+
+failed_in_graph._dynamo_marked_constant = True  # type: ignore[attr-defined]
+fits._dynamo_marked_constant = True  # type: ignore[attr-defined]

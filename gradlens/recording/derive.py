@@ -103,8 +103,17 @@ def params(stored: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
+def steps(stored: pd.DataFrame) -> pd.DataFrame:
+    """Return the public ``steps`` table; a mean over processes of which one has a NaN is none."""
+    # Recordings of an earlier gradlens do not say it.
+    nan_loss = stored["nan_loss"].eq(True) if "nan_loss" in stored else pd.Series(False, stored.index)
+    out = stored.assign(loss=stored["loss"].mask(nan_loss), nan_loss=nan_loss)
+    wanted = names(PUBLIC["steps"])
+    return out[wanted + [name for name in out.columns if name not in wanted]]
+
+
 #: Stored to public, a function a table; tables that are not named here are public as they are stored.
-DERIVE = {"norms": norms, "activations": activations, "params": params}
+DERIVE = {"norms": norms, "activations": activations, "params": params, "steps": steps}
 
 
 def public(table: str, stored: pd.DataFrame) -> pd.DataFrame:

@@ -1,25 +1,41 @@
-"""The run folder itself: its manifest, its lock, and the Arrow types of its tables."""
+"""The run folder's files: what lies where, its manifest, and how a file is read and replaced.
 
+    run/
+      manifest.json                 metadata, status, schema version, digests of the Parquet files, its own seal
+      lock, lock-r1 ...             held by the processes that write
+      segments/run                  the run's number, agreed on by its processes
+      segments/norms-r0-a0.arrows   one stream a table, rank and attempt, while it is written
+      norms.parquet                 one file a table, when it is finished
+
+Nothing here follows a symbolic link: a folder may come from anywhere.
+"""
+
+import contextlib
 import errno
-import fcntl
 import json
+import os
 import re
+import stat
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 
 from gradlens.errors import RecordingError
-from gradlens.recording.schema import SCHEMA_VERSION, STORED
+from gradlens.recording.manifest import FINISHED, SEAL, fault, is_whole, sealed
+from gradlens.recording.schema import SCHEMA_VERSION, STORED, TABLES
+from gradlens.recording.text import all_printable
+from gradlens.text import printable
+
+__all__ = ["EXTRA", "FINISHED", "FOLDERS_OF_RUNS", "arrow_schema", "read_manifest", "write_json"]
 
 _ARROW = {"string": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 #: The steps table alone has columns the user adds; a segment keeps them in one map so that its schema is fixed.
 EXTRA = pa.field("extra", pa.map_(pa.string(), pa.float64()))
-
-#: Status of a run that nothing is added to.
-FINISHED = ("complete", "diverged")
 
 #: Kind of a manifest that stands for several runs, named in its ``runs``, to what such a folder is called.
 FOLDERS_OF_RUNS = {"compare": "comparison", "reproduce": "reproduction"}
@@ -31,18 +47,96 @@ def arrow_schema(table: str) -> pa.Schema:
     return pa.schema(fields + ([EXTRA] if table == "steps" else []))
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON so that the file is always whole: temp file, then rename.
+# ------------------------------------------------------------------ names
+
+
+@dataclass(frozen=True, order=True)
+class Name:
+    """Whose segment it is: attempt and rank of a process, and the table."""
+
+    attempt: int
+    rank: int
+    table: str
+
+    def __str__(self) -> str:
+        return f"{self.table}-r{self.rank}-a{self.attempt}"
+
+    def of(self, table: str) -> "Name":
+        """Return the name of another table's segment beside it."""
+        return Name(self.attempt, self.rank, table)
+
+
+# Without leading zeros: a segment has one name.
+_NAME = re.compile(rf"({'|'.join(TABLES)})-r(0|[1-9]\d{{0,8}})-a(0|[1-9]\d{{0,8}})\.arrows")
+
+
+def segments(folder: Path) -> dict[Name, Path]:
+    """List the segments by whose they are, in order; other files that lie there, copies say, are none.
+
+    Raises:
+        FileNotFoundError: there is no folder of them.
+        RecordingError: what is there is no folder, or a link.
+    """
+    found = [entry.name for entry in os.scandir(real(folder / "segments", stat.S_ISDIR))]
+    named = ((_NAME.fullmatch(name), folder / "segments" / name) for name in found)
+    return dict(sorted((Name(int(m[3]), int(m[2]), m[1]), path) for m, path in named if m))
+
+
+def recorded_ranks(names: Iterable[Name]) -> int:
+    """Count the processes that wrote segments."""
+    return len({name.rank for name in names})
+
+
+# ------------------------------------------------------------------ files
+
+
+def real(path: Path, kind: Callable[[int], bool] = stat.S_ISREG) -> Path:
+    """Return a path that is what it must be, and no link: a file, or a folder with ``stat.S_ISDIR``.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        RecordingError: something else is there.
+    """
+    mode = path.lstat().st_mode
+    if not kind(mode):
+        must = "file" if kind is stat.S_ISREG else "folder"
+        other = "link" if stat.S_ISLNK(mode) else "folder" if stat.S_ISDIR(mode) else "file or device of another kind"
+        raise RecordingError(
+            f"{path} must be a {must}; it is a {other}, which is not followed. Put the {must} itself there."
+        )
+    return path
+
+
+def content(path: Path) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        FileNotFoundError: there is none.
+        RecordingError: it is a link or no file, or may not be read.
+    """
+    try:
+        return real(path).read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RecordingError(f"{path} must be readable; it is not: {error.strerror or error}.") from error
+
+
+def replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file so that it is always whole: a new file beside it, then rename.
 
     Raises:
         RecordingError: the disk refuses it; what was there before is untouched.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", "utf-8")
+        temporary.unlink(missing_ok=True)  # a killed process', or a link that somebody put there
+        with temporary.open("xb") as file:
+            write(file)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise RecordingError(refused(path, error)) from error
 
 
@@ -51,93 +145,78 @@ def refused(path: Path, error: OSError) -> str:
     if isinstance(error, FileExistsError | NotADirectoryError):
         return f"A run folder must be a folder; {path} is (or lies in) a file. Choose another --out."
     what = f"A run folder must be writable; writing {path} failed: {error.strerror or error}."
-    if isinstance(error, FileNotFoundError | PermissionError) or error.errno == errno.EROFS:
+    if isinstance(error, FileNotFoundError | PermissionError) or error.errno in (errno.EROFS, errno.ELOOP):
         return f"{what} Choose another --out, where you may make files."
     return f"{what} Everything written before is safe. Free space (or choose another --out) and run the same again."
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read and check a run folder's manifest.
+# ------------------------------------------------------------------ the manifest
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a manifest, sealed.
 
     Raises:
-        RecordingError: no folder, no manifest, not gradlens', damaged, or written by a newer schema.
+        RecordingError: the disk refuses it, or it cannot be JSON; what was there before is untouched.
+    """
+    try:
+        text = json.dumps(sealed(value), indent=2, ensure_ascii=False, default=str) + "\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RecordingError(
+            f"Metadata must be JSON values with names that are text; {path} was not: {error}."
+        ) from error
+    # Half a surrogate pair, as of a file name that is no UTF-8, is written as JSON escapes it.
+    replace(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read and check a run folder's manifest; the one place where its types and ranges are.
+
+    Raises:
+        RecordingError: no folder, no manifest, not gradlens', damaged, edited, or written by a newer schema.
     """
     path = folder / "manifest.json"
     if not folder.exists():
         raise RecordingError(f"A run folder must exist; there is none at {folder}. Check the path.")
-    if not path.is_file():
-        raise RecordingError(f"A run folder holds a manifest.json; {folder} does not. Is it a gradlens run?")
     try:
-        manifest = json.loads(path.read_text("utf-8"))
-        version = int(manifest["schema"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise RecordingError(
-            f"{path} must be a gradlens manifest; it cannot be read as one ({error!r}). "
-            "If it was written by gradlens, restore it from a copy; the segments beside it are untouched."
-        ) from error
-    if version > SCHEMA_VERSION:
+        manifest = json.loads(content(path).decode("utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RecordingError(f"A run folder holds a manifest.json; {folder} does not. Is it a gradlens run?") from error
+    except (ValueError, RecursionError) as error:
+        raise RecordingError(_damaged(path, str(error))) from error
+    version = manifest.get("schema") if isinstance(manifest, dict) else None
+    if isinstance(version, int) and SCHEMA_VERSION < version < 10**6:
         raise RecordingError(
             f"{path} was written with schema {version}; this gradlens reads up to {SCHEMA_VERSION}. "
             "Read it with the newer gradlens that wrote it."
         )
-    return dict(manifest)
+    if said := fault(manifest):
+        raise RecordingError(_damaged(path, said))
+    if not is_whole(manifest):
+        raise RecordingError(_damaged(path, "it was changed since gradlens wrote it"))
+    manifest.pop(SEAL, None)
+    return dict(all_printable(manifest))
 
 
-#: What a process of several may have made before the first one writes the manifest.
-_EARLY = re.compile(r"lock(-r\d+)?|segments|manifest\.json\.tmp")
-#: Attempts to take a lock: somebody who looks whether it is held holds it for a moment.
-_ATTEMPTS = 3
+def _damaged(path: Path, why: str) -> str:
+    return (
+        f"{path} must be a gradlens manifest; it cannot be read as one: {printable(why)[:200]}. "
+        "If it was written by gradlens, restore it from a copy; the tables beside it are untouched."
+    )
 
 
-def claim(folder: Path, rank: int = 0) -> IO[str]:
-    """Create the folder and take a process's lock; the kernel frees it when the process ends, however it ends.
+def agreed_run(folder: Path) -> str:
+    """Return the number of the run, the same for all its processes: the first that comes gives it.
 
-    Args:
-        folder: the run folder.
-        rank: of the process, where several write one run.
+    Raises:
+        OSError: the disk refuses it.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        foreign = [p.name for p in folder.iterdir() if not _EARLY.fullmatch(p.name)]
-        if foreign and not (folder / "manifest.json").exists():
-            raise RecordingError(
-                f"A run folder must be empty or hold a gradlens run; {folder} holds {', '.join(sorted(foreign)[:3])}. "
-                "Choose another folder."
-            )
-        lock = (folder / (f"lock-r{rank}" if rank else "lock")).open("a")
-    except OSError as error:
-        raise RecordingError(refused(folder, error)) from error
-    for left in reversed(range(_ATTEMPTS)):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except OSError as error:
-            if not left:
-                lock.close()
-                raise RecordingError(
-                    f"One process writes a run folder at a time; another one is writing {folder} now. "
-                    "Wait for it, stop it, or choose another folder."
-                ) from error
-            time.sleep(0.02)
-    return lock
-
-
-def release(lock: IO[str]) -> None:
-    """Give a lock back: also where a child process, a loader's worker, still has the file open."""
-    if not lock.closed:
-        fcntl.flock(lock, fcntl.LOCK_UN)
-        lock.close()
-
-
-def being_written(folder: Path) -> bool:
-    """Whether some process holds a lock of the folder now."""
-    return any(_held(path) for path in folder.glob("lock*"))
-
-
-def _held(path: Path) -> bool:
-    with path.open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+    path = folder / "segments" / "run"
+    path.parent.mkdir(exist_ok=True)
+    with contextlib.suppress(FileExistsError), path.open("x") as file:
+        file.write(uuid.uuid4().hex)
+    for _ in range(100):  # whoever made the file has not yet written to it
+        if given := content(path).decode("ascii", "replace").strip():
+            return given
+        time.sleep(0.01)
+    return ""

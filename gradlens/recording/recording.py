@@ -133,4 +133,5 @@ class Recording:
         return partial(type(self), public=self._public), (dict(self.meta), self._stored, self.path)
 
     def __repr__(self) -> str:
-        return f"Recording({self.label!r}, {len(self.steps)} steps, {len(self.sites)} sites)"
+        damaged = ", damaged" if self.meta.get("damage") else ""
+        return f"Recording({self.label!r}, {len(self.steps)} steps, {len(self.sites)} sites{damaged})"

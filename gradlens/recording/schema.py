@@ -4,12 +4,17 @@ Two layers. *Stored* columns are what the disk keeps: counts, sums, sums of squa
 exactly over calls, micro-batches, attempts and ranks. *Public* columns are what users and analyses see: shares,
 norms, means, derived from the merged sums by ``gradlens.recording.derive`` and never averaged themselves.
 
+The rows of a step are of exactly those passes that make up the gradient which the step's last backward pass left in the
+parameters: micro-batches that accumulate all count, what was zeroed before that does not. Where several backward passes
+go through one call of a module (``retain_graph=True``), their energies add: Σ‖grad_output‖² is then the sum of the
+passes' own, not that of the gradient of the summed loss. The lens' audit counts what was left out, and says why.
+
 Symbols: g = dL/dx̂ = γ ⊙ grad_output; a = grad_input; per vector of ``width`` H entries ḡ is the mean of g and
 D_g its variance; σ includes eps as the layer applies it.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 #: Raised by one when a stored column changes its meaning; older programs refuse newer folders.
 SCHEMA_VERSION = 1
@@ -115,8 +120,13 @@ STORED: dict[str, tuple[Column, ...]] = {
         Column("clip_coef", "float", "gradient after clipping / before", merge="mean"),
         Column("loss_scale", "float", "the factor the loss was multiplied by"),
         Column("seconds", "float", "wall time since the step before", "s", merge="mean"),
+        Column("nan_loss", "bool", "whether a loss was passed to step() that is NaN, by any process: it is missing "
+               "then, as where none was passed", merge="max"),
     ),
 }  # fmt: skip
+
+#: Columns that recordings of an earlier gradlens lack, and what stands for them.
+ADDED: dict[str, Any] = {"nan_loss": False}
 
 #: Sums of gradients squared: a loss that is s times as large has them s² times as large.
 GRADIENT_SQUARES = tuple(c.name for c in STORED["norms"] if c.name.startswith(("energy", "mean2", "var")))
@@ -134,7 +144,8 @@ PUBLIC: dict[str, tuple[Column, ...]] = {
         Column("kept", "float", "share that gets through: Σ‖grad_input‖²σ²/Σ‖g‖²"),
         Column("mean_share", "float", "ΣH·ḡ²/Σ‖g‖², whether or not it is removed"),
         Column("inv_sigma", "float", "mean over vectors of 1/σ", "1/input"),
-        Column("grad_output_norm", "float", "‖dL/d(output)‖ over all vectors", "loss/output"),
+        Column("grad_output_norm", "float", "‖dL/d(output)‖ over all vectors; of several backward passes the root of "
+               "the sum of squares", "loss/output"),
         Column("grad_input_norm", "float", "‖dL/d(input)‖ through this module only", "loss/input"),
         Column("backward_gain", "float", "grad_input_norm / grad_output_norm", "output/input"),
         Column("mean2_detached", "float", "mean over vectors of (ḡ/σ)²: as DetachNorm sends back", "(loss/input)²"),

@@ -1,44 +1,23 @@
-"""The run folder on disk: Arrow segments while it grows, one Parquet file a table when it is finished.
-
-    run/
-      manifest.json                 metadata, status, schema version (temp file + rename)
-      lock, lock-r1 ...             held by the processes that write
-      segments/norms-r0-a0.arrows   one Arrow IPC stream a table, rank and attempt; one batch a recorded step
-      norms.parquet                 after closing: the same stored columns, merged
+"""The writer of a run folder: Arrow segments while it grows, one Parquet file a table when it is finished.
 
 A batch is one write() call, so a killed process loses at most the step it was writing: the reader takes every
 whole batch and stops at a torn one. An attempt that starts at step s replaces all earlier rows from s on.
 
-Several processes may write one run, each its own segments; none waits for another. The first one writes the manifest;
-the last one to close leaves the Parquet files.
+Several processes may write one run, each its own segments; none waits for another. The one of rank 0 writes the
+manifest; the last one to close leaves the Parquet files.
 """
 
-import functools
-import os
-import shutil
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
-
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Any
 
 from gradlens.errors import RecordingError
-from gradlens.recording.folder import (
-    EXTRA,
-    FINISHED,
-    arrow_schema,
-    being_written,
-    claim,
-    read_manifest,
-    refused,
-    release,
-    write_json,
-)
-from gradlens.recording.reading import attempts, read_stored, recorded_ranks
-from gradlens.recording.schema import SCHEMA_VERSION, TABLES
-from gradlens.recording.template import Template
+from gradlens.recording.closing import complete
+from gradlens.recording.folder import FINISHED, Name, agreed_run, read_manifest, refused, segments, write_json
+from gradlens.recording.locks import claim, release
+from gradlens.recording.schema import SCHEMA_VERSION
+from gradlens.recording.segment_writer import SegmentWriter
 
 
 class RunWriter:
@@ -55,9 +34,8 @@ class RunWriter:
 
     def __init__(self, folder: Path, meta: Mapping[str, Any], rank: int = 0) -> None:
         self.folder, self.rank = folder, rank
-        self._files: dict[str, IO[bytes]] = {}
+        self._segments: dict[str, SegmentWriter] = {}
         self._failed: OSError | None = None
-        self._templates: dict[str, Template | None] = {}
         self._lock = claim(folder, rank)
         try:
             before = read_manifest(folder) if (folder / "manifest.json").exists() else {}
@@ -66,21 +44,40 @@ class RunWriter:
                     f"A recording is never overwritten; {folder} holds a finished run ({before.get('label')!r}). "
                     "Choose another folder, or delete this one."
                 )
-            self.attempt = int(before.get("attempts", 0)) if rank == 0 else attempts(folder, rank)
-            self.meta: dict[str, Any] = {**before, **meta, "schema": SCHEMA_VERSION, "status": "running"}
-            self.meta["attempts"] = self.attempt + 1
-            # First the manifest: a folder without one, but with anything else in it, is taken for somebody else's.
-            self.annotate({})
+            # A run of before there were checksums stays one.
+            run = {} if before and "run" not in before else {"run": before.get("run") or agreed_run(folder)}
+            self.meta: dict[str, Any] = {**before, **meta, **run, "schema": SCHEMA_VERSION, "status": "running"}
             (folder / "segments").mkdir(exist_ok=True)
+            self._begin(int(before.get("attempts", 0)) if rank == 0 else 0)
+        except OSError as error:
+            release(self._lock)
+            raise RecordingError(refused(folder, error)) from error
         except BaseException:
             release(self._lock)
             raise
 
+    @property
+    def run(self) -> str:
+        """Number of the run; empty for one that was begun before there were checksums."""
+        return str(self.meta.get("run", ""))
+
+    def _begin(self, attempt: int) -> None:
+        """Begin this attempt, or the one after those that left segments."""
+        earlier = {name: path.lstat().st_size for name, path in segments(self.folder).items() if name.rank == self.rank}
+        self.attempt = max([attempt, *(name.attempt + 1 for name in earlier)])
+        self._before = {str(name): size for name, size in earlier.items() if name.table == "steps"}
+        self.annotate({"attempts": self.attempt + 1})
+
     def annotate(self, meta: Mapping[str, Any]) -> None:
-        """Add metadata; the process of rank 0 writes the manifest."""
-        self.meta.update(meta)
+        """Add metadata; the process of rank 0 writes the manifest.
+
+        Raises:
+            RecordingError: the disk refused it, or it cannot be JSON; nothing was added.
+        """
+        changed = {**self.meta, **meta}
         if self.rank == 0:
-            write_json(self.folder / "manifest.json", self.meta)
+            write_json(self.folder / "manifest.json", changed)
+        self.meta = changed
 
     def append(self, table: str, columns: Mapping[str, Any]) -> None:
         """Append rows to one table, as one batch in one write.
@@ -93,113 +90,38 @@ class RunWriter:
             RecordingError: the disk refused it now or before; rows written until then are safe.
         """
         if self._failed is None:
-            schema = arrow_schema(table) if table not in _SCHEMAS else _SCHEMAS[table]
-            _SCHEMAS[table] = schema
-            template = self._templates.get(table)
-            message = template.fill(columns) if template is not None else None
-            if message is None:
-                arrays = [_array(columns[f.name], f.type) for f in schema]
-                batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
-                self._templates[table] = Template.of(batch, columns)
-                message = memoryview(batch.serialize())
+            if table not in self._segments:
+                name = Name(self.attempt, self.rank, table)
+                self._segments[table] = SegmentWriter(self.folder, name, self.run, self._before)
             try:
-                _write_all(self._file(table, schema), message)
+                self._segments[table].append(columns, self._wrote() if table == "steps" else {})
                 return
             except OSError as error:
                 self._failed = error
         # After a torn write nothing may follow in the same stream: the reader stops there.
         raise RecordingError(refused(self.folder, self._failed)) from self._failed
 
-    def _file(self, table: str, schema: pa.Schema) -> IO[bytes]:
-        if table not in self._files:
-            path = self.folder / "segments" / f"{table}-r{self.rank}-a{self.attempt}.arrows"
-            self._files[table] = path.open("ab", buffering=0)
-            _write_all(self._files[table], memoryview(schema.serialize()))
-        return self._files[table]
+    def go_back(self) -> None:
+        """Begin a further attempt: from its first step on, what it records replaces what was recorded before."""
+        for segment in self._segments.values():
+            segment.close()
+        self._segments.clear()
+        self._begin(self.attempt + 1)
+
+    def _wrote(self) -> dict[str, int]:
+        """Return how far the other tables are: a row of ``steps``, written last, says which rows its step has."""
+        return {table: segment.crc for table, segment in self._segments.items() if table != "steps"}
 
     def close(self, status: str) -> None:
-        """Set the final status; a finished run is compacted to one Parquet file a table."""
-        if self._lock.closed:
+        """Set the final status; the last one to close a finished run leaves one Parquet file a table."""
+        if not self._lock.is_locked:
             return
-        for file in self._files.values():
-            file.close()
-        whole = status in FINISHED and self._failed is None
-        alone = self.rank == 0 and not any(self.folder.glob("lock-r*"))
         try:
-            tables = compact(self.folder) if whole and alone else []
-            self.annotate({"status": status} | ({"tables": tables} if tables else {}))
-            if whole and alone:
-                _remove_segments(self.folder)
+            for segment in self._segments.values():
+                segment.close()
+            self.annotate({"status": status})
         finally:
             release(self._lock)
-        if whole and not alone:
-            _close_last(self.folder)
-
-
-def _close_last(folder: Path) -> None:
-    """Compact the run of several processes, if this was the last of them to close it."""
-    status = read_manifest(folder).get("status") if (folder / "manifest.json").exists() else None
-    if status not in FINISHED or being_written(folder):
-        return
-    try:
-        lock = claim(folder)
-    except RecordingError:
-        return  # another one closed at the same moment and does it
-    try:
-        if (folder / "segments").exists():
-            tables, manifest = compact(folder), read_manifest(folder)
-            processes = {**manifest.get("processes", {}), "recorded": recorded_ranks(folder)}
-            write_json(folder / "manifest.json", {**manifest, "processes": processes, "tables": tables})
-            _remove_segments(folder)
-    finally:
-        release(lock)
-
-
-def _remove_segments(folder: Path) -> None:
-    """Remove the segments, all at once for a reader: while there are some, they are what it reads."""
-    done = folder / "segments.done"
-    (folder / "segments").rename(done)
-    shutil.rmtree(done, ignore_errors=True)
-
-
-def _write_all(file: IO[bytes], rest: memoryview) -> None:
-    """Write all of it: on a disk that is nearly full a write may be short, and only the next one fails."""
-    while rest:
-        rest = rest[file.write(rest) :]
-
-
-_SCHEMAS: dict[str, pa.Schema] = {}
-
-
-@functools.lru_cache(maxsize=256)
-def _strings(values: tuple[str | None, ...]) -> pa.Array:
-    """Names repeat from step to step; making them anew would be most of the cost of a write."""
-    return pa.array([None if pd.isna(value) else value for value in values], type=pa.string())
-
-
-def _array(values: Any, dtype: pa.DataType) -> pa.Array:
-    if dtype == pa.string():
-        return _strings(tuple(values))
-    # A missing number stays NaN in a segment, which costs nothing, and becomes null in the Parquet file.
-    return pa.array(values, type=dtype, from_pandas=dtype != pa.float64())
-
-
-def compact(folder: Path) -> list[str]:
-    """Write one Parquet file a table from the segments, each whole or not at all; return which tables there are."""
-    written = []
-    for table in TABLES:
-        stored = read_stored(folder, table)
-        if stored is None:
-            continue
-        described = {f.name: f for f in arrow_schema(table) if f != EXTRA}
-        result = pa.Table.from_pandas(stored, preserve_index=False)
-        result = result.cast(pa.schema([described.get(f.name, f) for f in result.schema]))
-        temporary = folder / f"{table}.parquet.tmp"
-        try:
-            pq.write_table(result.replace_schema_metadata({"gradlens.schema": str(SCHEMA_VERSION)}), temporary)
-            os.replace(temporary, folder / f"{table}.parquet")
-            written.append(table)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise RecordingError(refused(folder, error)) from error
-    return written
+        if status in FINISHED and self._failed is None:
+            with contextlib.suppress(FileNotFoundError):
+                complete(self.folder)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradlens.analysis.comparison import Comparison, Section, printable
+from gradlens.analysis.comparison import Comparison, Section
 from gradlens.analysis.finding import SEVERITY, Finding, worst
 from gradlens.analysis.summary import MEANING
 from gradlens.recording import Recording
@@ -18,6 +18,7 @@ from gradlens.report import record, story
 from gradlens.report.cover import Cover
 from gradlens.report.numbers import count, interval, number
 from gradlens.report.words import DEFINITIONS, FLAGGED, STATUS, STATUS_MEANING
+from gradlens.text import printable_lines
 
 #: Raised by one when a key of the document changes its meaning.
 DOCUMENT_VERSION = 1
@@ -86,7 +87,7 @@ def plain_values(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): plain_values(v) for k, v in value.items()}
     if isinstance(value, str):
-        return printable(value)
+        return printable_lines(value)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, np.generic):

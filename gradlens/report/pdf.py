@@ -1,10 +1,11 @@
 """The typeset report: figures and the document, put on pages by typst."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
+from unicodedata import category
 
 import matplotlib
 import typst
@@ -83,7 +84,14 @@ def pages(comparison: Comparison, content: dict[str, Any]) -> bytes:
         with tempfile.TemporaryDirectory(prefix="gradlens-report-") as name:
             folder = Path(name)
             _lay_out(comparison, content, folder)
-            return _compile(folder, str(content))
+            try:
+                return _compile(folder, ignore_system_fonts=_is_covered(str(content)))
+            except typst.TypstError as error:
+                if "missing codepoints" not in str(error):
+                    raise
+            # No font here has some character, joined emoji say; an accessible PDF must not leave a gap for it.
+            _replace_uncovered(folder)
+            return _compile(folder, ignore_system_fonts=True)
     except OSError as error:
         raise GradlensError(
             f"A report is put together in a temporary folder; that cannot be written: {error}. "
@@ -102,7 +110,7 @@ def _lay_out(comparison: Comparison, content: dict[str, Any], folder: Path) -> N
         (folder / f"{name}.csv").write_bytes(to_csv(table))
 
 
-def _compile(folder: Path, text: str) -> bytes:
+def _compile(folder: Path, *, ignore_system_fonts: bool) -> bytes:
     """Run typst. The fonts are those in its wheel and in matplotlib's, so that pages look alike everywhere.
 
     Only where a label has a character that they lack (Chinese, for one) are the machine's own asked too.
@@ -111,7 +119,7 @@ def _compile(folder: Path, text: str) -> bytes:
         str(folder / "report.typ"),
         root=str(folder),
         font_paths=[str(Path(matplotlib.get_data_path(), "fonts", "ttf"))],
-        ignore_system_fonts=_is_covered(text),
+        ignore_system_fonts=ignore_system_fonts,
         pdf_standards=STANDARD,
     )
     return pdf
@@ -119,5 +127,19 @@ def _compile(folder: Path, text: str) -> bytes:
 
 def _is_covered(text: str) -> bool:
     """Whether matplotlib's own font, which stands in for all others, has every character."""
-    known = FT2Font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap()
-    return all(ord(character) in known for character in set(text) if character.isprintable())
+    return all(ord(character) in _known() for character in set(text) if character.isprintable())
+
+
+def _known() -> Mapping[int, int]:
+    """Return the characters of matplotlib's own font."""
+    return FT2Font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap()
+
+
+def _replace_uncovered(folder: Path) -> None:
+    """Put a replacement character for each that the font lacks; what only joins or alters others goes."""
+    for path in (folder / "findings.json", *folder.glob("*.svg")):
+        text = path.read_text("utf-8")
+        lacking = {sign for sign in set(text) if ord(sign) not in _known() and not sign.isspace()}
+        joins = {sign: None for sign in lacking if category(sign) in ("Cf", "Mn")}
+        signs = str.maketrans(dict.fromkeys(lacking, "\N{REPLACEMENT CHARACTER}") | joins)
+        path.write_text(text.translate(signs), "utf-8")

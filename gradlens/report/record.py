@@ -79,7 +79,7 @@ def _recorded(recording: Recording) -> dict[str, Any]:
         "parameters": int(params.loc[params["grad_norm"].notna(), "name"].nunique()),
         "nonfinite": int(norms["nonfinite"].sum() + params["nonfinite"].sum()),
         "gradient": str(audit.get("gradient") or ""),
-        "problems": [str(problem) for problem in audit.get("problems") or ()],
+        "problems": [str(p) for p in (*(recording.meta.get("damage") or ()), *(audit.get("problems") or ()))],
     }
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from gradlens.errors import GradlensError, RecordingError
 from gradlens.recording import SCHEMA_VERSION
-from gradlens.recording.folder import FOLDERS_OF_RUNS, claim, read_manifest, release, write_json
+from gradlens.recording.folder import FOLDERS_OF_RUNS, read_manifest, write_json
+from gradlens.recording.locks import claim, release
 
 Manifest = Mapping[str, Any]
 

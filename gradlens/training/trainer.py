@@ -84,7 +84,7 @@ def train(
             # The optimizer shows the lens the gradient after clipping, which costs a second look at it.
             clipped = None if config.clip is None else loop.optimizer
             with gradlens.attach(
-                model, out=out, every=config.every, watch=watch, optimizer=clipped, label=label
+                model, out=out, every=config.every, watch=watch, optimizer=clipped, label=label, strict=True
             ) as lens:
                 lens.annotate(**settings)
                 _resume(loop, out)

@@ -43,7 +43,7 @@ def audit(norms: Sequence[str] = ("a", "b"), **changes: Any) -> dict[str, Any]:
     """What a lens that missed nothing says of itself, with changes to fields of ``Audit``."""
     setting = {
         "compiled": [], "graphs_dropped": False, "checkpointed": [], "autocast": "", "input_dtypes": {"float32": 2},
-        "loss_scale": False, "micro_batches": 1, "every": 1, "functional": False, "world": 1,
+        "loss_scale": False, "passes": [1, 1], "every": 1, "functional": False, "world": 1,
     }  # fmt: skip
     known = {
         "norms": tuple(norms), "fired": tuple(norms), "steps": 1, "calls": {"most": 1, "sites": {}},
@@ -129,6 +129,7 @@ def training(
     kept: Callable[[int], float] = lambda step: 0.97,
     blocks: int = 4,
     nonfinite: Mapping[int, int] | None = None,
+    nan_from: int | None = None,
     placement: str = "pre_branch",
     **meta: Any,
 ) -> Recording:
@@ -143,11 +144,13 @@ def training(
         kept: share that every norm keeps, by step; what it removes is re-scaling.
         blocks: of the one stack.
         nonfinite: step to the entries of the gradient that are no numbers.
+        nan_from: the step from which on the loss that is missing was passed, and is NaN.
         placement: of the blocks' norms.
         meta: further metadata.
     """
     steps = len(loss)
     table = pd.DataFrame({"step": range(steps), "loss": loss, "grad_norm": 1.0 if grad_norm is None else grad_norm})
+    table["nan_loss"] = nan_from is not None and (table["step"] >= nan_from)
     params = pd.DataFrame(
         {"step": step, "name": f"blocks.{b}.ffn.w2.weight", "grad_norm": balance ** (b / (blocks - 1)),
          "nonfinite": (nonfinite or {}).get(step, 0)}

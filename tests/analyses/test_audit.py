@@ -3,6 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -32,6 +33,7 @@ MISSED: dict[str, Any] = {
 #: What no finding is made of but "not applicable", or which only tells of the setting.
 TOLD = {
     "without_grad_input", "without_graph", "fired", "functions_recorded", "tied", "gradient", "calls", "setting",
+    "passes",
 }  # fmt: skip
 
 
@@ -48,7 +50,11 @@ def one(**changes: Any) -> list[Finding]:
 
 
 def words(kind: str = "attached", **setting: Any) -> dict[str, str]:
-    return dict(settings(audit(setting=setting), kind))
+    return words_of(audit(setting=setting), kind)
+
+
+def words_of(told: dict[str, Any], kind: str = "attached") -> dict[str, str]:
+    return dict(settings(told, kind))
 
 
 def test_where_nothing_was_missed_that_is_said() -> None:
@@ -66,6 +72,21 @@ def test_everything_that_the_lens_calls_a_problem_is_a_warning(field: str) -> No
     for sentence in missed["problems"]:
         opening = sentence.lower().split(". ")[0].rstrip(".")
         assert any(opening in text for text in said)
+
+
+def test_damage_to_a_recording_is_a_warning_in_its_own_words() -> None:
+    said = "segments/norms-r1-a0.arrows is damaged: the checksum of a batch does not fit."
+    found = judged(recording(audit=audit(), damage=[said, "Steps from 4 on are left out."]))
+    assert [f.status for f in found] == ["warn", "warn"]
+    assert "norms-r1-a0.arrows is damaged" in found[0].claim
+    assert judged(recording(damage=[said]))[0].status == "warn"
+
+
+@pytest.mark.parametrize("label", ["①", "²", "٣", "10"])
+def test_a_label_of_digits_is_a_name_and_no_number(label: str) -> None:
+    shown = show(compute([recording(label, audit=audit()), recording("b", audit=audit(steps=0))]))
+    assert all(rows["recordings"].map(type).eq(str).all() for rows in shown.values() if "recordings" in rows)
+    assert show(compute([recording(label, audit=audit())]))
 
 
 def test_no_field_of_the_audit_is_unknown_here() -> None:
@@ -193,9 +214,10 @@ def test_calls_are_a_range_where_norms_differ(calls: dict[str, Any], words: str)
     ("setting", "question", "part"),
     [
         ({"every": 10}, "recorded", "one step in 10"),
-        ({"micro_batches": 4}, "backward passes", "4 in the first recorded step"),
-        ({"micro_batches": 4}, "gradients of parameters", "summed over 4 backward passes"),
-        ({"micro_batches": 0}, "backward passes", "none was seen"),
+        ({"passes": [4, 4]}, "backward passes", "4 make up the gradient of a step"),
+        ({"passes": [1, 4]}, "backward passes", "1 to 4 make up the gradient of a step"),
+        ({"passes": [4, 4]}, "gradients of parameters", "summed over 4 backward passes a step"),
+        ({"passes": [0, 0]}, "backward passes", "none was seen"),
         ({"world": 8}, "gradients of norms", "of all 8 processes, divided by the 8 that share the data"),
         ({"world": 8}, "gradients of parameters", "after reductions"),
         ({"loss_scale": True}, "loss scale", "divided out of every gradient"),
@@ -210,6 +232,19 @@ def test_calls_are_a_range_where_norms_differ(calls: dict[str, Any], words: str)
 )
 def test_the_setting_is_told_in_words(setting: dict[str, Any], question: str, part: str) -> None:
     assert part in words(**setting)[question]
+
+
+def test_what_was_left_out_is_told_in_the_lens_own_words() -> None:
+    left_out = "Left out of the rows: backward passes inside of lens.paused() (2, first in step 4)."
+    assert words_of(audit(passes=(left_out,)))["backward passes"] == f"one a step. {left_out}"
+
+
+def test_of_an_earlier_recording_it_is_not_known_which_passes_its_gradients_are_of() -> None:
+    earlier = audit()
+    del earlier["setting"]["passes"]
+    earlier["setting"]["micro_batches"] = 4
+    assert words_of(earlier)["backward passes"] == "4 seen in the first recorded step"
+    assert "summed" not in words_of(earlier)["gradients of parameters"]
 
 
 def test_in_the_plain_case_nothing_is_said_to_be_scaled_reduced_or_summed() -> None:
@@ -238,3 +273,53 @@ def test_many_names_are_counted() -> None:
 
 def test_the_code_is_explained() -> None:
     assert ANALYSIS.codes["GL001"].startswith("The lens saw every norm.")
+
+
+def of_two_processes(*broken: tuple[int, int, str, str]) -> Recording:
+    """Rows of three steps, two processes, two blocks with a norm each; broken: step, rank, site, and what of it."""
+    sites = pd.DataFrame(
+        {"site": ["b.0", "b.0.norm", "b.1", "b.1.norm"], "kind": ["block", "norm"] * 2, "order": range(4)}
+    )
+    keys = [(step, rank, site) for step in range(3) for rank in range(2) for site in sites["site"]]
+    activations, norms = [], []
+    for step, rank, site in keys:
+        tensor = "input" if "norm" in site else "output"
+        absmax = np.nan if (step, rank, site, tensor) in broken else 1.0
+        activations.append({"step": step, "rank": rank, "site": site, "tensor": tensor, "absmax": absmax, "numel": 9})
+        if "norm" in site:
+            nonfinite = int((step, rank, site, "gradient") in broken)
+            norms.append({"step": step, "rank": rank, "site": site, "nonfinite": nonfinite})
+    meta = {
+        "label": "mine",
+        "audit": audit(nonfinite="the gradient of head.weight, in the backward pass, step 1, process 0"),
+    }
+    return Recording.from_tables(meta, sites=sites, activations=pd.DataFrame(activations), norms=pd.DataFrame(norms))
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        (
+            [
+                (1, 1, "b.0", "output"),
+                (1, 1, "b.1.norm", "input"),
+                (1, 1, "b.0.norm", "gradient"),
+                (2, 0, "b.0.norm", "input"),
+            ],
+            "the output of b.0, in the forward pass, step 1, process 1",
+        ),
+        (
+            [(1, 1, "b.0.norm", "input"), (1, 1, "b.0", "output")],
+            "the input of b.0.norm, in the forward pass, step 1, process 1",
+        ),
+        (
+            [(1, 1, "b.1.norm", "gradient"), (1, 1, "b.0.norm", "gradient"), (2, 0, "b.0", "output")],
+            "the gradient at b.1.norm, in the backward pass, step 1, process 1",
+        ),
+        ([], "the gradient of head.weight, in the backward pass, step 1, process 0"),
+    ],
+)
+def test_of_several_processes_the_one_is_named_that_broke_first(broken, told) -> None:
+    said = [finding.claim for finding in judged(of_two_processes(*broken)) if "on-finite values" in finding.claim]
+    assert len(said) == 1
+    assert told in said[0]

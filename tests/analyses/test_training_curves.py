@@ -127,6 +127,20 @@ def test_a_run_whose_loss_was_never_seen_fails_by_its_gradient() -> None:
     assert found.remedies[0].startswith("Look at batch and loss of that step")
 
 
+def test_a_loss_that_is_nan_is_said_to_be_so_from_its_step_on() -> None:
+    found = judged(training([*FALLING[:30], *[np.nan] * 10], nan_from=30))["GL301"]
+    assert found.status == "fail"
+    assert found.steps == (30,)
+    assert "its loss is NaN at step 30 and after" in found.claim
+    assert "no finite loss was recorded" not in found.claim
+
+
+def test_a_loss_that_is_nan_from_the_start_is_none_that_nobody_passed() -> None:
+    found = judged(training([np.nan] * 40, nan_from=0))["GL301"]
+    assert found.status == "fail"
+    assert "its loss is NaN at step 0 and after" in found.claim
+
+
 def test_single_steps_that_a_loss_scaler_skips_are_no_divergence() -> None:
     found = judged(training([np.nan] * 40, nonfinite={0: 7, 1: 7}))["GL301"]
     assert found.status == "warn"

@@ -14,6 +14,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from gradlens.cli.main import main
+from tests.interrupts import TAKES_CTRL_C
 
 #: One block would be no stack; two make depth profiles possible.
 TINY = [
@@ -145,8 +146,13 @@ def read_json(result: Result) -> Any:
 
 
 def start(*arguments: Any, **extra: Any) -> subprocess.Popen[str]:
-    """Start the program as a process of its own."""
-    command = [sys.executable, "-c", "from gradlens.cli.main import main; main()", *map(str, arguments)]
+    """Start the program as a process of its own, which Ctrl-C reaches."""
+    command = [
+        sys.executable,
+        "-c",
+        f"{TAKES_CTRL_C}; from gradlens.cli.main import main; main()",
+        *map(str, arguments),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     return subprocess.Popen(command, text=True, stdout=pipe, stderr=pipe, env=environment, **extra)

@@ -93,6 +93,24 @@ def _train(rank: int, way: str, folder: Path, attached: tuple[int, ...], kill: b
     dist.destroy_process_group()
 
 
+def micro_batches_without_sync(rank: int, folder: Path) -> None:
+    """Train on micro-batches whose gradients wait in FSDP until a step's last one, and on plain ones."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}.store", rank=rank, world_size=1)
+    for name in ("waiting", "plain"):
+        model = network() if name == "plain" else _fsdp(network())
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with gradlens.attach(model, out=folder / name, optimizer=optimizer):
+            for step in range(STEPS):
+                optimizer.zero_grad()
+                for index, part in enumerate(batch(step).split(3)):
+                    if name == "waiting":
+                        model.set_requires_gradient_sync(index == 2)
+                    model(part).square().mean().backward()
+                optimizer.step()
+    dist.destroy_process_group()
+
+
 def _run(way: str, rank: int, folder: Path | None, kill: bool = False) -> list[Tensor]:
     """Train and return this process's part of the weights."""
     _, wrap, share = WAYS[way]

@@ -194,7 +194,9 @@ SITUATIONS = (
     ),
     # backward passes
     Situation("micro-batches of unequal size", backward=passes.accumulated),
-    Situation("two backward passes of one forward", backward=passes.retained),
+    Situation(
+        "two backward passes of one forward", backward=passes.retained, says=("their energies are added",)
+    ),
     Situation("torch.autograd.grad", backward=passes.gradients_by_hand, says=("read in step",)),
     Situation(
         "torch.autograd.grad, zero_grad(set_to_none=False)", backward=passes.gradients_by_hand, says=("read in step",),

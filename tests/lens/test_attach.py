@@ -151,7 +151,7 @@ def test_non_finite_vectors_are_counted_left_out_and_reported_with_their_place()
     assert (clean["nonfinite"] == 0).all()
     assert (broken["nonfinite"] == 1).all()
     assert broken.drop(columns=["recentering", "rescaling", "kept"]).notna().all(axis=None)
-    assert audit.nonfinite == "1.0.norm, step 1"
+    assert audit.nonfinite == "the input of 1.0, in the forward pass, step 1"
     params = lens.recording.params
     assert (params[params["step"] == 1]["nonfinite"] > 0).any()
 

@@ -153,7 +153,7 @@ def test_one_whole_graph_gives_the_numbers_of_eager_mode(block, compiled):
 def test_compiled_training_is_that_without_the_lens(block):
     """To the last bits: the alias and the sums may change how a compiler orders a sum."""
     fast, plain = train(stack(block), "after"), train(stack(block), "after", lens=False)
-    assert fast.losses == pytest.approx(plain.losses, rel=1e-6)
+    assert fast.losses == pytest.approx(plain.losses, rel=1e-5)
     for got, expected in zip(fast.weights, plain.weights, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 

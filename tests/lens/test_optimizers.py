@@ -121,11 +121,13 @@ def test_a_closure_is_part_of_the_step_that_calls_it(kind):
     assert recording.steps["step"].tolist() == [0, 1, 2]
     assert recording.steps["grad_norm"].tolist() == pytest.approx(last, rel=1e-5)
     for step in range(3):
-        # Several evaluations of one batch merge as micro-batches do.
+        # Each evaluation zeroes the gradients of the one before: the rows are of the last one.
         rows = recording.norms.query(f"step == {step}")
         assert rows["call"].tolist() == [0] * 4
-        assert set(rows["vectors"]) == {20 * evaluations.count(step)}
+        assert set(rows["vectors"]) == {20}
     assert lens.audit().problems() == []
+    thrown_away = len(evaluations) - 3
+    assert (f"thrown away before the last one that counts ({thrown_away}," in str(lens.audit())) == (kind == "LBFGS")
 
 
 @pytest.mark.parametrize("counted", ["by the optimizer", "by step()"])
@@ -250,3 +252,52 @@ def test_updates_are_measured_with_every_kind_of_optimizer():
         row = lens.recording.params.set_index("name").loc["0.weight"]
         assert row["update_norm"] == pytest.approx(change, rel=1e-4)
         assert loss_of(model(vectors(0))).isfinite()
+
+
+@pytest.mark.parametrize("closes", ["first", "second"])
+def test_the_update_of_a_weight_is_that_of_its_own_optimizer_in_the_step_and_missing_where_it_has_not_stepped(closes):
+    gan = Critic()
+    own = {"first": sgd(gan.generator), "second": sgd(gan.critic)}
+    networks = {"first": gan.generator, "second": gan.critic}
+    weights = {name: [] for name in own}
+    with gradlens.attach(gan, optimizer=own[closes], watch=("params", "updates")) as lens:
+        for step in range(3):
+            for name in own:
+                gan.zero_grad()
+                gan.critic(gan.generator(vectors(step))).square().mean().backward()
+                before = [p.detach().clone() for p in networks[name].parameters()]
+                own[name].step()
+                pairs = zip(networks[name].parameters(), before, strict=True)
+                weights[name].append([float((now.detach() - then).norm()) for now, then in pairs])
+    names = {"first": "generator.", "second": "critic."}
+    for step in range(3):
+        rows = lens.recording.params.query(f"step == {step}")
+        for which, prefix in names.items():
+            updates = rows[rows["name"].str.startswith(prefix)]["update_norm"].tolist()
+            if which == closes:
+                expected = weights[which][step]
+            elif closes == "second":
+                expected = weights[which][step]  # it stepped before, in the same step of the lens
+            else:
+                # Its step of the round before is in this one's; in the first there was none.
+                expected = weights[which][step - 1] if step else [float("nan")] * len(updates)
+            assert updates == pytest.approx(expected, rel=1e-4, nan_ok=True), (step, which)
+
+
+def test_the_update_of_sharpness_aware_minimization_is_what_is_left_of_it():
+    """The weights stand elsewhere when the gradient comes that the optimizer uses."""
+    model = stack()
+    optimizer = sgd(model)
+    with gradlens.attach(model, optimizer=optimizer, watch=("params", "updates")) as lens:
+        before = model[0].weight.detach().clone()
+        backward(model, vectors(0))
+        with torch.no_grad():
+            model[0].weight.add_(1.0)
+        optimizer.zero_grad()
+        backward(model, vectors(0))
+        with torch.no_grad():
+            model[0].weight.sub_(1.0)
+        optimizer.step()
+    change = float((model[0].weight.detach() - before).norm())
+    row = lens.recording.params.set_index("name").loc["0.weight"]
+    assert row["update_norm"] == pytest.approx(change, rel=1e-4)

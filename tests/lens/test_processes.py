@@ -8,7 +8,7 @@ import pytest
 import torch.distributed
 
 import gradlens
-from tests.lens.processes import SHARES, WAYS, alone, together
+from tests.lens.processes import SHARES, WAYS, alone, micro_batches_without_sync, together
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without torch.distributed")
 
@@ -57,3 +57,14 @@ def test_a_process_that_dies_takes_nothing_from_the_others(tmp_path):
     recording = together("ddp", tmp_path / "run", kill=True)
     assert recording.meta["status"] == "complete"
     assert recording.norms.groupby(["step", "rank"]).size().tolist() == [4] * 4
+
+
+def test_gradients_that_wait_in_fsdp_for_an_exchange_count(tmp_path):
+    """Micro-batches without gradient sync leave nothing in the parameters; the last one brings what all gave."""
+    torch.multiprocessing.spawn(micro_batches_without_sync, (tmp_path,), nprocs=1)
+    got, expected = (gradlens.load(tmp_path / name) for name in ("waiting", "plain"))
+    for table in ("norms", "activations"):
+        pd.testing.assert_frame_equal(plain(got, table), plain(expected, table), rtol=1e-9)
+    assert got.steps["grad_norm"].tolist() == pytest.approx(expected.steps["grad_norm"].tolist(), rel=1e-9)
+    assert got.meta["audit"]["setting"]["passes"] == [3, 3]
+    assert got.meta["audit"]["passes"] == expected.meta["audit"]["passes"]

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import gradlens
+from tests.lens.networks import WIDTH
 from tests.lens.networks import stack as model
 from tests.lens.passes import loss_of, vectors
 
@@ -58,12 +59,29 @@ def test_a_model_whose_forward_is_never_called_loses_no_step_and_no_gradient(wit
 
 
 def test_gradients_that_were_read_late_are_said_to_be_so():
-    network = Lightning()
+    class WithoutCalls(nn.Module):
+        """Nothing of it is called: its weights are used as they are."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(WIDTH, WIDTH))
+
+    network = WithoutCalls()
     with gradlens.attach(network, watch=("params",)) as lens:
-        network.training_step(batch()).backward()
+        (batch() @ network.weight).square().mean().backward()
         lens.step()
         assert any("No backward pass was seen" in problem for problem in lens.audit().problems())
     assert lens.recording.steps["grad_norm"].notna().all()
+
+
+def test_gradients_of_a_part_that_is_called_for_the_whole_are_read_when_its_backward_has_ended():
+    network = Lightning()
+    with gradlens.attach(network, watch=("params",)) as lens:
+        network.training_step(batch()).backward()
+        norm = float(nn.utils.clip_grad_norm_(network.parameters(), 1e-3))
+        lens.step()
+    assert lens.recording.steps["grad_norm"].item() == pytest.approx(norm, rel=1e-5)
+    assert not [problem for problem in lens.audit().problems() if "No backward pass" in problem]
 
 
 def test_a_further_attempt_goes_on_where_the_last_one_stopped(tmp_path):
@@ -145,34 +163,42 @@ class DoubleGainNorm(nn.Module):
         return self.scale.square() * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
 
 
-@pytest.mark.parametrize("cls", [HiddenEpsNorm, DoubleGainNorm])
-def test_a_norm_that_is_not_fully_understood_is_named_not_recorded_wrongly(cls):
-    network = nn.Sequential(nn.Linear(16, 16), cls(), nn.LayerNorm(16))
+def test_an_eps_that_stands_in_the_code_alone_is_measured():
+    network = nn.Sequential(nn.Linear(16, 16), HiddenEpsNorm(), nn.LayerNorm(16))
+    x = 0.01 * batch()
+    with gradlens.attach(network) as lens:
+        network(x).square().sum().backward()
+        lens.step()
+    expected = torch.rsqrt(network[0](x).square().mean(-1) + 1e-3).mean()
+    assert lens.recording.norms.set_index("site")["inv_sigma"]["1"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_norm_that_is_not_fully_understood_is_named_not_recorded_wrongly():
+    network = nn.Sequential(nn.Linear(16, 16), DoubleGainNorm(), nn.LayerNorm(16))
     recording = record(network)
     assert set(recording.norms["site"]) == {"2"}
     assert any("1" in problem and "register_norm" in problem for problem in recording.meta["audit"]["problems"])
 
 
-class GatedRMSNorm(nn.Module):
-    eps = 1e-6
+class HonestAtFirstNorm(nn.Module):
+    """Does in its first call what it says, and later something else besides."""
 
-    def forward(self, x, gate=None):
-        y = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
-        return y if gate is None else 5 * y * gate
-
-
-class Gated(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear, self.norm = nn.Linear(16, 16), GatedRMSNorm()
+    normalizes = {"name": "rmsnorm", "centered": False, "mean_gradient": False}  # noqa: RUF012
+    eps, calls = 1e-6, 0
 
     def forward(self, x):
-        return self.norm(self.linear(x), x)
+        self.calls += 1
+        y = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
+        return y if self.calls == 1 else 5 * y * x
 
 
 def test_impossible_shares_are_a_problem_of_the_audit():
-    recording = record(Gated())
-    assert any("impossible" in problem for problem in recording.meta["audit"]["problems"])
+    network = nn.Sequential(nn.Linear(16, 16), HonestAtFirstNorm())
+    with gradlens.attach(network) as lens:
+        for _ in range(2):
+            network(batch()).square().sum().backward()
+            lens.step()
+    assert any("impossible" in problem for problem in lens.audit().problems())
 
 
 def test_an_entry_that_is_not_finite_leaves_absmax_missing():

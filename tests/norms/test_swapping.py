@@ -167,7 +167,6 @@ def test_a_norm_in_a_shared_block_is_replaced_under_each_of_its_names() -> None:
         (nn.LayerNorm((3, H)), "last 2 dimensions together"),
         (OwnForward(H), "LayerNorm with a forward of its own"),
         (NormThatIsNone(H), "does not give what LayerNorm or RMSNorm would"),
-        (NoEps(), "no attribute tells its eps"),
         (nn.utils.parametrizations.weight_norm(nn.LayerNorm(H)), "its parameters are parametrized"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
@@ -181,6 +180,12 @@ def test_what_is_no_vector_norm_or_not_understood_is_left_and_said_why(norm: nn.
     assert place.paths == ("1",)
     assert reason in place.reason
     assert f"1 ({type(norm).__name__}): " in str(report)
+
+
+def test_an_eps_that_stands_in_the_code_alone_is_measured_and_kept() -> None:
+    model = net(NoEps())
+    assert len(swap(model, "layernorm").replaced) == 1
+    assert only(model).eps == pytest.approx(1e-5, rel=1e-9)
 
 
 def test_a_norm_with_hooks_is_left_so_that_they_are_not_lost() -> None:

@@ -10,7 +10,7 @@ from gradlens import load
 from gradlens.errors import RecordingError
 from gradlens.lens.sinks import FolderSink
 from gradlens.recording import RunWriter
-from gradlens.recording.folder import being_written
+from gradlens.recording.locks import being_written
 from gradlens.recording.schema import STORED, names
 
 META = {"kind": "attached", "label": "a run", "processes": {"world": 2, "data": 2, "recorded": 1}}
@@ -85,6 +85,13 @@ def test_a_process_that_joins_later_counts_on_where_the_run_is(tmp_path):
         record(first, step)
     first.close("interrupted")
     assert [FolderSink(tmp_path / "run", META, rank).next_step() for rank in (0, 1)] == [3, 3]
+
+
+def test_a_process_that_comes_before_rank_0_begins_at_the_first_step(tmp_path):
+    second = FolderSink(tmp_path / "run", META, rank=1)
+    assert second.next_step() == 0
+    first = FolderSink(tmp_path / "run", META)
+    assert first.run == second.run
 
 
 def test_what_one_process_knows_between_recorded_steps_is_kept(tmp_path):

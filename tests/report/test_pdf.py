@@ -254,7 +254,7 @@ def test_the_audit_tells_setting_counts_and_every_gap() -> None:
     text = words(" ".join(page.get_text() for page in document))
     audit = text[text.index("Did the lens see every normalization") :]
     for part in (
-        "one step in 5", "4 in the first recorded step", "the GradScaler's, divided out of every gradient",
+        "one step in 5", "4 seen in the first recorded step", "the GradScaler's, divided out of every gradient",
         "autocast to float16", "all 4 training runs: 1 of 2 norms never ran as modules: b.",
         "all 4 training runs 11 2 1", "Name their axes with gradlens.register_norm.",
         "attached to this file as audit.csv",
@@ -267,6 +267,12 @@ def test_a_label_of_every_sign_is_printed_as_it_is() -> None:
     label = "∂L/∂γ #let x = [*_`<a>\\]@b"
     document = read(typeset(compare([make_recording(label, variant=None)], [make_analysis()])))
     assert label in words(document[0].get_text())
+
+
+@pytest.mark.parametrize("sign", ["👩\u200d👩\u200d👧", "①", "²", "e\u0301", "x" * 3000, "日本語", "\U0010fffd"])
+def test_a_label_with_a_sign_that_no_font_has_breaks_no_report(sign: str) -> None:
+    document = read(typeset(compare([make_recording(f"alpha {sign}", variant=None)], [make_analysis()])))
+    assert "alpha" in document[0].get_text()
 
 
 def test_a_label_with_dollar_signs_is_no_formula_in_the_figure() -> None:

@@ -15,6 +15,7 @@ from gradlens.recording import load
 from gradlens.training.config import TrainingConfig
 from gradlens.training.grid import run_grid
 from gradlens.training.jobs import Run
+from tests.interrupts import TAKES_CTRL_C
 
 MANIFEST = {"kind": "reproduce", "label": "tiny", "settings": {"paper": "none"}}
 #: With one thread in every process numbers agree bit for bit.
@@ -103,7 +104,8 @@ def test_a_diverged_run_is_a_result_like_any_other(tmp_path):
     assert [event.status for event in events if event.what == "finished"] == ["diverged"] * 2
 
 
-CHILD = """
+CHILD = f"""
+{TAKES_CTRL_C}
 import sys
 from pathlib import Path
 from tests.training.test_grid import MANIFEST, planned

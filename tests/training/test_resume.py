@@ -1,7 +1,6 @@
 """A run that is stopped anywhere goes on, and ends in the very numbers of one that never stopped."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import torch
 
 import gradlens
 from gradlens.errors import RecordingError
+from gradlens.recording.folder import read_manifest, write_json
 from gradlens.training.checkpoint import checkpoint_path
 from tests.training.test_trainer import Spy
 
@@ -117,9 +117,9 @@ def test_a_checkpoint_of_another_model_is_refused(trial, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         trial(out=tmp_path / "run", model_fn=lambda: of_width(8), on_step=stop_after(6), **SETTINGS)
-    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    manifest = read_manifest(tmp_path / "run")
     manifest["model"]["parameters"] = sum(p.numel() for p in of_width(4).parameters())
-    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+    write_json(tmp_path / "run" / "manifest.json", manifest)
     with pytest.raises(RecordingError, match="must fit the model"):
         trial(out=tmp_path / "run", model_fn=lambda: of_width(4), **SETTINGS)
 

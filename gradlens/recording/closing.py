@@ -1,0 +1,84 @@
+"""The end of a run: from segments to one Parquet file a table, and the manifest that says so.
+
+The Parquet files are written first, each whole or not at all; then the manifest names them, with their digests; then
+the segments go. Whoever is killed in between leaves a run that reads the same, and that the next one completes.
+"""
+
+import contextlib
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gradlens.errors import RecordingError
+from gradlens.recording.folder import EXTRA, FINISHED, arrow_schema, read_manifest, replace, segments, write_json
+from gradlens.recording.history import read_history
+from gradlens.recording.locks import being_written, claim, release
+from gradlens.recording.schema import SCHEMA_VERSION
+
+
+def compact(folder: Path, run: str) -> dict[str, Any]:
+    """Write one Parquet file a table from the segments.
+
+    Args:
+        folder: the run folder.
+        run: number of the run.
+
+    Returns:
+        What the manifest then says: ``tables``, each with its file's SHA-256, and how many ``processes`` wrote rows.
+
+    Raises:
+        RecordingError: the disk refuses it, or segments are damaged; they stay.
+    """
+    history = read_history(folder, run)
+    if history.damage:
+        raise RecordingError(f"The run at {folder} cannot be closed: {' '.join(history.damage[:2])}")
+    digests = {}
+    for table, stored in history.tables.items():
+        path = folder / f"{table}.parquet"
+        rows = _described(table, stored, run)
+        replace(path, functools.partial(pq.write_table, rows, write_page_checksum=True))
+        with path.open("rb") as file:
+            digests[table] = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"tables": digests, "recorded": history.ranks}
+
+
+def _described(table: str, stored: pd.DataFrame, run: str) -> pa.Table:
+    """Return rows with the types, meanings and units of their columns."""
+    described = {f.name: f for f in arrow_schema(table) if f != EXTRA}
+    rows = pa.Table.from_pandas(stored, preserve_index=False)
+    rows = rows.cast(pa.schema([described.get(f.name, f) for f in rows.schema]))
+    return rows.replace_schema_metadata({"gradlens.schema": str(SCHEMA_VERSION), "gradlens.run": run})
+
+
+def complete(folder: Path) -> None:
+    """Close a finished run that still lies in segments, unless somebody writes it.
+
+    Raises:
+        RecordingError: somebody does, the disk refuses it, or segments are damaged; they stay.
+    """
+    if not (folder / "manifest.json").exists() or being_written(folder):
+        return
+    lock = claim(folder)
+    try:
+        manifest = read_manifest(folder)
+        if manifest.get("status") in FINISHED and "tables" not in manifest:
+            closed = compact(folder, manifest.get("run", ""))
+            if "processes" in manifest:
+                manifest["processes"]["recorded"] = closed["recorded"]
+            write_json(folder / "manifest.json", manifest | {"tables": closed["tables"]})
+            remove_segments(folder)
+    finally:
+        release(lock)
+
+
+def remove_segments(folder: Path) -> None:
+    """Remove the segments, which are no longer what is read; files of other names stay."""
+    with contextlib.suppress(OSError):  # somebody may have one open, which some systems mind
+        for path in (*segments(folder).values(), folder / "segments" / "run"):
+            path.unlink(missing_ok=True)
+        (folder / "segments").rmdir()

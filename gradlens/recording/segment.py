@@ -1,0 +1,196 @@
+"""One segment: an Arrow IPC stream of which every batch says that all before it is whole.
+
+The stream's schema names the run and the segment. Each batch carries, as custom metadata, the CRC-32 of itself and of
+all that stands before it in the stream, so that nothing can be changed, taken out, doubled or put elsewhere unseen; any
+Arrow reader reads the stream and may leave it unread. A batch of ``steps`` also carries, for every other table, the CRC
+that its segment ended with: which rows the step consists of.
+
+A reader believes bytes before Arrow sees them: a batch that is not whole ends the segment.
+"""
+
+import functools
+import json
+import re
+import struct
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from gradlens.errors import RecordingError
+from gradlens.recording.folder import Name, arrow_schema, content
+from gradlens.recording.schema import ADDED
+from gradlens.text import printable
+
+_SEAL = re.compile(rb"gradlens crc32=([0-9a-f]{8}) body=(\d{12})((?: [a-z]+=[0-9a-f]{8})*);")
+MARK, BLANK = b"gradlens crc32=", b"00000000"
+#: What an encapsulated Arrow message begins with: a mark, and the length of its metadata.
+PREFIX = struct.Struct("<Ii")
+_CONTINUES = 0xFFFFFFFF
+
+schema_of = functools.cache(arrow_schema)
+
+
+@dataclass
+class Segment:
+    """What is whole of a segment.
+
+    Attributes:
+        name: whose it is.
+        batches: all that are whole, from the first on.
+        crcs: of all up to each batch.
+        wrote: of each batch of ``steps``, every other table's CRC.
+        before: segments of the process' earlier attempts, with the sizes that they had.
+        size: bytes of the file.
+        grew: whether it was written to while the segments were read.
+        damage: what is wrong with it; empty where nothing is, but that its last batch may be torn, as by a kill.
+    """
+
+    name: Name
+    batches: list[pa.RecordBatch] = field(default_factory=list)
+    crcs: list[int] = field(default_factory=list)
+    wrote: list[dict[str, int]] = field(default_factory=list)
+    before: dict[str, int] = field(default_factory=dict)
+    size: int = 0
+    grew: bool = False
+    damage: str = ""
+
+    @functools.cached_property
+    def steps(self) -> list[int]:
+        """The first step of each batch; none where the table has no steps."""
+        return [batch["step"][0].as_py() for batch in self.batches if "step" in batch.schema.names and len(batch)]
+
+
+class _TornError(Exception):
+    """The file ends inside of a message."""
+
+
+class _DamagedError(Exception):
+    """The bytes are no message, or not those that were written."""
+
+
+def read(path: Path, name: Name, run: str) -> Segment:
+    """Read what is whole of a segment.
+
+    Args:
+        path: of the file.
+        name: whose segment it must be.
+        run: number of the run; empty for one of before there were checksums, which is believed where Arrow does.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
+    segment = Segment(name)
+    try:
+        data = content(path)
+    except RecordingError as error:
+        segment.damage = str(error)
+        return segment
+    segment.size = len(data)
+    try:
+        if run:
+            _check(segment, data, run)
+        else:
+            _believe(segment, data)
+    except _DamagedError as error:
+        segment.damage = str(error)
+    return segment
+
+
+def _check(segment: Segment, data: bytes, run: str) -> None:
+    """Fill a segment with its batches up to the first that is not whole."""
+    crcs, wrote, view, end = [], [], memoryview(data), 0
+    damage: _DamagedError | None = None
+    try:
+        end = _metadata_end(view, 0)
+        crc = zlib.crc32(view[PREFIX.size : end])
+        while end < len(data):
+            crc, told, end = _message(view, end, crc)
+            crcs.append(crc)
+            wrote.append(told)
+    except _TornError:
+        pass
+    except _DamagedError as error:
+        damage = error
+    if crcs:
+        segment.batches, segment.before = _decode(data[:end], segment.name, run)
+        segment.crcs, segment.wrote = crcs, wrote
+    if damage is not None:
+        raise damage
+
+
+def _metadata_end(view: memoryview, at: int) -> int:
+    """Return where a message's metadata end."""
+    if len(view) - at < PREFIX.size:
+        raise _TornError
+    mark, length = PREFIX.unpack_from(view, at)
+    if mark != _CONTINUES or length <= 0 or length % 8:
+        raise _DamagedError("it is no Arrow stream" if at == 0 else "what follows is no batch")
+    if len(view) - at - PREFIX.size < length:
+        raise _TornError
+    return at + PREFIX.size + int(length)
+
+
+def _message(view: memoryview, at: int, crc: int) -> tuple[int, dict[str, int], int]:
+    """Check the message that begins at a place: return the CRC, what it tells of other tables, and where it ends."""
+    end = _metadata_end(view, at)
+    metadata = bytearray(view[at + PREFIX.size : end])
+    seal = _SEAL.search(metadata)
+    if seal is None:
+        raise _DamagedError("a batch has no checksum")
+    told, body, others = seal[1], int(seal[2]), seal[3].decode()
+    if end + body > len(view):
+        raise _TornError
+    metadata[seal.start(1) : seal.end(1)] = BLANK
+    crc = zlib.crc32(view[end : end + body], zlib.crc32(metadata, crc))
+    if crc != int(told, 16):
+        raise _DamagedError("the checksum of a batch does not fit")
+    return crc, {table: int(value, 16) for table, value in (one.split("=") for one in others.split())}, end + body
+
+
+def _decode(data: bytes, name: Name, run: str) -> tuple[list[pa.RecordBatch], dict[str, int]]:
+    """Return the batches, whose bytes are those that were written, and what the header says was there before."""
+    try:
+        reader = pa.ipc.open_stream(data)
+        batches, named = list(reader), reader.schema.metadata or {}
+        whose, of = (named.get(key, b"").decode() for key in (b"gradlens.segment", b"gradlens.run"))
+        before = json.loads(named.get(b"gradlens.before", b"{}"))
+        for batch in batches:
+            batch.validate(full=True)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise _DamagedError(f"Arrow cannot read it ({_short(error)})") from error
+    if of != run:
+        raise _DamagedError("it is of another run")
+    if whose != str(name):
+        raise _DamagedError(f"it is {printable(whose)} under another name")
+    if not _fits(reader.schema, name.table):
+        raise _DamagedError("it has other columns")
+    return batches, before
+
+
+def _fits(schema: pa.Schema, table: str) -> bool:
+    """Whether these are a table's columns; those that were added since may be absent."""
+    wanted = pa.schema([f for f in schema_of(table) if f.name not in ADDED or f.name in schema.names])
+    return bool(schema.equals(wanted))
+
+
+def _believe(segment: Segment, data: bytes) -> None:
+    """Fill a segment of before there were checksums: with whatever Arrow reads of it."""
+    try:
+        reader = pa.ipc.open_stream(data)
+        if (reader.schema.metadata or {}).get(b"gradlens.run"):
+            raise _DamagedError("it is of another run")
+        for batch in reader:
+            batch.validate(full=True)
+            if not _fits(batch.schema, segment.name.table):
+                raise _DamagedError("it has other columns")
+            segment.batches.append(batch)
+    except (pa.ArrowException, OSError, EOFError, ValueError) as error:
+        if not segment.batches and len(data) > 4096:  # more than a torn first batch's schema
+            raise _DamagedError(f"Arrow cannot read it ({_short(error)})") from error
+    segment.crcs, segment.wrote = [0] * len(segment.batches), [{}] * len(segment.batches)
+
+
+def _short(error: BaseException) -> str:
+    return printable(" ".join(str(error).split()))[:120]

@@ -1,0 +1,94 @@
+"""Writing one segment: a batch a write, each with the checksum of all that stands before it."""
+
+import functools
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from gradlens.recording.folder import Name
+from gradlens.recording.own_file import OwnFile
+from gradlens.recording.segment import BLANK, MARK, PREFIX, schema_of
+from gradlens.recording.template import Template
+
+
+class SegmentWriter:
+    """Appends batches to a segment, each in one write.
+
+    Args:
+        folder: the run folder.
+        name: whose segment it is.
+        run: number of the run.
+        before: segments of the process' earlier attempts, with their sizes.
+    """
+
+    def __init__(self, folder: Path, name: Name, run: str, before: Mapping[str, int]) -> None:
+        self.path = folder / "segments" / f"{name}.arrows"
+        own = {"gradlens.segment": str(name), "gradlens.run": run, "gradlens.before": json.dumps(dict(before))}
+        self._schema = schema_of(name.table).with_metadata(own)
+        self._header = self._schema.serialize().to_pybytes()
+        #: CRC of all that was written.
+        self.crc = zlib.crc32(self._header[PREFIX.size :])
+        self._file: OwnFile | None = None
+        self._template: Template | None = None
+        self._told = 0
+
+    def append(self, columns: Mapping[str, Any], wrote: Mapping[str, int]) -> None:
+        """Append one batch.
+
+        Args:
+            columns: stored columns, each an array or list of equal length.
+            wrote: of a step, every other table's CRC.
+
+        Raises:
+            OSError: the disk refused it.
+        """
+        told = b"".join(b" %s=%08x" % (table.encode(), crc) for table, crc in wrote.items())
+        # Of another length what is told has another table in it: then the template has no room for it.
+        template = self._template if len(told) == self._told else None
+        message = (template and template.fill(columns)) or self._new(columns, told)
+        at = message.index(MARK) + len(MARK)
+        message[at + 26 : at + 26 + len(told)] = told
+        message[at : at + 8] = BLANK
+        crc = zlib.crc32(memoryview(message)[PREFIX.size :], self.crc)
+        message[at : at + 8] = b"%08x" % crc
+        if self._file is None:
+            self._file = OwnFile(self.path)
+            message = self._header + message
+        self._file.write(memoryview(message))
+        self.crc = crc
+
+    def _new(self, columns: Mapping[str, Any], told: bytes) -> bytearray:
+        """Return a batch as a message, with room for its CRC, and keep it as a template."""
+        schema = self._schema
+        batch = pa.RecordBatch.from_arrays([_array(columns[f.name], f.type) for f in schema], schema=schema)
+        sink = pa.BufferOutputStream()
+        seal = b"%s%s body=%012d%s;" % (MARK, BLANK, 0, told)
+        pa.ipc.new_stream(sink, schema).write_batch(batch, custom_metadata={"gradlens": seal})
+        message = bytearray(memoryview(sink.getvalue())[len(self._header) :])
+        at, (_, length) = message.index(MARK) + len(MARK), PREFIX.unpack_from(message)
+        message[at + 14 : at + 26] = b"%012d" % (len(message) - PREFIX.size - length)
+        self._template, self._told = Template.of(message, batch, columns), len(told)
+        return message
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+@functools.lru_cache(maxsize=256)
+def _strings(values: tuple[str | None, ...]) -> pa.Array:
+    """Names repeat from step to step; making them anew would be most of the cost of a write."""
+    return pa.array([None if pd.isna(value) else value for value in values], type=pa.string())
+
+
+def _array(values: Any, dtype: pa.DataType) -> pa.Array:
+    if dtype == pa.string():
+        return _strings(tuple(values))
+    # A missing number stays NaN in a segment, which costs nothing, and becomes null in the Parquet file.
+    return pa.array(values, type=dtype, from_pandas=dtype != pa.float64() and not pa.types.is_map(dtype))
