@@ -77,7 +77,7 @@ class Proved(Formula):
         tensors = [value for value in (*call.further, *call.keywords.values()) if isinstance(value, Tensor)]
         base = [formula for formula in [of_torch_subclass(call.module)] if formula is not None]
         tried = [self.known[cls]] if cls in self.known else []
-        for formula in (*tried, *base, *(GATED if tensors else PLAIN)):
+        for formula in (*tried, *base, *(GATED if tensors else ()), *PLAIN):
             try:
                 expected(formula, call)
             except Exception:  # whatever a formula that is not the class's may run into
@@ -95,14 +95,20 @@ def of_torch_subclass(module: nn.Module) -> Formula | None:
 
 
 def candidates(model: nn.Module) -> dict[str, Formula]:
-    """Return the modules of a model that may be norms: torch's, and leaves that are not torch's other classes."""
+    """Return the modules of a model that may be norms: torch's, leaves that are not torch's, and what is called one."""
     found: dict[str, Formula] = {}
+    seen: set[nn.Module] = set()
     for path, module in model.named_modules():
-        own = type(module) in OF_TORCH
+        called = _called_one(module) and not any(_called_one(inside) for inside in list(module.modules())[1:])
         leaf = next(module.children(), None) is None and not type(module).__module__.startswith("torch.nn")
-        if path and (own or leaf) and not any(module is model.get_submodule(other) for other in found):
+        if path and (type(module) in OF_TORCH or leaf or called) and module not in seen:
             found[path] = Proved()
+            seen.add(module)
     return found
+
+
+def _called_one(module: nn.Module) -> bool:
+    return "norm" in type(module).__name__.lower()
 
 
 def randomized(model: nn.Module) -> nn.Module:

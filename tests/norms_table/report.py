@@ -1,6 +1,7 @@
 """Writes what came of the table: a page to read, and JSON."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ def write(lines: list[Line], folder: Path, before: Path) -> None:
     if before.exists():
         earlier = {(package, name): outcome for package, name, outcome in json.loads(before.read_text("utf-8"))}
         lines = [{**line, "before": earlier.get((line["package"], line["name"]), "")} for line in lines]
+    # Where a package lies on the machine that measured is nobody's concern.
+    lines = [{**line, "said": re.sub(r"/[^\s'\"]*site-packages[^\s'\"]*", "...", line["said"])} for line in lines]
     lines = sorted(lines, key=lambda line: (line["package"], line["name"]))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(document(lines), indent=1) + "\n", encoding="utf-8")
