@@ -33,8 +33,6 @@ class Switch:
         self.guard = guard or Guard()
         #: The step's number.
         self.step = 0
-        #: Kinds of norms and sizes whose hooks can be traced into a graph.
-        self.rehearsed: set[tuple[object, ...]] = set()
         #: The lens, where it shall live as long as its hooks.
         self.lens: object = None
         #: Where the model was when the lens was attached; compiled graphs write there.

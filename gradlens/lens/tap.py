@@ -30,6 +30,8 @@ class Tap(ABC):
         self.traced = TracedLines(switch.device)
         #: Whether it gave up: nothing is recorded here any more, the step that is open included.
         self.silent = False
+        #: Sizes for which its hooks can be traced into a graph.
+        self.rehearsed: set[tuple[object, ...]] = set()
         _taps[self.traced.key] = self
 
     def hook(self, run: Callable[..., Any]) -> Hook:
@@ -127,9 +129,8 @@ def fits(key: str, x: tuple[int, ...], x_dtype: torch.dtype, y: tuple[int, ...],
     if tap.untraceable():
         tap.switch.unsupported[tap.site.path] = tap.untraceable()
         return False
-    module = tap.site.module
-    case = (tap.site.path, tap.site.norm, *(p.shape for p in module.parameters()), x, x_dtype, y, y_dtype)
-    if case in tap.switch.rehearsed:
+    case = (tap.site.norm, *(p.shape for p in tap.site.module.parameters()), x, x_dtype, y, y_dtype)
+    if case in tap.rehearsed:
         return True
     device = tap.switch.device
     try:
@@ -143,7 +144,7 @@ def fits(key: str, x: tuple[int, ...], x_dtype: torch.dtype, y: tuple[int, ...],
             raise
         tap.give_up(f"a hook failed when a graph was compiled ({one_line(error)}), and the site is silent since")
         return False
-    tap.switch.rehearsed.add(case)
+    tap.rehearsed.add(case)
     return True
 
 

@@ -133,12 +133,6 @@ class NormKind:
         """Return the number of groups."""
         return self.groups if self.groups is not None else int(module.num_groups)  # type: ignore[arg-type]
 
-    def over_batch(self, ndim: int) -> bool:
-        """Whether one vector holds entries of several samples, if the first axis is the batch."""
-        if self.layout == "axes":
-            return any(axis % ndim == 0 for axis in self.axes) and ndim > 1
-        return self.layout in ("channels", "features")
-
     # ------------------------------------------------------------------ gain and bias
 
     def gain(self, module: nn.Module, ndim: int, given: Tensor | None = None) -> Tensor | None:
