@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from gradlens.lens.world import distributed, local
+from gradlens.lens.world import distributed, local, sharded_groups
 
 #: Identity and version of each tensor, None where there is none.
 Marks: TypeAlias = tuple[tuple[int, int] | None, ...]
@@ -59,7 +59,7 @@ class Gradients:
         self._weights = [parameter for parameter in self._parameters if not parameter.is_inference()]
         self._modules = list(self._model.modules())
         self._there = self._holdings()
-        self._sharded = list(_sharded(self._modules))
+        self._sharded = [group for module in self._modules for group in sharded_groups(module)]
 
     def _holdings(self) -> list[int]:
         """What the known modules hold: whatever is new hangs on one of them. To walk over a model takes longer."""
@@ -116,13 +116,3 @@ def read(flags: dict[int, Tensor]) -> dict[int, bool]:
 
 def _marks(tensors: list[Tensor | None]) -> Marks:
     return tuple([None if tensor is None else (id(tensor), tensor._version) for tensor in tensors])
-
-
-def _sharded(modules: list[nn.Module]) -> Iterator[Any]:
-    """Yield the groups of parameters of FSDP 2, whose state is private."""
-    one: Any
-    for one in modules:
-        state = one._get_fsdp_state() if hasattr(one, "_get_fsdp_state") else None
-        # Before torch 2.12 there is one group, under another name.
-        alone = [group for group in [getattr(state, "_fsdp_param_group", None)] if group is not None]
-        yield from getattr(state, "_fsdp_param_groups", None) or alone

@@ -8,7 +8,6 @@ between two passes somebody else did: a gradient that is gone, or is all zeros, 
 to the backward passes that went through it, if only through one of its hooks. Who counts is known when the step ends.
 """
 
-import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -113,9 +112,8 @@ class Passes:
 
     def __init__(self, model: nn.Module) -> None:
         self._gradients = Gradients(model)
-        self._numbers = itertools.count()
         #: The number of the next pass.
-        self.next = next(self._numbers)
+        self.next = 0
         #: Called when the model has other parameters than before.
         self.on_replaced: Callable[[], None] = lambda: None
         self._step: list[Pass] = []
@@ -148,7 +146,7 @@ class Passes:
             self.on_replaced()
         now = self._gradients.state()
         one = self._running[task] = Pass(self.next, paused, before=now)
-        self.next = next(self._numbers)
+        self.next += 1
         if self._last is not None and self._last.grads != now.grads:
             for index, (was, is_) in enumerate(zip(self._last.grads, now.grads, strict=True)):
                 if was is not None and is_ is None:

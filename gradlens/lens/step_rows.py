@@ -21,8 +21,9 @@ from gradlens.lens.taps import ActivationTap
 from gradlens.recording.schema import GRADIENT_SQUARES, STORED
 
 _AT = {name: index for index, name in enumerate(COLUMNS)}
-#: Columns of the tables that are sums as they are.
+#: Columns that count the vectors that came, and those that are finite.
 _FINITE = ("vectors", "n_input", "n_grad_output", "n_grad_input")
+#: Columns of the tables that are sums as they are.
 _NORM_SUMS = tuple(column.name for column in STORED["norms"] if column.name in _AT)
 
 

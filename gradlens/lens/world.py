@@ -93,10 +93,16 @@ def _data_parallel(model: nn.Module, fsdp: Any) -> Iterator[tuple[int, ...]]:
         if isinstance(module, nn.parallel.DistributedDataParallel):
             yield tuple(torch.distributed.get_process_group_ranks(module.process_group))
         elif fsdp is not None and isinstance(module, fsdp.FSDPModule):
-            state: Any = module._get_fsdp_state()
-            # Before torch 2.12 there is one group, under another name.
-            for group in getattr(state, "_fsdp_param_groups", None) or filter(None, [state._fsdp_param_group]):
+            for group in sharded_groups(module):
                 yield tuple(group.mesh_info.mesh.mesh.flatten().tolist())
+
+
+def sharded_groups(module: Any) -> list[Any]:
+    """Return the groups of parameters that FSDP 2 made of a module, whose state is private; none for other modules."""
+    state = module._get_fsdp_state() if hasattr(module, "_get_fsdp_state") else None
+    # Before torch 2.12 there is one group, under another name.
+    alone = [group for group in [getattr(state, "_fsdp_param_group", None)] if group is not None]
+    return list(getattr(state, "_fsdp_param_groups", None) or alone)
 
 
 def _first(tensor: Any, mesh: Any) -> bool:
