@@ -40,11 +40,11 @@ def _may_look() -> bool:
     return torch._C._autograd._top_saved_tensors_default_hooks(False) is None
 
 
-def saved(output: Any, vectors: tuple[int, ...], width: int) -> tuple[Tensor, ...] | None:
+def saved(output: Tensor | None, vectors: tuple[int, ...], width: int) -> tuple[Tensor, ...] | None:
     """Return the cells of an input as its norm's backward node holds them; None where it does not.
 
     Args:
-        output: what the module returned.
+        output: of the module; None where it returned no tensor.
         vectors: sizes of the vector dimensions.
         width: H.
     """
@@ -58,13 +58,13 @@ def saved(output: Any, vectors: tuple[int, ...], width: int) -> tuple[Tensor, ..
     return mean.view(vectors) * width, inv_sigma, inv_sigma
 
 
-def rounded(output: Any, vectors: tuple[int, ...]) -> Tensor | None:
+def rounded(output: Tensor | None, vectors: tuple[int, ...]) -> Tensor | None:
     """Return 1/σ where the norm's backward node holds it in half precision, as on a CPU; else None.
 
     That is the one which the gradient was taken with: with σ itself the shares would be off by some thousandths.
 
     Args:
-        output: what the module returned.
+        output: of the module; None where it returned no tensor.
         vectors: sizes of the vector dimensions.
     """
     base = getattr(output, "_base", None)  # an InstanceNorm's output is a view of a BatchNorm's

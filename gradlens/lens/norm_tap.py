@@ -166,7 +166,7 @@ class NormTap(NormTapInGraphs):
         if between.call is not None and (y is not None or not self.is_norm) and not self._proves(module, between, y):
             return
         if between.waits:
-            self._measure(module, between, output)
+            self._measure(module, between, y)
         if not between.graph or between.row is None:
             return
         if y is None:
@@ -244,7 +244,7 @@ class NormTap(NormTapInGraphs):
         elif without_graph is not None:
             self._without_graph.setdefault(without_graph, deque()).append(between.row)
 
-    def _measure(self, module: nn.Module, between: _Between, output: Any = None) -> None:
+    def _measure(self, module: nn.Module, between: _Between, output: Tensor | None = None) -> None:
         x, row, gate = between.x, between.row, between.gate
         assert x is not None
         assert row is not None

@@ -68,7 +68,8 @@ class ActivationTap(Tap):
         if call is not None:
             peak = view.abs().amax()
             if x.requires_grad:
-                hook_gradient(_lasting(x), partial(self._traced_grad, call, cells, peak, facts), self.failed)
+                hooked = _lasting_in_graph(x, self.switch.key)
+                hook_gradient(hooked, partial(self._traced_grad, call, cells, peak, facts), self.failed)
             else:
                 self.traced.begin(call, cells, peak, facts)
             return
@@ -122,11 +123,9 @@ class RootTap:
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if torch.compiler.is_compiling():
             if self.switch.recording and module is self.model:
-                # To ask a graph's input for its base would be an operation, and a graph for nothing.
-                whole = in_one_trace(self.switch.key)
                 for tensor in tensors_of(output):
                     if tensor.requires_grad:
-                        hooked = _lasting(tensor) if whole else tensor
+                        hooked = _lasting_in_graph(tensor, self.switch.key)
                         hook_gradient(hooked, self.switch.arm_in_graph, self.switch.guard.end)
             return
         if in_backward() or not self.switch.leave(module):
@@ -160,6 +159,14 @@ def _lasting(tensor: Tensor) -> Tensor:
     """Return an output, or what it is a view of: a hook there runs also where the output is changed in place."""
     base = base_of(tensor)
     return tensor if base is None else base
+
+
+def _lasting_in_graph(tensor: Tensor, switch: str) -> Tensor:
+    """Do so in a graph that is traced, where that is the one in which the tensor was made.
+
+    To ask a graph's input for its base would be an operation of the graph, which fails where there is none.
+    """
+    return _lasting(tensor) if in_one_trace(switch) else tensor
 
 
 def taps_of(site: Site, switch: Switch) -> list[Tap]:

@@ -1,5 +1,6 @@
 """Run folders to be damaged: rows as a lens writes them, from a seed."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -118,4 +119,12 @@ def make(kind: str, folder: Path, *, other: bool = False) -> Path:
         FOLDERS[kind](Path(held) / "run", int(other))
         # A copy: whoever wrote a killed run still holds its locks.
         shutil.copytree(Path(held) / "run", folder)
+    return folder
+
+
+def without_digests(folder: Path) -> Path:
+    """Make of a closed run one of before there were digests; return its folder."""
+    file = folder / "manifest.json"
+    told = {key: value for key, value in json.loads(file.read_text()).items() if key not in ("run", "seal")}
+    file.write_text(json.dumps(told | {"tables": list(told["tables"])}))
     return folder
