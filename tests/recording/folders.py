@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pyarrow import parquet
 
 from gradlens.recording import RunWriter
 from gradlens.recording.schema import STORED
@@ -127,4 +128,7 @@ def without_digests(folder: Path) -> Path:
     file = folder / "manifest.json"
     told = {key: value for key, value in json.loads(file.read_text()).items() if key not in ("run", "seal")}
     file.write_text(json.dumps(told | {"tables": list(told["tables"])}))
+    for table in folder.glob("*.parquet"):
+        data = parquet.read_table(table)
+        parquet.write_table(data.replace_schema_metadata(None), table)
     return folder
