@@ -57,12 +57,8 @@ class Gain:
 
     def is_parameter(self, module: nn.Module) -> bool:
         """Whether γ is a parameter that lies there before the module runs, or there is none."""
-        own = getattr(module, "_parameters", None)
-        return own is None or self._name in own or not (self._name in vars(module) or self._is_computed(module))
-
-    def _is_computed(self, module: nn.Module) -> bool:
-        """Whether to read γ is to run code of the user's."""
-        return hasattr(inspect.getattr_static(type(module), self._name, None), "__get__")
+        own, name = getattr(module, "_parameters", None), self._name
+        return own is None or name in own or not (name in vars(module) or _is_computed(type(module), name))
 
     def of_this_call(self, module: nn.Module, ndim: int) -> Tensor | None:
         """Return γ of the call that runs now or has just run, copied, for γ may change before its gradient comes.
@@ -77,14 +73,23 @@ class Gain:
         Raises:
             GradlensError: it was not seen, and only the user's code could tell.
         """
+        given = None if self.is_parameter(module) else self._made_for(module)
+        gain = None if self.kind is None else self.kind.gain(module, ndim, given)
+        return gain if gain is None else gain.clone()
+
+    def _made_for(self, module: nn.Module) -> Tensor | None:
         given = self._made.pop(threading.get_ident(), None)
         if given is None:
             # Inside of ``parametrize.cached()`` it runs once for many calls.
             given = parametrize._cache.get((id(module), self._name))
-        if given is None and self._is_computed(module):
+        if given is None and _is_computed(type(module), self._name):
             raise GradlensError(
                 f"{self._name} is computed whenever it is read, and the lens runs nothing of yours; a parametrization "
                 "(torch.nn.utils.parametrize) that is there when the lens is attached is seen"
             )
-        gain = None if self.kind is None else self.kind.gain(module, ndim, given)
-        return gain if gain is None else gain.clone()
+        return given
+
+
+def _is_computed(cls: type, name: str) -> bool:
+    """Whether to read an attribute of a class's objects is to run code of the user's."""
+    return hasattr(inspect.getattr_static(cls, name, None), "__get__")

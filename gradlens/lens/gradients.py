@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -58,14 +59,13 @@ class Gradients:
         # Inference tensors have no version, and do not change.
         self._weights = [parameter for parameter in self._parameters if not parameter.is_inference()]
         self._modules = list(self._model.modules())
+        self._held = [held for module in self._modules for held in (module._parameters, module._modules)]
         self._there = self._holdings()
         self._sharded = [group for module in self._modules for group in sharded_groups(module)]
 
     def _holdings(self) -> list[int]:
         """What the known modules hold: whatever is new hangs on one of them. To walk over a model takes longer."""
-        return [
-            id(one) for module in self._modules for one in (*module._parameters.values(), *module._modules.values())
-        ]
+        return [*map(id, chain.from_iterable(map(dict.values, self._held)))]
 
     def replaced(self) -> bool:
         """Take the parameters that the model has now; return whether they are others than before."""

@@ -100,20 +100,17 @@ class Hook:
     def __call__(self, *args: Any) -> Any:
         """Run the hook; what it raises goes to ``failed``, never to the module's caller."""
         try:
-            return self._run(*args)
+            if torch.compiler.is_compiling():
+                return None if torch.compiler.is_exporting() else self.run(*args)
+            if torch._C._len_torch_dispatch_stack() and _selective():
+                with _disable_current_modes():
+                    return self.run(*args)
+            return self.run(*args)
         except PASSES:
             raise
         except Exception as error:
             self.failed(error)
             return None
-
-    def _run(self, *args: Any) -> Any:
-        if torch.compiler.is_compiling():
-            return None if torch.compiler.is_exporting() else self.run(*args)
-        if torch._C._len_torch_dispatch_stack() and _selective():
-            with _disable_current_modes():
-                return self.run(*args)
-        return self.run(*args)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Callable[..., None], int]]:
         # A standard library object that takes any arguments and does nothing (level 0 is never logged), so that the

@@ -196,18 +196,17 @@ def _measure(grads: list[Tensor], weights: list[Tensor]) -> Tensor:
 
 def _measure_on_host(grads: list[Tensor], weights: list[Tensor]) -> np.ndarray:
     """Do the same for tensors in the host's memory, and count the entries that are not finite and leave them out."""
-    out, rows = np.zeros((4, len(grads))), []
+    out, rows, large = np.zeros((4, len(grads))), [], np.zeros(len(grads), dtype=bool)
     for i, grad in enumerate(grads):
         # One after another, so that the second pass finds the gradient in the cache. The extremes take one pass; the
         # infinity norm is many times slower on a CPU.
         rows.append(_rows(grad))
-        if rows[i].numel() < grad.numel():
+        if grad.numel() >= _SMALL:
             low, high = torch.aminmax(grad)
-            out[1, i] = max(-float(low), float(high))
+            out[1, i], large[i] = max(-float(low), float(high)), True
     flat, starts = _flat(rows)
     out[0] = np.add.reduceat(flat * flat, starts)
-    single = [rows[i].numel() == grad.numel() for i, grad in enumerate(grads)]
-    out[1, single] = np.maximum.reduceat(np.abs(flat), starts)[single]
+    out[1] = np.where(large, out[1], np.maximum.reduceat(np.abs(flat), starts))
     out[2] = _squares(weights).numpy()
     for i in np.flatnonzero(~np.isfinite(out[0])).tolist():
         # Only a broken step pays for the count.
@@ -229,6 +228,6 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _flat(tensors: list[Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Lay tensors end to end, in float64, and say where each begins."""
+    """Lay tensors of one dimension end to end, in float64, and say where each begins."""
     starts = np.cumsum([0, *(tensor.numel() for tensor in tensors[:-1])])
-    return torch.cat([tensor.reshape(-1) for tensor in tensors]).double().numpy(), starts
+    return torch.cat(tensors).double().numpy(), starts

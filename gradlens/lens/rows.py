@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from gradlens.lens.passes import Forward, Pass
-from gradlens.lens.statistics import CELLS, COLUMNS, PHASES, Facts, sums
+from gradlens.lens.statistics import CELLS, SUMS, Facts, sums
 
+#: The phase of each column.
+_PHASE_OF = [phase for phase, names in enumerate(SUMS) for _ in names]
 #: Puts calls and gradients into the order in which they come.
 _clock = itertools.count()
 
@@ -175,10 +177,10 @@ class RowBuffer:
 
 def came(passes: np.ndarray, counted: Sequence[int]) -> np.ndarray:
     """Return which columns of sums are of the input, or of passes that count, [rows, COLUMNS]."""
-    columns = np.zeros((len(passes), len(COLUMNS)), dtype=bool)
-    for phase, place in enumerate(PHASES):
-        columns[:, place] = np.isin(passes[:, phase], (-1, *counted))[:, None]
-    return columns
+    counts = passes == -1
+    for number in counted:
+        counts |= passes == number
+    return counts[:, _PHASE_OF]
 
 
 def finite_peak(peak: Any) -> Any:

@@ -18,6 +18,8 @@ from gradlens.recognition.samples import Picks, centred, tolerance
 
 #: More parameters than these are not tried in all roles.
 _MOST_PARAMETERS = 4
+#: No norm has an eps of so many times the largest variance that it meets.
+_MOST_EPS = 100.0
 _GAIN_NAMES = ("weight", "gamma", "gain", "g", "scale", "a_2", "affine_weight")
 _BIAS_NAMES = ("bias", "beta", "b", "shift", "b_2", "affine_bias")
 
@@ -222,7 +224,10 @@ def _sigmas(module: nn.Module, kind: NormKind, width: int, norm: Tensor, inverse
             measured = float(sigma.amin()) * math.sqrt(width)
         else:
             at_sigma = candidate.eps_at == "sigma" or (candidate.eps_at is None and candidate.unbiased)
-            measured = float((sigma - bare if at_sigma else sigma.square() - bare.square())[smallest])
+            own = bare if at_sigma else bare.square()
+            measured = float(((sigma if at_sigma else sigma.square()) - own)[smallest])
+            if measured > _MOST_EPS * own.amax():
+                continue  # all are divided by the same: a linear map
         if candidate.eps_at == "norm" and measured > 0.9 * norm.amax():
             continue  # below its least length all are divided by the same: a linear map
         if 0 < measured < math.inf:

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 _NUMPY = {pa.int64(): np.int64, pa.float64(): np.float64}
+#: What hardly ever changes from step to step.
+_TEXTS = (pa.string(), pa.bool_())
 
 
 class Template:
@@ -38,7 +40,7 @@ class Template:
     def of(cls, message: bytearray, batch: pa.RecordBatch, columns: Mapping[str, Any]) -> "Template | None":
         """Return a template, or None where there is none: no rows, nulls, or columns of another kind."""
         maps = [c for column in batch.columns if pa.types.is_map(column.type) for c in (column, column.items)]
-        known = all(f.type in _NUMPY or f.type == pa.string() or pa.types.is_map(f.type) for f in batch.schema)
+        known = all(f.type in _NUMPY or f.type in _TEXTS or pa.types.is_map(f.type) for f in batch.schema)
         numbers = [column for column in batch.columns if column.type in _NUMPY] + maps
         plain = known and batch.num_rows and not any(column.null_count for column in numbers)
         return cls(message, batch.schema, columns) if plain else None
@@ -58,7 +60,7 @@ class Template:
 
 
 def _names(values: Iterable[Any]) -> tuple[Any, ...]:
-    """Return what a column holds besides numbers: its texts, or the names in its maps."""
+    """Return what a column holds besides numbers: its texts and flags, or the names in its maps."""
     return tuple(tuple(value) if isinstance(value, dict) else value for value in values)
 
 
