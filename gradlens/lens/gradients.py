@@ -59,7 +59,9 @@ class Gradients:
         # Inference tensors have no version, and do not change.
         self._weights = [parameter for parameter in self._parameters if not parameter.is_inference()]
         self._modules = list(self._model.modules())
-        self._held = [held for module in self._modules for held in (module._parameters, module._modules)]
+        self._held: list[dict[str, Any]] = [
+            held for module in self._modules for held in (module._parameters, module._modules)
+        ]
         self._there = self._holdings()
         self._sharded = [group for module in self._modules for group in sharded_groups(module)]
 

@@ -132,6 +132,7 @@ class NormTap(NormTapInGraphs):
         handed_on = self._alias(args, kwargs)
         alias = self._input_of(*handed_on)
         if between.call is not None:
+            between.call.handed_on = alias
             hook_gradient(alias, between.call.grad_input, self.failed)
         hook_gradient(alias, partial(self._grad_input, between, module), self.failed)
         return handed_on

@@ -21,8 +21,9 @@ from gradlens.lens.world import local, placements
 from gradlens.recognition.behaviour import Seen, all_axes, best, fits, layouts, over, spelled_out
 from gradlens.recognition.kinds import Gate, NormKind
 from gradlens.recognition.known import Taken
-from gradlens.recognition.likeness import alike, likeness
+from gradlens.recognition.likeness import is_affine, likeness, uses
 from gradlens.recognition.proof import Backward, Forward, off
+from gradlens.recognition.samples import LEAST_VECTORS
 
 #: Calls that told nothing (linear as far as they go, or without a gradient) before a module counts as what it seems.
 _LOOKS = 20
@@ -39,6 +40,9 @@ class Call:
         self.backward: Backward | None = None
         #: The tensor that it is multiplied by besides.
         self.gate: Tensor | None = None
+        #: Input and output with their graphs, where there is one.
+        self.handed_on: Tensor | None = None
+        self.output: Tensor | None = None
         #: Whether its verdict waits for the end of the step, and whether it is no news but must be asked each time.
         self.later = self.again = False
         self.on_verdict: Callable[[Call], None] = lambda call: None
@@ -48,6 +52,11 @@ class Call:
         self.gate = None if kind.gate is None else kind.gate.value(self.args, self.kwargs)
         self.forward = Forward(kind, module, self.x, self.gate, turn)
 
+    @property
+    def uses(self) -> int:
+        """How often the input went into the output; 0 where nothing shows it."""
+        return 0 if self.handed_on is None or self.output is None else uses(self.handed_on, self.output)
+
     def tensors(self) -> list[Tensor]:
         """Return the tensors that the call was given."""
         return [one.detach() for one in (*self.args[1:], *self.kwargs.values()) if isinstance(one, Tensor)]
@@ -55,6 +64,7 @@ class Call:
     def release(self) -> None:
         """Let go of the input: of all but the sample."""
         self.x, self.args, self.kwargs = self.x.new_empty(0), (), {}
+        self.handed_on = self.output = None
 
     @property
     def untouched(self) -> bool:
@@ -136,7 +146,7 @@ class Proving:
 
     def end(self, module: nn.Module, call: Call, output: Tensor | None) -> bool:
         """Look at the output of a call; return whether the call can be recorded."""
-        self.seen = True
+        self.seen, call.output = True, output
         y = None if output is None else local(output.detach())
         if y is None or y.shape != call.x.shape:
             self._give_up("its output is not of its input's size" if self.kind is not None else "")
@@ -228,7 +238,7 @@ class Proving:
                 return False
         if kind is None:
             unsure = self.kind is None and self._tries < _LOOKS
-            if unsure and next(fits(module, [seen], every, least=2), None) is not None:
+            if unsure and next(fits(module, [seen], every, least=LEAST_VECTORS), None) is not None:
                 self._tries += 1  # a norm or a linear map: this input cannot tell
             else:
                 self._dismiss(module, seen, every, call, error)
@@ -259,7 +269,11 @@ class Proving:
                 f"its output looks normalized over {like}, but is not x̂ with a gain and a bias that are parameters of "
                 "its own. If it is, name its axes with gradlens.register_norm"
             )
-        elif self.taken.named and not any(part._parameters for part in list(module.modules())[1:]) and alike(seen):
+        elif (
+            self.taken.named
+            and not any(part._parameters for part in list(module.modules())[1:])
+            and (call.uses > 1 or not is_affine(seen))
+        ):
             self._give_up(
                 "it is called a norm, and its output is x̂ with a gain and a bias over no axes that were tried. "
                 "If it is over others, name them with gradlens.register_norm"

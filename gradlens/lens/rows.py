@@ -177,10 +177,11 @@ class RowBuffer:
 
 def came(passes: np.ndarray, counted: Sequence[int]) -> np.ndarray:
     """Return which columns of sums are of the input, or of passes that count, [rows, COLUMNS]."""
-    counts = passes == -1
+    counts: np.ndarray = passes == -1
     for number in counted:
         counts |= passes == number
-    return counts[:, _PHASE_OF]
+    columns: np.ndarray = counts[:, _PHASE_OF]
+    return columns
 
 
 def finite_peak(peak: Any) -> Any:

@@ -19,7 +19,7 @@ from gradlens.recognition.samples import Picks, centred, tolerance
 #: More parameters than these are not tried in all roles.
 _MOST_PARAMETERS = 4
 #: No norm has an eps of so many times the largest variance that it meets.
-_MOST_EPS = 100.0
+_MOST_EPS = 3.0
 _GAIN_NAMES = ("weight", "gamma", "gain", "g", "scale", "a_2", "affine_weight")
 _BIAS_NAMES = ("bias", "beta", "b", "shift", "b_2", "affine_bias")
 

@@ -9,15 +9,20 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 from gradlens.recognition.behaviour import Sample, Seen, over
 from gradlens.recognition.kinds import NormKind
 from gradlens.recognition.samples import LEAST_VECTORS, Picks, tolerance
 
-#: An input says something of a norm where its vectors' lengths differ so much, an output where it has this cosine.
-_SPREAD, _ALIGNED = 0.02, 0.6
-#: Lengths that are lost differ by less than this much of what the input's did (few entries make theirs uncertain).
-_LOST = 0.25
+#: An input says something of a norm where its vectors' lengths differ so much, an output where it has this cosine; one
+#: whose vectors are all of one length, where it has that one.
+_SPREAD, _ALIGNED, _ALIKE = 0.02, 0.6, 0.3
+#: Lengths that are lost differ by less than this much of what the input's did (few entries make theirs uncertain), of
+#: few vectors by less than that much.
+_LOST, _LOST_BY_FEW, _FEW = 0.25, 0.1, 8
+#: A norm is a few operations.
+_MOST_NODES = 200
 
 
 def likeness(module: nn.Module, seen: Seen, kinds: Sequence[NormKind], further: Sequence[Tensor] = ()) -> str:
@@ -52,21 +57,34 @@ def _follows(c: Tensor, y: Tensor) -> bool:
     if len(norm) < LEAST_VECTORS or _spread(norm) < _SPREAD:
         return False
     along = (y * c).sum(1) / norm
-    aligned = bool((along > _ALIGNED * length).all())
-    lost = _LOST * _spread(norm)
-    return (aligned and (_spread(along) < lost or _spread(length) < lost)) or _spread(length) < 0.04 * lost
+    cosine = float((along / length).amin())
+    lost = (_LOST if len(norm) >= _FEW else _LOST_BY_FEW) * _spread(norm)
+    if cosine > _ALIGNED and (_spread(along) < lost or _spread(length) < lost):
+        return True
+    return cosine > _ALIKE and _spread(length) < 0.04 * lost
 
 
-def alike(seen: Seen) -> bool:
-    """Whether an output has something of its input's direction and is no affine map of it, feature by feature."""
+def is_affine(seen: Seen) -> bool:
+    """Whether an output is an affine map of its input, feature by feature."""
     x, y = (one.double() for one in (seen.x, seen.y))
-    a, b = x - x.mean(), y - y.mean()
-    cosine = (a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-30)
     features = [
         tuple(one.movedim(axis, -1).flatten(0, -2) for one in (x, y)) for axis in {x.dim() - 1, min(1, x.dim() - 1)}
     ]
-    affine = any(_affine(*pair) <= 16 * tolerance(seen.x, seen.y) for pair in features)
-    return bool(cosine > 0.3) and not affine
+    return any(_affine(*pair) <= 16 * tolerance(seen.x, seen.y) for pair in features)
+
+
+def uses(x: Tensor, y: Tensor) -> int:
+    """Return how often x went into y, both with their graphs: a statistic of x comes by a way of its own."""
+    start = get_gradient_edge(x)
+    found, seen, left = 0, {start.node}, [y.grad_fn]
+    while left and len(seen) < _MOST_NODES:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        found += sum(one == (start.node, start.output_nr) for one in node.next_functions)
+        left += [following for following, _ in node.next_functions]
+    return found
 
 
 def _per_sample(seen: Seen) -> bool:
