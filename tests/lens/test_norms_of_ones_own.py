@@ -69,3 +69,53 @@ def test_a_class_with_a_gain_that_normalizes_nothing_is_no_norm_and_no_problem()
         lens.step()
     assert lens.recording.norms["site"].tolist() == ["0"]
     assert lens.audit().problems() == []
+
+
+class NoNorm(nn.Module):
+    """MobileBERT's: an affine map that is called a norm, of an input far smaller than any eps of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(WIDTH).uniform_(0.8, 1.4))
+        self.bias = nn.Parameter(torch.empty(WIDTH).uniform_(-0.2, 0.4))
+
+    def forward(self, x):
+        return x * self.weight + self.bias
+
+
+class PairNorm(nn.Module):
+    """Centred by column and scaled as a whole: affine in every feature, by statistics of the batch."""
+
+    def forward(self, x):
+        x = x - x.mean(0, keepdim=True)
+        return x / (1e-5 + x.square().sum(-1).mean()).sqrt()
+
+
+class Attention(nn.Module):
+    """At initialization all its outputs are nearly alike, and so of one length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(WIDTH, WIDTH) for _ in "qkv")
+
+    def forward(self, x):
+        return nn.functional.scaled_dot_product_attention(self.q(x) / 9, self.k(x), self.v(x))
+
+
+@pytest.mark.parametrize(
+    ("make_it", "tokens", "named"),
+    [(NoNorm, 4, False), (PairNorm, 7, True), (Attention, 4, False), (nn.GELU, 4, False)],
+)
+def test_named_is_what_normalizes_and_nothing_else(make_it, tokens, named):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, WIDTH), make_it(), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 4))
+    with torch.no_grad():
+        model[0].weight.mul_(0.2)
+        model[0].bias.zero_()
+    with gradlens.attach(model) as lens:
+        model(torch.randn(2, tokens, 16)).square().mean().backward()
+        lens.step()
+    assert lens.recording.norms["site"].tolist() == ["2"]
+    problems = lens.audit().problems()
+    assert len(problems) == named, problems
+    assert all("recorded at 1:" in problem for problem in problems)
