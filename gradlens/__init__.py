@@ -7,17 +7,17 @@ finished run do not import torch.
 from collections.abc import Iterable
 from functools import wraps
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradlens.analysis import Finding, compare
     from gradlens.errors import GradlensError
+    from gradlens.lab.norms.swapping import swap
     from gradlens.lens import at_init, attach, register_norm
     from gradlens.recording import Recording, load
-    from gradlens.report import report
-
-__version__ = "0.1.0"
+    from gradlens.reporting import report
 
 _HOME = {
     "attach": "gradlens.lens",
@@ -27,7 +27,8 @@ _HOME = {
     "Recording": "gradlens.recording",
     "compare": "gradlens.analysis",
     "Finding": "gradlens.analysis",
-    "report": "gradlens.report",
+    "report": "gradlens.reporting",
+    "swap": "gradlens.lab.norms.swapping",
     "GradlensError": "gradlens.errors",
 }
 
@@ -41,6 +42,7 @@ __all__ = [
     "load",
     "register_norm",
     "report",
+    "swap",
 ]
 
 
@@ -63,13 +65,27 @@ def _recordings(given: Any, name: str) -> "list[Recording]":
     return several
 
 
+def _of_recordings(function: Any, name: str) -> Any:
+    """Return a function of recordings that first makes sure that it was given some."""
+
+    @wraps(function)
+    def checked(recordings: Any, *more: Any, **named: Any) -> Any:
+        # What ``compare`` returned is reported as well.
+        made = name == "report" and hasattr(recordings, "findings")
+        return function(recordings if made else _recordings(recordings, name), *more, **named)
+
+    return checked
+
+
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value = globals()[name] = version("gradlens")
+        return value
     if name not in _HOME:
         raise AttributeError(f"module 'gradlens' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)
-    if name == "compare":
-        ask = value
-        value = wraps(ask)(lambda recordings, *more, **named: ask(_recordings(recordings, name), *more, **named))
+    if name in ("compare", "report"):
+        value = _of_recordings(value, name)
     globals()[name] = value
     return value
 

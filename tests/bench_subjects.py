@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradlens.models.transformer import Transformer
+from gradlens.lab.models.transformer import Transformer
 from gradlens.outputs import first_tensor
 
 
@@ -105,8 +105,8 @@ _ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def _hugging_face(model_type: str, sizes: dict[str, Any]) -> Case:
-    from gradlens.models.huggingface import Source
-    from gradlens.models.huggingface_batch import make_batch
+    from gradlens.lab.models.huggingface import Source
+    from gradlens.lab.models.huggingface_batch import make_batch
 
     source = Source.find(model_type)
     config = source.configure(sizes)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from analyses.papers import xiong2020, xu2019
 from gradlens.analysis import Analysis
 
-#: The paper's name in ``gradlens.studies.STUDIES`` to its questions, in reading order.
+#: The paper's name in ``gradlens.lab.studies.STUDIES`` to its questions, in reading order.
 PAPERS: Mapping[str, tuple[Analysis, ...]] = {"xu2019": xu2019.ANALYSES, "xiong2020": xiong2020.ANALYSES}
 
 __all__ = ["PAPERS"]

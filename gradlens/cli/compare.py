@@ -10,11 +10,11 @@ import click
 from gradlens.cli import options, terminal
 from gradlens.cli.results import leave, show
 from gradlens.cli.state import state
-from gradlens.training.operands import parse
-from gradlens.training.settings import Settings
+from gradlens.lab.training.operands import parse
+from gradlens.lab.training.settings import Settings
 
 if TYPE_CHECKING:
-    from gradlens.training.sweep import Event
+    from gradlens.lab.training.sweep import Event
 
 
 @click.command("compare")
@@ -68,8 +68,8 @@ def command(
     with contextlib.redirect_stdout(sys.stderr):  # what a model of the user's prints is no result
         parsed = parse(operands, arguments, batch)
         import gradlens
-        from gradlens.report import write_folder
-        from gradlens.training import comparison_plan, sweep
+        from gradlens.lab.training import comparison_plan, sweep
+        from gradlens.reporting import write_folder
 
         folder = out or comparison_plan.default_out(parsed)
         state().when_interrupted = f"What was recorded is safe in {folder}; the same command again goes on from there."

@@ -8,7 +8,7 @@ import click
 from gradlens.cli import options, terminal
 from gradlens.cli.state import state
 from gradlens.errors import GradlensError, UnknownNameError
-from gradlens.tasks.sources import SOURCES, store
+from gradlens.lab.tasks.sources import SOURCES, store
 
 
 class _Commands(click.Group):

@@ -8,8 +8,8 @@ from rich.progress import TaskID
 from gradlens.cli.terminal import Live
 
 if TYPE_CHECKING:
-    from gradlens.training.grid import Event
-    from gradlens.training.jobs import Job
+    from gradlens.lab.training.grid import Event
+    from gradlens.lab.training.jobs import Job
 
 
 class GridDisplay(Live):

@@ -12,8 +12,8 @@ import click
 from gradlens.cli import options, terminal
 from gradlens.cli.probes import Probing, document, text
 from gradlens.errors import GradlensError, NothingFoundError
-from gradlens.training.operands import RunFolder, Variant, parse
-from gradlens.training.settings import Settings
+from gradlens.lab.training.operands import RunFolder, Variant, parse
+from gradlens.lab.training.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,8 +82,8 @@ def command(
 
             recording = load(operands[0].path)
         else:
-            from gradlens.tasks import TASKS
-            from gradlens.training.measurement import measure
+            from gradlens.lab.tasks import TASKS
+            from gradlens.lab.training.measurement import measure
 
             subject = operands[0].subject(TASKS[chosen.task](), chosen)
             if probes:
@@ -134,7 +134,7 @@ def norms_by_site(recording: "Recording") -> "pd.DataFrame":
 
 
 def _text(recording: "Recording", sites: "pd.DataFrame", audit: dict[str, Any]) -> str:
-    from gradlens.report.numbers import count, number
+    from gradlens.reporting.numbers import count, number
 
     model = recording.meta.get("model") or {}
     steps = f"{len(recording.steps)} {'seeds' if recording.meta.get('kind') == 'init' else 'steps'}"

@@ -3,11 +3,11 @@
 import click
 
 from gradlens.cli import options, terminal
-from gradlens.models.variants import ARRANGEMENTS, WITHOUT_NORM, default_norm, variant_name
-from gradlens.norms import NORMS
+from gradlens.lab.models.variants import ARRANGEMENTS, WITHOUT_NORM, default_norm, variant_name
+from gradlens.lab.norms import NORMS
+from gradlens.lab.studies import STUDIES
+from gradlens.lab.tasks import TASKS
 from gradlens.registry import Registry
-from gradlens.studies import STUDIES
-from gradlens.tasks import TASKS
 
 
 @click.command("list")

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from gradlens.cli.state import state
-from gradlens.training.settings import Settings
+from gradlens.lab.training.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

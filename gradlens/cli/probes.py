@@ -9,9 +9,9 @@ from gradlens.cli import terminal
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from gradlens.lab.training.subject import Subject
     from gradlens.probes.optimizers import OptimizerKind
     from gradlens.probes.survey import Survey
-    from gradlens.training.subject import Subject
 
 
 class Probing:
@@ -90,7 +90,7 @@ def text(found: "Survey", training: str = "") -> str:
         found: what the probes read.
         training: the command that shows what they cannot; empty where there is none.
     """
-    from gradlens.report.numbers import interval, number
+    from gradlens.reporting.numbers import interval, number
 
     heads = ["probe", "site", "reading", "value", "interval", "unit", "forward", "backward"]
     ranges = ["in doubt" if r.doubt else interval(r.low, r.high) for r in found.readings]

@@ -24,7 +24,7 @@ def command(runs: tuple[Path, ...], out: Path) -> None:
     """Write a PDF on one or more RUN folders; the folder of a comparison stands for all its runs."""
     _refuse_what_is_no_pdf(out)
     recordings = read(runs)
-    from gradlens.report import report
+    from gradlens.reporting import report
 
     report(recordings, out, command=state().command)
     terminal.note(f"Report: {out}")

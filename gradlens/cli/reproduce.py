@@ -12,7 +12,7 @@ from gradlens.cli.grid_display import GridDisplay
 from gradlens.cli.results import leave, show
 from gradlens.cli.state import state
 from gradlens.errors import UnknownNameError
-from gradlens.studies import STUDIES
+from gradlens.lab.studies import STUDIES
 
 
 def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -64,8 +64,8 @@ def command(
     with contextlib.redirect_stdout(sys.stderr):
         from gradlens.analysis import compare
         from gradlens.analysis.discover import of_paper
-        from gradlens.report import Cover, write_folder
-        from gradlens.training.grid import run_grid
+        from gradlens.lab.training.grid import run_grid
+        from gradlens.reporting import Cover, write_folder
 
         study: Any = STUDIES[paper]
         planned = study.jobs(budget, parts, seeds, device)

@@ -9,12 +9,12 @@ import click
 from gradlens.cli import terminal
 from gradlens.cli.state import state
 from gradlens.errors import NothingFoundError
+from gradlens.lab.training.operands import runs_in
 from gradlens.recording import Recording, load
-from gradlens.training.operands import runs_in
 
 if TYPE_CHECKING:
     from gradlens.analysis import Comparison
-    from gradlens.report import Cover
+    from gradlens.reporting import Cover
 
 
 def read(folders: Iterable[Path]) -> list[Recording]:
@@ -46,7 +46,7 @@ def show(comparison: "Comparison", *, as_json: bool, cover: "Cover | None" = Non
         as_json: as one JSON object on stdout instead of text.
         facts: what else the object holds.
     """
-    from gradlens.report import findings_text, summary_text
+    from gradlens.reporting import findings_text, summary_text
 
     if as_json:
         rows = (cover.table if cover else comparison.summary).to_dict("records")

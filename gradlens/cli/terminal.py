@@ -16,7 +16,7 @@ from gradlens.cli.state import state
 from gradlens.text import printable_lines
 
 if TYPE_CHECKING:
-    from gradlens.training.trainer import Progress as Steps
+    from gradlens.lab.training.trainer import Progress as Steps
 
 #: Width of text that goes to no terminal, and the most that reads well on one.
 WIDTH = 100
@@ -44,7 +44,7 @@ def result(text: str) -> None:
 
 def result_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
     """Print a result as strict JSON on stdout."""
-    from gradlens.report.document import plain_values
+    from gradlens.reporting.document import plain_values
 
     click.echo(json.dumps(plain_values(value), indent=2, ensure_ascii=False, allow_nan=False))
 

@@ -11,9 +11,9 @@ from gradlens.cli import options, terminal
 from gradlens.cli.results import show
 from gradlens.cli.state import state
 from gradlens.errors import GradlensError
-from gradlens.training.config import TrainingConfig
-from gradlens.training.operands import RunFolder, parse
-from gradlens.training.settings import Settings
+from gradlens.lab.training.config import TrainingConfig
+from gradlens.lab.training.operands import RunFolder, parse
+from gradlens.lab.training.settings import Settings
 
 if TYPE_CHECKING:
     from gradlens.recording import Recording
@@ -85,9 +85,9 @@ def command(
                 f"train takes a variant or a model; {model} is a recording. Look at it with `gradlens report`."
             )
         import gradlens
-        from gradlens.tasks import TASKS
-        from gradlens.training.comparison_plan import slug
-        from gradlens.training.trainer import train
+        from gradlens.lab.tasks import TASKS
+        from gradlens.lab.training.comparison_plan import slug
+        from gradlens.lab.training.trainer import train
 
         subject = operand.subject(TASKS[task](), settings)
         if not subject.trainable:
@@ -109,7 +109,7 @@ def command(
     found = _held_out(recording)
     show(comparison, as_json=as_json, out=str(folder), held_out=found)
     if found and not as_json:
-        from gradlens.report.numbers import number
+        from gradlens.reporting.numbers import number
 
         metrics = ", ".join(
             f"{name.replace('_', ' ')} {number(value)}" for name, value in found.items() if name != "step"

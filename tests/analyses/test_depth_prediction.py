@@ -16,7 +16,7 @@ from analyses.diagnostics.depth_profile import ANALYSIS
 from analyses.tables import pick
 from gradlens.analysis import Finding
 from gradlens.analysis.figures import draw
-from gradlens.models.transformer import Transformer
+from gradlens.lab.models.transformer import Transformer
 from gradlens.recording import Recording
 from tests.analyses.pictures import faults
 from tests.analyses.planted import at_init, model

@@ -9,7 +9,7 @@ import pytest
 from analyses.depth_theory import DepthTheory, variation
 from analyses.diagnostics.depth_profile import ANALYSIS
 from gradlens.analysis import Finding
-from gradlens.models import ARRANGEMENTS
+from gradlens.lab.models import ARRANGEMENTS
 from gradlens.recording import Recording
 from gradlens.theory import xiong2020
 from tests.analyses.planted import at_init, model

@@ -6,8 +6,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from analyses import drawing
-from gradlens.models.variants import ARRANGEMENTS
-from gradlens.norms import NORMS
+from gradlens.lab.models.variants import ARRANGEMENTS
+from gradlens.lab.norms import NORMS
 
 
 def runs(*variants: str, schedules: tuple[str, ...] = ("",)) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import pytest
 from analyses.diagnostics.held_out import ANALYSIS, compute, show
 from gradlens.analysis import compare
 from gradlens.recording import Recording
-from gradlens.report.document import document
+from gradlens.reporting.document import document
 from tests.analyses.planted import training
 
 ANSWERS = [{"source": "a", "translation": "b"}, {"source": "c", "translation": "d"}]

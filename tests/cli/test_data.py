@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gradlens.tasks.sources import SOURCES
+from gradlens.lab.tasks.sources import SOURCES
 from tests.cli.conftest import read_json
 from tests.cli.test_main import modules_after
 

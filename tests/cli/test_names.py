@@ -7,10 +7,10 @@ import pytest
 
 from gradlens.analysis.discover import discover
 from gradlens.errors import ModelError
-from gradlens.models import ARRANGEMENTS, parse_variant
-from gradlens.models.variants import PLAIN, block_variant, plain_variant
-from gradlens.norms import NORMS
-from gradlens.tasks import TASKS
+from gradlens.lab.models import ARRANGEMENTS, parse_variant
+from gradlens.lab.models.variants import PLAIN, block_variant, plain_variant
+from gradlens.lab.norms import NORMS
+from gradlens.lab.tasks import TASKS
 from tests.cli.conftest import read_json
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import TINY, Gradlens, read_json
-from tests.tasks import tiny_mnist
+from tests.lab.tasks import tiny_mnist
 
 
 @pytest.fixture(autouse=True)

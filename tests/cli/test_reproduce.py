@@ -8,11 +8,11 @@ import pytest
 
 from gradlens import load
 from gradlens.cli.grid_display import TimeLeft, duration
-from gradlens.studies import STUDIES
-from gradlens.studies.cell import Measured, TrainedAtLimit
-from gradlens.studies.study import Budget
-from gradlens.studies.xu2019 import Setting, cells
-from gradlens.training.grid import Event
+from gradlens.lab.studies import STUDIES
+from gradlens.lab.studies.cell import Measured, TrainedAtLimit
+from gradlens.lab.studies.study import Budget
+from gradlens.lab.studies.xu2019 import Setting, cells
+from gradlens.lab.training.grid import Event
 from tests.cli.conftest import read_json
 
 TINY = Setting(
@@ -31,7 +31,7 @@ def tiny(monkeypatch):
         parts=("lm",),
         budgets={"small": Budget(about="a test", cells=cells({"lm": TINY}, seeds=2, norms=NORMS))},
     )
-    monkeypatch.setattr("gradlens.studies.xu2019.STUDY", study)
+    monkeypatch.setattr("gradlens.lab.studies.xu2019.STUDY", study)
     return study
 
 
@@ -107,7 +107,7 @@ def test_a_study_measures_and_trains_part_by_part(gradlens, monkeypatch, folder)
         parts=("initialization", "limits"),
         budgets={"small": Budget(about="a test", cells=PARTS)},
     )
-    monkeypatch.setattr("gradlens.studies.xiong2020.STUDY", study)
+    monkeypatch.setattr("gradlens.lab.studies.xiong2020.STUDY", study)
     command = ("reproduce", "xiong2020", "--jobs", "1", "--device", "cpu", "--out", "r", "--json")
     first = gradlens(*command, "--parts", "initialization")
     assert "1/1  decoder, pre-ln, 2 blocks" in first.stderr

@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import gradlens
 from gradlens import GradlensError
-from gradlens.models.transformer import Transformer
-from gradlens.norms import NORMS
+from gradlens.lab.models.transformer import Transformer
+from gradlens.lab.norms import NORMS
 from tests.lens.networks import stack
 from tests.lens.training_loop import at_once, train
 

@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import gradlens
 from gradlens.batches import run_model
-from gradlens.models.huggingface import Source
-from gradlens.models.huggingface_batch import make_batch
+from gradlens.lab.models.huggingface import Source
+from gradlens.lab.models.huggingface_batch import make_batch
 from gradlens.outputs import loss_of
 from tests.lens.architectures import ARCHITECTURES, case_of, is_norm, randomized
 from tests.oracles import assert_row, expected_row

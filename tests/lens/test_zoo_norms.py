@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import gradlens
-from gradlens.norms import NORMS
+from gradlens.lab.norms import NORMS
 
 #: name -> (the derivative of μ flows, the derivative of σ flows)
 FLOWS = {

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlens.batches import run_model
-from gradlens.models.transformer import Transformer
+from gradlens.lab.models.transformer import Transformer
 
 
 class Quadratic(nn.Module):

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from gradlens.errors import GradlensError, ModelError, UnknownNameError
-from gradlens.models.transformer import Transformer
-from gradlens.models.variants import ARRANGEMENTS
+from gradlens.lab.models.transformer import Transformer
+from gradlens.lab.models.variants import ARRANGEMENTS
 from gradlens.probes import PROBES
 from gradlens.probes.amplification import amplification
 from gradlens.probes.block_jacobian import block_jacobian

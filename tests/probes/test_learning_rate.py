@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from gradlens.errors import GradlensError, ModelError, UnknownNameError
+from gradlens.lab.tasks.stdlib_source import StdlibSource
 from gradlens.probes.answer import answer
 from gradlens.probes.critical_step import critical_step
 from gradlens.probes.learning_rate import learning_rate_limit
 from gradlens.probes.optimizers import Plan, trained_copy
 from gradlens.probes.trial import trial
-from gradlens.tasks.stdlib_source import StdlibSource
 from tests.probes.nets import Quadratic, mlp, own, squares
 
 X = torch.zeros(1)

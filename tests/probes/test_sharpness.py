@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from gradlens.errors import GradlensError
-from gradlens.models.transformer import Transformer
+from gradlens.lab.models.transformer import Transformer
 from gradlens.probes.loss import Loss, in_double
 from gradlens.probes.sharpness import preconditioned_sharpness, sharpness
 from tests.probes.nets import Quadratic, cross_entropy, dense_hessian, mlp, own, squares, transformer

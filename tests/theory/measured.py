@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradlens.models.transformer import Transformer
+from gradlens.lab.models.transformer import Transformer
 from gradlens.theory.network import Network
 from gradlens.theory.transformer import predict
 

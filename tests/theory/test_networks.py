@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gradlens.errors import GradlensError
-from gradlens.models.variants import ARRANGEMENTS as ZOO
+from gradlens.lab.models.variants import ARRANGEMENTS as ZOO
 from gradlens.theory import pairs
 from gradlens.theory.arrangements import ARRANGEMENTS
 from gradlens.theory.network import KINDS, Network, OutsideTheoryError

@@ -1,6 +1,6 @@
 """Xiong et al. 2020, On Layer Normalization in the Transformer Architecture (2002.04745): what its study shows.
 
-The study itself, what is measured at initialization and what is trained how, is ``gradlens.studies.xiong2020``.
+The study itself, what is measured at initialization and what is trained how, is ``gradlens.lab.studies.xiong2020``.
 """
 
 from analyses.papers.xiong2020 import (

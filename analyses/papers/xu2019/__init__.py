@@ -1,6 +1,6 @@
 """Xu et al. 2019, Understanding and Improving Layer Normalization (1911.07013): what the runs of its study show.
 
-The study itself, which norm is trained how on which task, is ``gradlens.studies.xu2019``.
+The study itself, which norm is trained how on which task, is ``gradlens.lab.studies.xu2019``.
 """
 
 from analyses.papers.xu2019 import claims, curves, gradients, phi, scores, shares

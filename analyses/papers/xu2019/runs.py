@@ -8,7 +8,7 @@ import pandas as pd
 from analyses.papers.xu2019.metrics import METRICS
 from gradlens.recording import Recording
 
-#: Norms of the paper in the order of its table, by their names in ``gradlens.norms.NORMS``, and what it calls them.
+#: Norms of the paper in the order of its table, by their names in ``gradlens.lab.norms.NORMS``, and what it calls them.
 NORMS = {
     "none": "w/o Norm",
     "detachnorm": "DetachNorm",

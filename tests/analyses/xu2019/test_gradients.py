@@ -12,10 +12,10 @@ import gradlens
 from analyses.papers.xu2019.gradients import BY_DEPTH, OVER_TRAINING
 from gradlens.analysis import Analysis, Finding
 from gradlens.analysis.figures import draw
+from gradlens.lab.tasks.stdlib_source import StdlibSource
+from gradlens.lab.training.config import TrainingConfig
+from gradlens.lab.training.trainer import train
 from gradlens.recording import Recording
-from gradlens.tasks.stdlib_source import StdlibSource
-from gradlens.training.config import TrainingConfig
-from gradlens.training.trainer import train
 from tests.analyses.pictures import faults
 from tests.analyses.xu2019.planted_gradients import WIDTH, grid, run
 

@@ -1,0 +1,199 @@
+"""The first page in words: what was looked at, and the verdict that a colleague would give in a minute."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from gradlens.analysis.comparison import Comparison
+from gradlens.analysis.finding import SEVERITY, Finding, Status
+from gradlens.recording import Recording
+from gradlens.reporting.numbers import ABSENT, count, number
+
+#: More names than these are counted instead of listed.
+_MOST_NAMES = 4
+#: More claims than these are left to the table of checks.
+_MOST_CLAIMS = 3
+
+
+def heading(comparison: Comparison) -> tuple[str, str]:
+    """Name what is compared, and say what for."""
+    names = subjects(comparison.recordings)
+    if len(names) == 1:
+        return names[0], "What normalization does to its gradients"
+    named = _and(names) if len(names) <= _MOST_NAMES else f"{len(names)} models side by side"
+    return named, "What normalization does to their gradients"
+
+
+def subjects(recordings: Iterable[Recording]) -> list[str]:
+    """Return the variants, or labels of what is no variant, each once, in order."""
+    return list(dict.fromkeys(str(r.meta.get("variant") or r.label) for r in recordings))
+
+
+def subtitle(comparison: Comparison) -> str:
+    """Say in a line which model, which task and how much was recorded, as far as all recordings share it."""
+    recordings = comparison.recordings
+    parts = [
+        _model(shared(recordings, "model")),
+        _weights(recordings),
+        _task(shared(recordings, "task")),
+        *_amounts(recordings),
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def shared(recordings: Iterable[Recording], key: str) -> Mapping[str, Any]:
+    """Return what all recordings that have the metadata ``key`` agree on in it."""
+    records = [dict(value) for r in recordings if isinstance(value := r.meta.get(key), Mapping)]
+    if not records:
+        return {}
+    return {k: v for k, v in records[0].items() if all(k in other and other[k] == v for other in records)}
+
+
+def verdict(comparison: Comparison) -> list[str]:
+    """Tell the story in sentences.
+
+    Args:
+        comparison: what was found.
+
+    Returns:
+        What was done, how training ended, the worst findings' claims, and how many checks say what.
+    """
+    sentences = [_what_was_done(comparison), *_endings(comparison.summary), *_losses(comparison)]
+    return [*sentences, *_worst_claims(comparison.findings), _tally(comparison)]
+
+
+def _model(model: Mapping[str, Any]) -> str:
+    if not model.get("family"):
+        return ""
+    name = str(model["family"]).capitalize() if model["family"] == "transformer" else str(model["family"])
+    parts = [f"{name} {model['kind']}" if model.get("kind") else name]
+    parts += [f"{model['blocks']} blocks"] if model.get("blocks") else []
+    parts += [f"width {model['width']}"] if model.get("width") else []
+    return ", ".join(parts)
+
+
+def _weights(recordings: Iterable[Recording]) -> str:
+    """Return the number of weights where all models have about the same."""
+    counts = {count((r.meta.get("model") or {}).get("parameters")) for r in recordings}
+    return f"{counts.pop()} weights" if len(counts) == 1 and ABSENT not in counts else ""
+
+
+def _task(task: Mapping[str, Any]) -> str:
+    if not task.get("name"):
+        return ""
+    return f"task {task['name']}" + (f" ({task['origin']})" if task.get("origin") else "")
+
+
+def _amounts(recordings: Iterable[Recording]) -> list[str]:
+    """Return how many seeds were measured and how many steps trained."""
+    recordings = list(recordings)
+    seeds = sorted({len(r.steps) for r in recordings if r.meta.get("kind") == "init"})
+    steps = sorted({len(r.steps) for r in recordings if r.meta.get("kind") != "init"})
+    parts = []
+    if seeds:
+        parts.append(f"{_range(seeds)} seed{'s' if seeds[-1] != 1 else ''} at initialization")
+    if steps:
+        parts.append(f"{_range(steps)} recorded step{'s' if steps[-1] != 1 else ''} of training")
+    return parts
+
+
+def _range(values: list[int]) -> str:
+    return number(values[0]) if len(values) == 1 else f"{number(values[0])} to {number(values[-1])}"
+
+
+def _what_was_done(comparison: Comparison) -> str:
+    init = [r for r in comparison.recordings if r.meta.get("kind") == "init"]
+    trained = [r for r in comparison.recordings if r.meta.get("kind") != "init"]
+    parts = []
+    if init:
+        parts.append(f"{_and(subjects(init))} {_was(len(subjects(init)))} measured at initialization")
+    if trained:
+        runs = "1 training run" if len(trained) == 1 else f"{len(trained)} training runs"
+        parts.append(f"{runs} {_was(len(trained))} recorded")
+    return _sentence(" and ".join(parts))
+
+
+def _endings(numbers: pd.DataFrame) -> list[str]:
+    """Say which recordings did not come to their end."""
+    ends = {"diverged": "diverged", "interrupted": "stopped before the end", "running": "had not ended yet"}
+    return [
+        _sentence(f"{_and(list(rows['recording']))} {ends[str(status)]}")
+        for status, rows in numbers.groupby("status", sort=False)
+        if status in ends
+    ]
+
+
+def _losses(comparison: Comparison) -> list[str]:
+    """Name the best and the worst run, by held-out loss where every run has one."""
+    trained = comparison.summary[comparison.summary["loss"].notna()]
+    if len(trained) < 2:
+        return []
+    held_out = trained["valid_loss"].notna().all()
+    column, what = ("valid_loss", "held-out loss") if held_out else ("loss", "training loss")
+    best, worst = (trained.loc[getattr(trained[column], f"idx{which}")()] for which in ("min", "max"))
+    unit = shared(comparison.recordings, "task").get("unit", "")
+    low = f"{number(float(best[column]))} {unit}".rstrip()
+    return [
+        f"The {what} is lowest for {best['recording']} ({low}) and highest for {worst['recording']} "
+        f"({number(float(worst[column]))})."
+    ]
+
+
+def headline(finding: Finding) -> str:
+    """Return what a finding claims without its numbers: no brackets that hold any, nothing behind a colon."""
+    text = re.sub(r"\s*\([^()]*\d[^()]*\)", "", finding.claim).rstrip(".")
+    subject = f"{finding.subject}: "
+    if not text.startswith(subject):
+        return text
+    return subject + text.removeprefix(subject).partition(": ")[0]
+
+
+def first_clause(text: str) -> str:
+    """Return a paragraph's first words, up to the first stop, colon or bracket: its title."""
+    return re.split(r"[.:;]\s|\s\(", text)[0].rstrip(".")
+
+
+def _worst_claims(findings: Iterable[Finding]) -> list[str]:
+    """Say the worst findings, those of one subject in one sentence."""
+    flagged = sorted((f for f in findings if f.status in ("warn", "fail")), key=lambda f: -SEVERITY.index(f.status))
+    said: dict[str, list[str]] = {}
+    for finding in flagged[:_MOST_CLAIMS]:
+        subject = f"{finding.subject}: "
+        claim = headline(finding)
+        key = subject if claim.startswith(subject) else ""
+        said.setdefault(key, []).append(claim.removeprefix(key))
+    return [_sentence(subject + "; ".join(claims)) for subject, claims in said.items()]
+
+
+def _tally(comparison: Comparison) -> str:
+    """Count the findings of the sections that are printed."""
+    findings = [finding for section in comparison.sections if not section.silent for finding in section.findings]
+    if not findings:
+        return "No check was made: none of the installed analyses found what it needs."
+    counts = Counter(f.status for f in findings)
+    words: dict[Status, str] = {
+        "fail": "failed",
+        "warn": "asks for a look" if counts["warn"] == 1 else "ask for a look",
+        "inconclusive": "could not be decided",
+        "pass": "passed",
+        "not applicable": "did not apply",
+    }
+    said = [f"{counts[status]} {word}" for status, word in words.items() if counts[status]]
+    total = f"Of {len(findings)} checks" if len(findings) > 1 else "Of 1 check"
+    return _sentence(f"{total}, {_and(said)}")
+
+
+def _was(how_many: int) -> str:
+    return "was" if how_many == 1 else "were"
+
+
+def _and(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _sentence(text: str) -> str:
+    """End with a full stop, as sentences do."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -1,0 +1,106 @@
+"""The report for a terminal: plain text in columns, readable without colour and in a log file."""
+
+import itertools
+import textwrap
+
+import pandas as pd
+
+from gradlens.analysis.comparison import Comparison
+from gradlens.analysis.finding import SEVERITY, Finding, Status
+from gradlens.reporting import story
+from gradlens.reporting.cover import Cover
+from gradlens.reporting.document import checks, summary_cells
+from gradlens.reporting.numbers import interval, number
+from gradlens.reporting.words import FLAGGED, STATUS
+
+#: Below a finding's first line, its text stands under its claim.
+_INDENT = " " * 23
+
+
+def summary_text(comparison: Comparison, cover: Cover | None = None) -> str:
+    """Return the summary as a table: one line a recording, or the cover's own, under two lines of heads.
+
+    Empty where the cover has no table.
+    """
+    heads, rows = cover.cells if cover else summary_cells(comparison.summary)
+    if not heads:
+        return ""
+    cells = [list(column) for column in zip(*heads, strict=True)] + rows
+    widths = [max(len(line[i]) for line in cells) for i in range(len(heads))]
+    left = [i for i, head in enumerate(heads) if i == 0 or head[0] in ("measured", "status")]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in cells
+    ]
+    rule = "─" * max(len(line) for line in lines)
+    return "\n".join(line.rstrip() for line in [*lines[:2], rule, *lines[2:]])
+
+
+def findings_text(comparison: Comparison, *, width: int = 100, verbose: bool = False) -> str:
+    """Return the findings, worst first: what stands out in full with what to try, the rest a line a check.
+
+    Args:
+        comparison: whose findings.
+        width: columns of the terminal.
+        verbose: print every finding in full, with causes, the source of the expectation, and the reference.
+    """
+    if not comparison.findings:
+        return story.verdict(comparison)[-1]
+    found = sorted(comparison.findings, key=lambda f: -SEVERITY.index(f.status))
+    in_full = [f for f in found if verbose or f.status in FLAGGED]
+    lines = [line for finding in in_full for line in _finding_lines(finding, width, verbose)]
+    quiet = [] if verbose else [c for s in comparison.sections if not s.silent for c in checks(s)]
+    for check in quiet:
+        for status in ("pass", "not applicable"):
+            same = sum(f["status"] == status for f in check["findings"])
+            if same:
+                times = f" ({same} of {len(check['findings'])})"
+                lines.append(_wrapped(check["title"] + times, _head(status, check["code"]), width))
+    for section in comparison.sections if verbose else ():
+        lines += [line for caption, table in section.shown.items() for line in _table_lines(caption, table, width)]
+    return "\n".join(lines)
+
+
+def _table_lines(caption: str, table: pd.DataFrame, width: int) -> list[str]:
+    """Return a table that is read, not drawn: its caption, then a line a row, long cells below one another."""
+    cells = [[str(column) for column in table.columns]]
+    cells += [[number(cell) for cell in row] for row in table.itertuples(index=False)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    while (excess := sum(widths) + 2 * len(widths) - 2 - max(width, 60)) > 0:
+        widest = widths.index(max(widths))
+        widths[widest] -= min(excess, max(1, widths[widest] - sorted(widths)[-2]))
+    lines = ["", *textwrap.wrap(caption, max(width, 60))]
+    for line in cells:
+        parts = [textwrap.wrap(cell, w) or [""] for cell, w in zip(line, widths, strict=True)]
+        for row in itertools.zip_longest(*parts, fillvalue=""):
+            lines.append("  ".join(part.ljust(w) for part, w in zip(row, widths, strict=True)).rstrip())
+    return lines
+
+
+def _finding_lines(finding: Finding, width: int, verbose: bool) -> list[str]:
+    """Return one finding's lines: the claim, then what belongs to it."""
+    notes = [("try", text) for text in finding.remedies] if finding.status in FLAGGED else []
+    if verbose:
+        numbers = (number(finding.value), interval(finding.low, finding.high), finding.unit)
+        value = "" if finding.value is None else " ".join(part for part in numbers if part)
+        expected = "" if finding.expected is None else f"{number(finding.expected)}, {finding.expected_from}"
+        rest = (
+            ("measured", value),
+            ("expected", expected),
+            ("limit", finding.threshold),
+            ("see", finding.reference),
+        )
+        notes = [("cause", text) for text in finding.causes] + notes + [note for note in rest if note[1]]
+    claim = _wrapped(finding.claim, _head(finding.status, finding.code), width)
+    return [claim, *(_wrapped(text, f"{_INDENT}{kind}: ", width) for kind, text in notes)]
+
+
+def _head(status: Status, code: str) -> str:
+    mark, word = STATUS[status]
+    return f"{mark} {word:<14} {code:<5} "
+
+
+def _wrapped(text: str, first: str, width: int) -> str:
+    return textwrap.fill(text, max(width, 60), initial_indent=first, subsequent_indent=_INDENT + "  ")

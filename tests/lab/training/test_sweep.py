@@ -1,0 +1,130 @@
+import dataclasses
+import json
+
+import pytest
+
+from gradlens.errors import GradlensError
+from gradlens.lab.training.comparison_plan import default_out, plan
+from gradlens.lab.training.operands import RunFolder, Variant, parse
+from gradlens.lab.training.settings import Settings, changes
+from gradlens.lab.training.sweep import run
+from gradlens.recording import load
+
+SETTINGS = Settings(layers=2, width=8, heads=2, seeds=2, batch_size=2, length=8, steps=4, device="cpu")
+PRE, POST = Variant("pre-ln"), Variant("post-ln/adanorm")
+
+
+def with_(**settings) -> Settings:
+    return dataclasses.replace(SETTINGS, **settings)
+
+
+def keys(operands, settings=SETTINGS) -> list[str]:
+    return [cell.key for cell in plan(operands, settings)]
+
+
+def test_every_model_is_measured_before_any_is_trained():
+    assert keys([PRE, POST]) == [
+        "pre-ln/init",
+        "post-ln-adanorm/init",
+        "pre-ln/no-warm-up",
+        "pre-ln/warm-up",
+        "post-ln-adanorm/no-warm-up",
+        "post-ln-adanorm/warm-up",
+    ]
+
+
+def test_labels_name_variant_schedule_and_where_there_are_several_the_seed():
+    assert [cell.label for cell in plan([POST], SETTINGS)][1:] == [
+        "post-ln/adanorm, no warm-up",
+        "post-ln/adanorm, warm-up",
+    ]
+    several = plan([PRE], with_(train_seeds=2, seed=5))
+    assert [cell.label for cell in several][1:3] == ["pre-ln, no warm-up, seed 5", "pre-ln, no warm-up, seed 6"]
+    assert len({cell.key for cell in several}) == 5
+
+
+def test_without_a_warmup_there_is_no_run_with_one():
+    assert keys([PRE], with_(warmup=0)) == ["pre-ln/init", "pre-ln/no-warm-up"]
+
+
+def test_init_only_trains_nothing():
+    assert keys([PRE, POST], with_(init_only=True)) == ["pre-ln/init", "post-ln-adanorm/init"]
+
+
+def test_the_same_operands_have_the_same_folder():
+    assert str(default_out([PRE, POST])) == "runs/compare-pre-ln-post-ln-adanorm"
+
+
+def test_runs_differ_in_nothing_but_the_warmup_and_the_seed():
+    settings = with_(steps=9, train_seeds=2)
+    base = settings.training("warm-up").to_dict()
+    cold = settings.training("no warm-up").to_dict()
+    assert {name for name in base if base[name] != cold[name]} == {"warmup"}
+    other = settings.training("warm-up", 1).to_dict()
+    assert {name for name in base if base[name] != other[name]} == {"seed"}
+    assert (base["warmup"], base["decay_from"]) == (3, 3)
+
+
+@pytest.mark.parametrize("name", ["layers", "seeds", "steps", "batch_size", "lr"])
+def test_an_impossible_setting_is_refused_before_anything_runs(name):
+    with pytest.raises(GradlensError, match=name):
+        with_(**{name: 0})
+
+
+def test_changes_name_settings_that_decide_numbers_and_only_those():
+    before, now = SETTINGS.to_dict(), with_(width=16, device="cuda").to_dict()
+    assert changes(before, now) == ["width (was 8, now 16)"]
+
+
+def test_recordings_come_back_cell_by_cell_with_what_they_are_of(tmp_path):
+    settings = with_(seed=3)
+    cells = plan([PRE], settings)
+    init, cold, warm = run(cells, tmp_path / "out", settings)
+    assert [r.label for r in (init, cold, warm)] == ["pre-ln", "pre-ln, no warm-up", "pre-ln, warm-up"]
+    assert init.steps["seed"].tolist() == [3, 4]
+    assert init.meta["task"] == cold.meta["task"]
+    assert {r.meta["variant"] for r in (init, cold, warm)} == {"pre-ln"}
+    assert cold.steps["loss"][0] == warm.steps["loss"][0]  # the same weights and the same batch
+    assert warm.meta["training"] == settings.training("warm-up").to_dict()
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert [load(tmp_path / "out" / path).label for path in manifest["runs"]] == [r.label for r in (init, cold, warm)]
+
+
+def test_events_tell_what_is_made_and_what_is_reused(tmp_path):
+    cells, events = plan([PRE], SETTINGS), []
+    run(cells, tmp_path / "out", SETTINGS, events.append)
+    told = [(event.cell.key, event.what, event.done) for event in events]
+    assert told[:4] == [
+        ("pre-ln/init", "started", 0),
+        ("pre-ln/init", "progress", 1),
+        ("pre-ln/init", "progress", 2),
+        ("pre-ln/init", "finished", 0),
+    ]
+    again = []
+    run(cells, tmp_path / "out", SETTINGS, again.append)
+    assert [event.what for event in again] == ["reused"] * 3
+
+
+def test_a_cell_that_was_cut_off_at_initialization_is_measured_again(tmp_path):
+    cells = plan([PRE], with_(init_only=True))
+
+    def stop(event):
+        if event.done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(cells, tmp_path / "cut", with_(init_only=True), stop)
+    assert json.loads((tmp_path / "cut" / "manifest.json").read_text())["status"] == "interrupted"
+    (resumed,) = run(cells, tmp_path / "cut", with_(init_only=True))
+    (whole,) = run(cells, tmp_path / "whole", with_(init_only=True))
+    assert resumed.norms.equals(whole.norms)
+    assert resumed.params.equals(whole.params)
+
+
+def test_a_recording_beside_variants_is_read_where_it_lies(tmp_path):
+    settings = with_(init_only=True)
+    run(plan([PRE], settings), tmp_path / "first", settings)
+    there = RunFolder(tmp_path / "first" / "runs" / "pre-ln" / "init")
+    recordings = run(plan([there, POST], settings), tmp_path / "second", settings)
+    assert [r.label for r in recordings] == ["pre-ln", "post-ln/adanorm"]
+    assert len(parse([str(tmp_path / "second")])) == 2

@@ -1,0 +1,101 @@
+from typing import Any
+
+import pytest
+
+from gradlens.analysis import Finding, compare
+from gradlens.reporting import story
+from tests.reporting.conftest import make_analysis, make_recording
+
+
+def told(recordings: list[Any], findings: list[Finding] | None = None) -> str:
+    analyses = [make_analysis()] if findings is None else [make_analysis(judge=lambda table: findings)]
+    return " ".join(story.verdict(compare(recordings, analyses)))
+
+
+def finding(claim: str, status: Any = "fail", subject: str = "") -> Finding:
+    return Finding(code="X", status=status, claim=claim, subject=subject, analysis="losses")
+
+
+@pytest.mark.parametrize(
+    ("variants", "names"),
+    [
+        (["pre-ln"], ("pre-ln", "What normalization does to its gradients")),
+        (["a", "b"], ("a and b", "What normalization does to their gradients")),
+        (["a", "b", "c"], ("a, b and c", "What normalization does to their gradients")),
+        (list("abcde"), ("5 models side by side", "What normalization does to their gradients")),
+        ([None], ("some label", "What normalization does to its gradients")),
+    ],
+)
+def test_the_heading_names_what_is_compared(variants: list[str | None], names: tuple[str, str]) -> None:
+    recordings = [make_recording("some label" if v is None else f"{v}, run", variant=v) for v in variants]
+    assert story.heading(compare(recordings, [])) == names
+
+
+def test_the_verdict_names_best_and_worst_run_with_the_unit() -> None:
+    text = told([make_recording("pre-ln, warm-up"), make_recording("post-ln, warm-up", variant="post-ln")], [])
+    assert "held-out loss is lowest for pre-ln, warm-up (" in text
+    assert "nats per byte) and highest for post-ln, warm-up (" in text
+
+
+def test_without_held_out_losses_the_training_loss_is_compared() -> None:
+    bare = make_recording("a").steps.drop(columns="valid_loss")
+    other = type(make_recording()).from_tables({"label": "b", "kind": "training"}, steps=bare)
+    assert "training loss is lowest for" in told([make_recording("a"), other], [])
+
+
+def test_one_run_is_not_compared_with_itself() -> None:
+    assert "lowest" not in told([make_recording()])
+
+
+def test_runs_that_did_not_end_well_are_said_first() -> None:
+    text = told(
+        [
+            make_recording("a", status="diverged"),
+            make_recording("b", status="interrupted"),
+            make_recording("c"),
+        ]
+    )
+    assert "a diverged. b stopped before the end." in text
+    assert "c diverged" not in text
+
+
+def test_claims_of_one_subject_are_one_sentence_without_their_numbers() -> None:
+    found = [
+        finding("post-ln: loses its gradient: the ratio is 7 (95 % CI 6 to 8).", subject="post-ln"),
+        finding("post-ln: needs the warm-up: 9 % (95 % CI 8 to 10)", "warn", subject="post-ln"),
+        finding("All is well", "pass"),
+    ]
+    text = told([make_recording()], found)
+    assert "post-ln: loses its gradient; needs the warm-up." in text
+    assert "CI" not in text
+    assert "All is well" not in text
+
+
+def test_only_the_worst_claims_stand_in_the_verdict_but_all_are_counted() -> None:
+    found = [finding(f"claim {i}", "warn") for i in range(5)] + [finding("the worst")]
+    text = told([make_recording()], found)
+    assert "the worst; claim 0; claim 1." in text
+    assert "claim 2" not in text
+    assert "Of 6 checks, 1 failed and 5 ask for a look." in text
+
+
+def test_no_finding_is_said_in_words() -> None:
+    assert "No check was made" in told([make_recording()], [])
+
+
+def test_a_claim_without_subject_keeps_its_colon() -> None:
+    assert story.headline(finding("The ratio: 3 over the limit (n = 4)")) == "The ratio: 3 over the limit"
+
+
+@pytest.mark.parametrize(
+    ("about", "title"),
+    [
+        ("How a run ended. A loss that is NaN fails.", "How a run ended"),
+        ("Spikes: steps that stand out.", "Spikes"),
+        ("Whether c is constant over the blocks (q: the stream).", "Whether c is constant over the blocks"),
+        ("The loss at the end.", "The loss at the end"),
+        ("", ""),
+    ],
+)
+def test_a_paragraph_gives_its_first_clause_as_a_title(about: str, title: str) -> None:
+    assert story.first_clause(about) == title
