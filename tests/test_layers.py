@@ -36,7 +36,17 @@ MAY = {
         "gradlens", "gradlens.batches", "gradlens.errors", "gradlens.registry", "gradlens.recording", "gradlens.lens",
         "gradlens.lab.models", "gradlens.probes", "gradlens.lab.tasks",
     },
-    "gradlens.lab.studies": {"gradlens.errors", "gradlens.registry", "gradlens.lab.tasks", "gradlens.lab.training"},
+    "gradlens.lab.operands": {
+        "gradlens.batches", "gradlens.errors", "gradlens.recording", "gradlens.lab.models", "gradlens.lab.tasks",
+        "gradlens.lab.training",
+    },
+    "gradlens.lab.runs": {
+        "gradlens.batches", "gradlens.errors", "gradlens.lens", "gradlens.probes", "gradlens.recording",
+        "gradlens.lab.operands", "gradlens.lab.tasks", "gradlens.lab.training",
+    },
+    "gradlens.lab.studies": {
+        "gradlens.errors", "gradlens.registry", "gradlens.lab.runs", "gradlens.lab.tasks", "gradlens.lab.training",
+    },
     "gradlens.analysis": {"gradlens.errors", "gradlens.recording", "gradlens.text"},
     "gradlens.reporting": {"gradlens", "gradlens.errors", "gradlens.recording", "gradlens.analysis", "gradlens.text"},
     "gradlens.__main__": {"gradlens.cli"},

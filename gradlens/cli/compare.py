@@ -3,18 +3,16 @@
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from gradlens.cli import options, terminal
+from gradlens.cli.progress import JobsDisplay
 from gradlens.cli.results import leave, show
 from gradlens.cli.state import state
-from gradlens.lab.training.operands import parse
+from gradlens.lab.operands import parse
 from gradlens.lab.training.settings import Settings
-
-if TYPE_CHECKING:
-    from gradlens.lab.training.sweep import Event
 
 
 @click.command("compare")
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
 @options.batches
 @options.seed
 @options.device
+@options.jobs
 @options.users_model
 @options.out("Folder of the comparison.  [default: runs/compare-OPERANDS]")
 @options.fail_on
@@ -48,6 +47,8 @@ def command(
     arguments: tuple[str, ...],
     batch: str | None,
     out: Path | None,
+    jobs: int | None,
+    executor: str,
     fail_on: str | None,
     as_json: bool,
     **settings: Any,
@@ -68,51 +69,30 @@ def command(
     with contextlib.redirect_stdout(sys.stderr):  # what a model of the user's prints is no result
         parsed = parse(operands, arguments, batch)
         import gradlens
-        from gradlens.lab.training import comparison_plan, sweep
+        from gradlens.lab.runs import comparison as comparing
+        from gradlens.lab.runs.executors import named
+        from gradlens.lab.runs.runner import run_jobs
         from gradlens.reporting import write_folder
 
-        folder = out or comparison_plan.default_out(parsed)
+        folder = out or comparing.default_out(parsed)
         state().when_interrupted = f"What was recorded is safe in {folder}; the same command again goes on from there."
-        cells = comparison_plan.plan(parsed, chosen)
-        for cell in cells:
-            if cell.kind == "init" and cell.subject and cell.subject.note:
-                terminal.note(cell.subject.note)
-        with terminal.Display() as display:
-            recordings = sweep.run(cells, folder, chosen, lambda event: _tell(display, event))
-            display.running("writing the report", 0, 1)
-            comparison = gradlens.compare(recordings)
-            pdf = write_folder(comparison, folder, "compare.pdf", command=state().command)
-            display.clear()
+        plan = comparing.plan(parsed, chosen, folder)
+        for note in plan.notes:
+            terminal.note(note)
+        with JobsDisplay(plan.jobs) as display:
+            recordings = run_jobs(
+                plan.jobs,
+                folder,
+                plan.manifest,
+                changed=comparing.changed,
+                at_a_time=jobs,
+                executor=named(executor, folder, jobs),
+                on_event=display.tell,
+            )
+        terminal.note("Writing the report ...")
+        comparison = gradlens.compare(recordings)
+        pdf = write_folder(comparison, folder, "compare.pdf", command=state().command)
     terminal.note("")
     show(comparison, as_json=as_json, out=str(folder), pdf=str(pdf))
     terminal.note(f"\nReport: {pdf}")
     leave(comparison, fail_on)
-
-
-def _tell(display: terminal.Display, event: "Event") -> None:
-    """Show an event of the sweep."""
-    head = f"{event.index + 1}/{event.cells}  {event.cell.label}"
-    if event.what == "progress":
-        step = event.progress
-        waiting = event.cells - event.index - 1 if step is not None else 0
-        later = waiting * step.steps / step.steps_per_second if step is not None else 0.0
-        display.running(head, event.done, event.total, step, later)
-    elif event.recording is not None:
-        display.line(f"{head}: {_outcome(event)}")
-
-
-def _outcome(event: "Event") -> str:
-    """Say in a few words how a cell ended."""
-    from gradlens.analysis.ending import at_the_end
-
-    recording = event.recording
-    assert recording is not None
-    steps, status = recording.steps, str(recording.meta.get("status"))
-    unit = "seeds" if recording.meta.get("kind") == "init" else "steps"
-    words = [f"{len(steps)} {unit}"]
-    if unit == "steps" and len(steps):
-        losses = steps.set_index("step")["loss"].dropna()
-        words.append(f"loss {at_the_end(losses).mean():.3f}" if len(losses) else "loss not recorded")
-    words += [status] if status != "complete" else []
-    words += ["recorded before"] if event.what == "reused" else []
-    return ", ".join(words)

@@ -12,7 +12,7 @@ import click
 from gradlens.cli import options, terminal
 from gradlens.cli.probes import Probing, document, text
 from gradlens.errors import GradlensError, NothingFoundError
-from gradlens.lab.training.operands import RunFolder, Variant, parse
+from gradlens.lab.operands import RunFolder, Variant, parse
 from gradlens.lab.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def command(
 
             recording = load(operands[0].path)
         else:
+            from gradlens.lab.runs.measurement import measure
             from gradlens.lab.tasks import TASKS
-            from gradlens.lab.training.measurement import measure
 
             subject = operands[0].subject(TASKS[chosen.task](), chosen)
             if probes:

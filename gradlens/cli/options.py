@@ -76,6 +76,16 @@ training = stacked(
     _setting("--steps", COUNT, "Optimizer steps of a training run."),
     _setting("--lr", float, "Highest learning rate."),
 )
+jobs = stacked(
+    click.option("--jobs", type=COUNT, help="Runs at a time.  [default: one a core; 1 on an accelerator]"),
+    click.option(
+        "--executor",
+        metavar="WHO",
+        default="local",
+        show_default=True,
+        help="Who makes the runs: local, slurm, or dask=ADDRESS; all must see the folder.",
+    ),
+)
 users_model = stacked(
     click.option(
         "-m",

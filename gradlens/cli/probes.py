@@ -9,7 +9,7 @@ from gradlens.cli import terminal
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from gradlens.lab.training.subject import Subject
+    from gradlens.lab.operands.subject import Subject
     from gradlens.probes.optimizers import OptimizerKind
     from gradlens.probes.survey import Survey
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gradlens.cli import options, terminal
-from gradlens.cli.grid_display import GridDisplay
+from gradlens.cli.progress import JobsDisplay
 from gradlens.cli.results import leave, show
 from gradlens.cli.state import state
 from gradlens.errors import UnknownNameError
@@ -35,7 +35,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str | No
     help="Training runs that differ in the seed alone; measurements at initialization keep their own number.  "
     "[default: the budget's]",
 )
-@click.option("--jobs", type=options.COUNT, help="Runs at a time.  [default: one a core; 1 on an accelerator]")
+@options.jobs
 @options.device
 @options.out("Folder of the reproduction.  [default: runs/PAPER-BUDGET]")
 @options.fail_on
@@ -47,6 +47,7 @@ def command(
     parts: tuple[str, ...],
     seeds: int | None,
     jobs: int | None,
+    executor: str,
     device: str,
     out: Path | None,
     fail_on: str | None,
@@ -64,7 +65,8 @@ def command(
     with contextlib.redirect_stdout(sys.stderr):
         from gradlens.analysis import compare
         from gradlens.analysis.discover import of_paper
-        from gradlens.lab.training.grid import run_grid
+        from gradlens.lab.runs.executors import named
+        from gradlens.lab.runs.runner import run_jobs
         from gradlens.reporting import Cover, write_folder
 
         study: Any = STUDIES[paper]
@@ -75,8 +77,15 @@ def command(
         state().when_interrupted = f"What was recorded is safe in {folder}; the same command again goes on from there."
         settings = {"paper": paper, "budget": budget, "tasks": list(dict.fromkeys(job.task for job in planned))}
         manifest = {"kind": "reproduce", "label": f"{paper}, {budget}", "settings": settings}
-        with GridDisplay(planned) as display:
-            recordings = run_grid(planned, folder, manifest, at_a_time=jobs, on_event=display.tell)
+        with JobsDisplay(planned) as display:
+            recordings = run_jobs(
+                planned,
+                folder,
+                manifest,
+                at_a_time=jobs,
+                executor=named(executor, folder, jobs),
+                on_event=display.tell,
+            )
         terminal.note("Writing the report ...")
         comparison = compare(recordings, questions)
         about = f"{budget} ({study.budget(budget).about})"

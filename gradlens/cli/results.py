@@ -9,7 +9,7 @@ import click
 from gradlens.cli import terminal
 from gradlens.cli.state import state
 from gradlens.errors import NothingFoundError
-from gradlens.lab.training.operands import runs_in
+from gradlens.lab.operands import runs_in
 from gradlens.recording import Recording, load
 
 if TYPE_CHECKING:

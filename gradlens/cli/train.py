@@ -11,8 +11,8 @@ from gradlens.cli import options, terminal
 from gradlens.cli.results import show
 from gradlens.cli.state import state
 from gradlens.errors import GradlensError
+from gradlens.lab.operands import RunFolder, parse
 from gradlens.lab.training.config import TrainingConfig
-from gradlens.lab.training.operands import RunFolder, parse
 from gradlens.lab.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def command(
                 f"train takes a variant or a model; {model} is a recording. Look at it with `gradlens report`."
             )
         import gradlens
+        from gradlens.lab.runs.comparison import slug
         from gradlens.lab.tasks import TASKS
-        from gradlens.lab.training.comparison_plan import slug
         from gradlens.lab.training.trainer import train
 
         subject = operand.subject(TASKS[task](), settings)

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gradlens.lab.runs.jobs import Run, ZooJob
+from gradlens.lab.runs.limit import LimitRun, Prediction
+from gradlens.lab.runs.measurement import Measurement
 from gradlens.lab.training.config import TrainingConfig
-from gradlens.lab.training.jobs import Job, Run
-from gradlens.lab.training.limit import LimitRun, Prediction
-from gradlens.lab.training.measurement import Measurement
 
 WATCH = ("norms", "blocks", "params")
 
@@ -39,7 +39,7 @@ class Cell(ABC):
     seconds: float
 
     @abstractmethod
-    def jobs(self, seeds: int | None, device: str) -> Sequence[Job]:
+    def jobs(self, seeds: int | None, device: str) -> Sequence[ZooJob]:
         """List the cell's jobs.
 
         Args:
@@ -65,7 +65,7 @@ class Trained(Cell):
     training: Mapping[str, Any]
     seeds: int
 
-    def jobs(self, seeds: int | None, device: str) -> Sequence[Job]:
+    def jobs(self, seeds: int | None, device: str) -> Sequence[ZooJob]:
         """List one training run a seed."""
         return [self._run(seed, device) for seed in range(seeds or self.seeds)]
 
@@ -114,7 +114,7 @@ class Measured(Cell):
     length: int
     probes: tuple[str, ...] = ()
 
-    def jobs(self, seeds: int | None, device: str) -> Sequence[Job]:
+    def jobs(self, seeds: int | None, device: str) -> Sequence[ZooJob]:
         """List the one measurement, whose number of seeds is part of what it is."""
         return [
             Measurement(

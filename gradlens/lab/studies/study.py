@@ -6,9 +6,9 @@ from itertools import zip_longest
 from typing import Any
 
 from gradlens.errors import GradlensError, UnknownNameError
+from gradlens.lab.runs.jobs import ZooJob
 from gradlens.lab.studies.cell import Cell
 from gradlens.lab.tasks import TASKS
-from gradlens.lab.training.jobs import Job
 from gradlens.lab.training.trainer import choose_device
 
 
@@ -60,7 +60,9 @@ class Study:
             raise UnknownNameError("budget", name, self.budgets)
         return self.budgets[name]
 
-    def jobs(self, budget: str, parts: Sequence[str] = (), seeds: int | None = None, device: str = "auto") -> list[Job]:
+    def jobs(
+        self, budget: str, parts: Sequence[str] = (), seeds: int | None = None, device: str = "auto"
+    ) -> list[ZooJob]:
         """List the jobs, seed by seed, so that a grid cut short has every cell with some seeds.
 
         Args:
@@ -84,7 +86,7 @@ class Study:
         of_cells = [cell.jobs(seeds, device) for part in parts for cell in chosen.cells if cell.part == part]
         return [job for jobs in zip_longest(*of_cells) for job in jobs if job is not None]
 
-    def check(self, jobs: Sequence[Job]) -> None:
+    def check(self, jobs: Sequence[ZooJob]) -> None:
         """Load every task and build every model, so that what is missing is said before hours of training.
 
         Raises:

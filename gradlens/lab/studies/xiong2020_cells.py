@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Any
 
+from gradlens.lab.runs.limit import Prediction
 from gradlens.lab.studies.cell import Cell, Measured, Trained, TrainedAtLimit
-from gradlens.lab.training.limit import Prediction
 
 PAIR = ("post-ln", "pre-ln")
 ARRANGEMENTS = (

@@ -5,10 +5,10 @@ import pytest
 from gradlens.analysis.discover import of_paper, papers
 from gradlens.errors import GradlensError, UnknownNameError
 from gradlens.lab.models import parse_variant
+from gradlens.lab.runs.jobs import Run
 from gradlens.lab.studies import STUDIES
 from gradlens.lab.studies.xu2019 import NORMS
 from gradlens.lab.tasks import TASKS
-from gradlens.lab.training.jobs import Run
 
 every_study = pytest.mark.parametrize("study", [STUDIES[name] for name in STUDIES], ids=list(STUDIES))
 

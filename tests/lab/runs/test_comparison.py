@@ -1,13 +1,14 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
 from gradlens.errors import GradlensError
-from gradlens.lab.training.comparison_plan import default_out, plan
-from gradlens.lab.training.operands import RunFolder, Variant, parse
+from gradlens.lab.runs.comparison import changed, default_out, plan
+from gradlens.lab.operands import RunFolder, Variant, parse
 from gradlens.lab.training.settings import Settings, changes
-from gradlens.lab.training.sweep import run
+from gradlens.lab.runs.runner import run_jobs
 from gradlens.recording import load
 
 SETTINGS = Settings(layers=2, width=8, heads=2, seeds=2, batch_size=2, length=8, steps=4, device="cpu")
@@ -19,7 +20,12 @@ def with_(**settings) -> Settings:
 
 
 def keys(operands, settings=SETTINGS) -> list[str]:
-    return [cell.key for cell in plan(operands, settings)]
+    return [job.key for job in plan(operands, settings, Path("out")).jobs]
+
+
+def run(operands, settings, out, on_event=None):
+    planned = plan(operands, settings, out)
+    return run_jobs(planned.jobs, out, planned.manifest, changed=changed, at_a_time=1, on_event=on_event)
 
 
 def test_every_model_is_measured_before_any_is_trained():
@@ -34,13 +40,13 @@ def test_every_model_is_measured_before_any_is_trained():
 
 
 def test_labels_name_variant_schedule_and_where_there_are_several_the_seed():
-    assert [cell.label for cell in plan([POST], SETTINGS)][1:] == [
+    assert [job.label for job in plan([POST], SETTINGS, Path("out")).jobs][1:] == [
         "post-ln/adanorm, no warm-up",
         "post-ln/adanorm, warm-up",
     ]
-    several = plan([PRE], with_(train_seeds=2, seed=5))
-    assert [cell.label for cell in several][1:3] == ["pre-ln, no warm-up, seed 5", "pre-ln, no warm-up, seed 6"]
-    assert len({cell.key for cell in several}) == 5
+    several = plan([PRE], with_(train_seeds=2, seed=5), Path("out")).jobs
+    assert [job.label for job in several][1:3] == ["pre-ln, no warm-up, seed 5", "pre-ln, no warm-up, seed 6"]
+    assert len({job.key for job in several}) == 5
 
 
 def test_without_a_warmup_there_is_no_run_with_one():
@@ -76,10 +82,9 @@ def test_changes_name_settings_that_decide_numbers_and_only_those():
     assert changes(before, now) == ["width (was 8, now 16)"]
 
 
-def test_recordings_come_back_cell_by_cell_with_what_they_are_of(tmp_path):
+def test_recordings_come_back_job_by_job_with_what_they_are_of(tmp_path):
     settings = with_(seed=3)
-    cells = plan([PRE], settings)
-    init, cold, warm = run(cells, tmp_path / "out", settings)
+    init, cold, warm = run([PRE], settings, tmp_path / "out")
     assert [r.label for r in (init, cold, warm)] == ["pre-ln", "pre-ln, no warm-up", "pre-ln, warm-up"]
     assert init.steps["seed"].tolist() == [3, 4]
     assert init.meta["task"] == cold.meta["task"]
@@ -91,9 +96,9 @@ def test_recordings_come_back_cell_by_cell_with_what_they_are_of(tmp_path):
 
 
 def test_events_tell_what_is_made_and_what_is_reused(tmp_path):
-    cells, events = plan([PRE], SETTINGS), []
-    run(cells, tmp_path / "out", SETTINGS, events.append)
-    told = [(event.cell.key, event.what, event.done) for event in events]
+    events = []
+    run([PRE], SETTINGS, tmp_path / "out", events.append)
+    told = [(event.job.key, event.what, event.done) for event in events]
     assert told[:4] == [
         ("pre-ln/init", "started", 0),
         ("pre-ln/init", "progress", 1),
@@ -101,30 +106,30 @@ def test_events_tell_what_is_made_and_what_is_reused(tmp_path):
         ("pre-ln/init", "finished", 0),
     ]
     again = []
-    run(cells, tmp_path / "out", SETTINGS, again.append)
+    run([PRE], SETTINGS, tmp_path / "out", again.append)
     assert [event.what for event in again] == ["reused"] * 3
 
 
-def test_a_cell_that_was_cut_off_at_initialization_is_measured_again(tmp_path):
-    cells = plan([PRE], with_(init_only=True))
+def test_a_job_that_was_cut_off_at_initialization_is_measured_again(tmp_path):
+    settings = with_(init_only=True)
 
     def stop(event):
         if event.done == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(cells, tmp_path / "cut", with_(init_only=True), stop)
+        run([PRE], settings, tmp_path / "cut", stop)
     assert json.loads((tmp_path / "cut" / "manifest.json").read_text())["status"] == "interrupted"
-    (resumed,) = run(cells, tmp_path / "cut", with_(init_only=True))
-    (whole,) = run(cells, tmp_path / "whole", with_(init_only=True))
+    (resumed,) = run([PRE], settings, tmp_path / "cut")
+    (whole,) = run([PRE], settings, tmp_path / "whole")
     assert resumed.norms.equals(whole.norms)
     assert resumed.params.equals(whole.params)
 
 
 def test_a_recording_beside_variants_is_read_where_it_lies(tmp_path):
     settings = with_(init_only=True)
-    run(plan([PRE], settings), tmp_path / "first", settings)
+    run([PRE], settings, tmp_path / "first")
     there = RunFolder(tmp_path / "first" / "runs" / "pre-ln" / "init")
-    recordings = run(plan([there, POST], settings), tmp_path / "second", settings)
+    recordings = run([there, POST], settings, tmp_path / "second")
     assert [r.label for r in recordings] == ["pre-ln", "post-ln/adanorm"]
     assert len(parse([str(tmp_path / "second")])) == 2

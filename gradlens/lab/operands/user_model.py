@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from gradlens.batches import run_model
 from gradlens.errors import ModelError, one_line
+from gradlens.lab.operands.importing import kind_of, load_callable
+from gradlens.lab.operands.keywords import keywords, missing, parameters
+from gradlens.lab.operands.subject import Measured, Subject
 from gradlens.lab.tasks.task import Task
-from gradlens.lab.training.importing import kind_of, load_callable
-from gradlens.lab.training.keywords import keywords, missing, parameters
 from gradlens.lab.training.settings import Settings
-from gradlens.lab.training.subject import Measured, Subject
 
 _RETURNS = "a torch.nn.Module, (module, batch) or (module, batch, loss_fn)"
 
@@ -39,6 +39,7 @@ class UserModel:
         build: the function, or class, that makes the model.
         arguments: its keyword arguments.
         batch_fn: makes a batch; None where build is to return one.
+        given: the texts of its arguments and of its batch, by which it travels to another process.
         whole_label: whether the label is the whole spec, for another operand has the same short one.
     """
 
@@ -46,6 +47,7 @@ class UserModel:
     build: Callable[..., Any]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     batch_fn: Callable[[], Any] | None = None
+    given: tuple[tuple[str, ...], str | None] = ((), None)
     whole_label: bool = False
 
     @classmethod
@@ -62,7 +64,10 @@ class UserModel:
         """
         build = load_callable(spec)
         arguments = keywords(build, spec, pairs)
-        return cls(spec, build, arguments, None if batch is None else load_callable(batch))
+        return cls(spec, build, arguments, None if batch is None else load_callable(batch), (tuple(pairs), batch))
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _loaded, (self.spec, *self.given, self.whole_label)
 
     @property
     def label(self) -> str:
@@ -152,6 +157,10 @@ class UserModel:
                 f"The third thing {self.spec} returns must be a loss function; got {kind_of(parts.loss_fn)}."
             )
         return parts._replace(batch=batch)
+
+
+def _loaded(spec: str, pairs: Sequence[str], batch: str | None, whole_label: bool) -> UserModel:
+    return replace(UserModel.load(spec, pairs, batch), whole_label=whole_label)
 
 
 class _Draw:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from gradlens.errors import GradlensError, RecordingError
 from gradlens.lab.models.variants import parse_variant, variant_name
+from gradlens.lab.operands.subject import Measured, Subject
 from gradlens.lab.training.settings import Settings
-from gradlens.lab.training.subject import Measured, Subject
 from gradlens.recording.folder import FOLDERS_OF_RUNS, read_manifest
 
 if TYPE_CHECKING:
+    from gradlens.lab.operands.huggingface_model import HuggingFaceModel
+    from gradlens.lab.operands.user_model import UserModel
     from gradlens.lab.tasks.task import Task
-    from gradlens.lab.training.huggingface_model import HuggingFaceModel
-    from gradlens.lab.training.user_model import UserModel
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,11 @@ def runs_in(folder: Path) -> list[Path]:
 
 def _parse(text: str, arguments: Sequence[str], batch: str | None) -> list[Operand]:
     if text.startswith("hf:"):
-        from gradlens.lab.training.huggingface_model import HuggingFaceModel  # imports torch
+        from gradlens.lab.operands.huggingface_model import HuggingFaceModel  # imports torch
 
         return [HuggingFaceModel.load(text, arguments, batch)]
     if is_users(text):
-        from gradlens.lab.training.user_model import UserModel  # imports torch
+        from gradlens.lab.operands.user_model import UserModel  # imports torch
 
         return [UserModel.load(text, arguments, batch)]
     path = Path(text)

@@ -7,13 +7,13 @@ import pytest
 
 from gradlens.errors import NothingFoundError, RecordingError
 from gradlens.lab.tasks import TASKS
-from gradlens.lab.training.grid import run_grid
-from gradlens.lab.training.measurement import Measurement, measure
-from gradlens.lab.training.operands import Variant
+from gradlens.lab.runs.runner import run_jobs
+from gradlens.lab.runs.measurement import Measurement, measure
+from gradlens.lab.operands import Variant
 from gradlens.lab.training.settings import Settings
 from gradlens.lens.initialization import at_init
 from gradlens.recording import load
-from tests.lab.training.test_grid import MANIFEST, heard, planned
+from tests.lab.runs.test_runner import MANIFEST, heard, planned
 
 SIZE = {"width": 16, "blocks": 2, "heads": 2}
 MEASURED = Measurement(
@@ -31,7 +31,7 @@ ENCODER = dataclasses.replace(MEASURED, key="init/encoder", label="encoder", siz
 
 
 def grid(jobs, out, **options):
-    return run_grid(jobs, out, MANIFEST, **{"at_a_time": 1, **options})
+    return run_jobs(jobs, out, MANIFEST, **{"at_a_time": 1, **options})
 
 
 def test_models_are_measured_beside_others_that_are_trained(tmp_path):

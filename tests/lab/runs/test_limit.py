@@ -11,14 +11,14 @@ from analyses.papers.xiong2020 import ANALYSES
 from gradlens.errors import GradlensError, RecordingError, UnknownNameError
 from gradlens.lab.tasks import TASKS
 from gradlens.lab.training.config import TrainingConfig
-from gradlens.lab.training.grid import run_grid
-from gradlens.lab.training.jobs import Run
-from gradlens.lab.training.limit import LimitRun
+from gradlens.lab.runs.runner import run_jobs
+from gradlens.lab.runs.jobs import Run
+from gradlens.lab.runs.limit import LimitRun
 from gradlens.lab.training.seeding import fan_out
 from gradlens.probes.learning_rate import learning_rate_limit
 from gradlens.probes.reading import Reading
 from gradlens.recording.folder import read_manifest
-from tests.lab.training.test_grid import MANIFEST
+from tests.lab.runs.test_runner import MANIFEST
 
 SIZE = {"width": 16, "blocks": 2, "heads": 2}
 CONFIG = TrainingConfig(steps=4, batch_size=2, length=16, evaluate_every=0, device="cpu", seed=3)
@@ -35,7 +35,7 @@ def planned(factor=0.5, config=OPTIMIZERS["sgd"], by="edge"):
 
 
 def grid(jobs, out):
-    return run_grid(jobs, out, MANIFEST, at_a_time=1)
+    return run_jobs(jobs, out, MANIFEST, at_a_time=1)
 
 
 def initially():
@@ -113,7 +113,7 @@ def test_one_that_was_cut_off_goes_on_at_the_same_learning_rate(tmp_path, monkey
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_grid([planned(config=config)], tmp_path / "g", MANIFEST, at_a_time=1, on_event=interrupt)
+        run_jobs([planned(config=config)], tmp_path / "g", MANIFEST, at_a_time=1, on_event=interrupt)
     begun = read_manifest(tmp_path / "g/runs/a")["limit"]
     monkeypatch.setattr("gradlens.probes.learning_rate.learning_rate_limit", None)
     (run,) = grid([planned(config=config)], tmp_path / "g")

@@ -4,7 +4,7 @@ from typing import Literal
 import pytest
 
 from gradlens.errors import GradlensError, UnknownNameError
-from gradlens.lab.training.keywords import keywords, missing
+from gradlens.lab.operands.keywords import keywords, missing
 
 
 def build(

@@ -15,11 +15,11 @@ from gradlens.batches import run_model
 from gradlens.errors import ModelError, one_line
 from gradlens.lab.models.huggingface import Source
 from gradlens.lab.models.huggingface_batch import make_batch
+from gradlens.lab.operands.importing import load_callable
+from gradlens.lab.operands.keywords import keywords
+from gradlens.lab.operands.subject import Measured, Subject
 from gradlens.lab.tasks.task import Task
-from gradlens.lab.training.importing import load_callable
-from gradlens.lab.training.keywords import keywords
 from gradlens.lab.training.settings import Settings
-from gradlens.lab.training.subject import Measured, Subject
 
 PREFIX = "hf:"
 
@@ -32,12 +32,14 @@ class HuggingFaceModel:
         source: where it comes from.
         arguments: settings of its configuration that ``-m`` gave.
         batch_fn: makes a batch; None where one is made from the configuration.
+        given: the texts of its settings and of its batch, by which it travels to another process.
         whole_label: whether the label is the whole path, for another operand has the same short one.
     """
 
     source: Source
     arguments: Mapping[str, Any] = field(default_factory=dict)
     batch_fn: Callable[[], Any] | None = None
+    given: tuple[tuple[str, ...], str | None] = ((), None)
     whole_label: bool = False
 
     @classmethod
@@ -54,7 +56,10 @@ class HuggingFaceModel:
         """
         source = Source.find(spec.removeprefix(PREFIX))
         arguments = keywords(_signed(source.settings()), spec, pairs) if pairs else {}
-        return cls(source, arguments, None if batch is None else load_callable(batch))
+        return cls(source, arguments, None if batch is None else load_callable(batch), (tuple(pairs), batch))
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _loaded, (PREFIX + self.source.text, *self.given, self.whole_label)
 
     @property
     def label(self) -> str:
@@ -132,6 +137,10 @@ class HuggingFaceModel:
             except Exception as error:  # whatever its forward raises means that it does not fit
                 return f"it does not take the batches of the task {task.name!r} ({one_line(error)})"
         return "" if causal else "it sees the tokens that it is to predict"
+
+
+def _loaded(spec: str, pairs: Sequence[str], batch: str | None, whole_label: bool) -> HuggingFaceModel:
+    return replace(HuggingFaceModel.load(spec, pairs, batch), whole_label=whole_label)
 
 
 def _is_causal(model: nn.Module, tokens: Tensor, logits: Tensor) -> bool:

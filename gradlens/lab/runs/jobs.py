@@ -1,4 +1,8 @@
-"""What a grid is made of: jobs, each of which makes one recording; the first kind is a training run."""
+"""A job makes one recording: of a model at initialization, or of a training run.
+
+Jobs are plain values that travel to other processes, and idempotent: what is finished in their folder is read, what was
+cut off goes on.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -19,24 +23,18 @@ OnProgress: TypeAlias = Callable[[int, Progress | None], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Job(ABC):
-    """One recording of a grid, as plain values: it is sent to another process.
+    """One recording, as plain values: it is sent to another process.
 
     Attributes:
         key: its folder below ``runs``, such as ``lm/adanorm/seed-0``.
         label: the name in tables and legends.
         task: name in ``TASKS``.
-        variant: of the task's model.
-        size: keyword arguments of the model.
-        watch: what the lens records.
         seconds: what it is expected to take, until others of its task have ended here.
     """
 
     key: str
     label: str
     task: str
-    variant: str
-    size: Mapping[str, Any]
-    watch: tuple[str, ...] = ("norms", "blocks", "params")
     seconds: float = 1.0
 
     @property
@@ -48,6 +46,10 @@ class Job(ABC):
     @abstractmethod
     def runs_on(self) -> str:
         """The device's name, or ``"auto"``."""
+
+    def folder(self, out: Path) -> Path:
+        """Return its run folder in that of all runs."""
+        return out / "runs" / self.key
 
     @abstractmethod
     def record(self, folder: Path, on_progress: OnProgress) -> Recording:
@@ -64,7 +66,22 @@ class Job(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Job):
+class ZooJob(Job):
+    """A job with a model of the zoo.
+
+    Attributes:
+        variant: of the task's model.
+        size: keyword arguments of the model.
+        watch: what the lens records.
+    """
+
+    variant: str
+    size: Mapping[str, Any]
+    watch: tuple[str, ...] = ("norms", "blocks", "params")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(ZooJob):
     """One training run.
 
     Attributes:

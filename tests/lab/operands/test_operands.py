@@ -1,10 +1,10 @@
 import pytest
 
 from gradlens.errors import GradlensError, RecordingError
+from gradlens.lab.operands import RunFolder, Variant, parse, runs_in
+from gradlens.lab.operands.user_model import UserModel
 from gradlens.lab.tasks import TASKS
-from gradlens.lab.training.operands import RunFolder, Variant, parse, runs_in
 from gradlens.lab.training.settings import Settings
-from gradlens.lab.training.user_model import UserModel
 from gradlens.recording.folder import write_json
 
 SETTINGS = Settings(layers=1, width=8, heads=2, seeds=2, batch_size=2, length=8, steps=3)

@@ -1,27 +1,33 @@
-"""The progress of a grid of runs: a line for each that ended and, on a terminal, what is running and the time left."""
+"""The progress of many jobs: a line for each that ended and, on a terminal, what is running and the time left."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import TaskID
 
 from gradlens.cli.terminal import Live
 
 if TYPE_CHECKING:
-    from gradlens.lab.training.grid import Event
-    from gradlens.lab.training.jobs import Job
+    from gradlens.lab.runs.jobs import Job
+    from gradlens.lab.runs.runner import Event
+    from gradlens.recording import Recording
 
 
-class GridDisplay(Live):
-    """Shows the events of ``run_grid``.
+#: So many runs that were finished before are named.
+_NAMED = 12
+
+
+class JobsDisplay(Live):
+    """Shows the events of ``run_jobs``.
 
     Args:
-        jobs: all of the grid.
+        jobs: all of them.
     """
 
     def __init__(self, jobs: "Sequence[Job]") -> None:
         super().__init__()
-        self._total, self._ended, self._reused = len(jobs), 0, 0
+        self._total, self._ended = len(jobs), 0
+        self._reused: list[Event] = []
         self._left = TimeLeft(jobs)
         self._tasks: dict[str, TaskID] = {}
         self._all = self._bars.add_task("runs", total=len(jobs), facts="")
@@ -32,11 +38,9 @@ class GridDisplay(Live):
             return
         self._left.note(event)
         if event.what == "reused":
-            self._ended, self._reused = self._ended + 1, self._reused + 1
+            self._reused.append(event)
         else:
-            if self._reused:
-                self.line(f"{self._reused} of {self._total} runs were finished before.")
-                self._reused = 0
+            self._say_reused()
             if event.what == "finished":
                 self._end(event)
             elif self._shown:
@@ -44,16 +48,31 @@ class GridDisplay(Live):
         left = duration(self._left.seconds())
         self._bars.update(self._all, completed=self._ended, facts=f"{left} left" if left else "")
 
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._say_reused()
+        super().__exit__(kind, error, trace)
+
+    def _say_reused(self) -> None:
+        """Name what was finished before; of many, say how many."""
+        reused, self._reused = self._reused, []
+        for event in reused:
+            self._ended += 1
+            if len(reused) <= _NAMED and event.recording is not None:
+                told = outcome(event.recording)
+                self.line(f"{self._ended}/{self._total}  {event.job.label}: {told}, recorded before")
+        if len(reused) > _NAMED:
+            self.line(f"{len(reused)} of {self._total} runs were finished before.")
+
     def _end(self, event: "Event") -> None:
         self._ended += 1
         bar = self._tasks.pop(event.job.key, None)
         if bar is not None:
             self._bars.remove_task(bar)
-        ended = "" if event.status == "complete" else f", {event.status}"
+        assert event.recording is not None
         left = duration(self._left.seconds())
         later = f"; about {left} left" if left and not self._shown else ""
         took = duration(event.seconds) or "0:00"
-        self.line(f"{self._ended}/{self._total}  {event.job.label}: {took}{ended}{later}")
+        self.line(f"{self._ended}/{self._total}  {event.job.label}: {outcome(event.recording)}, {took}{later}")
 
     def _go_on(self, event: "Event") -> None:
         job, progress = event.job, event.progress
@@ -88,7 +107,8 @@ class TimeLeft:
         if event.what in ("reused", "finished"):
             self._open.pop(job.key, None)
             self._running.discard(job.key)
-            if event.what == "finished" and event.status == "complete":
+            status = None if event.recording is None else event.recording.meta.get("status")
+            if event.what == "finished" and status == "complete":
                 self._took.append((job, event.seconds))
         elif self.is_open(job):
             self._running.add(job.key)
@@ -120,6 +140,20 @@ class TimeLeft:
 def _kind(job: "Job") -> tuple[str, type]:
     """Return what jobs have in common that are all as much slower than planned as one of them."""
     return job.task, type(job)
+
+
+def outcome(recording: "Recording") -> str:
+    """Say in a few words how a recording ended."""
+    from gradlens.analysis.ending import at_the_end
+
+    steps, status = recording.steps, str(recording.meta.get("status"))
+    unit = "seeds" if recording.meta.get("kind") == "init" else "steps"
+    words = [f"{len(steps)} {unit}"]
+    if unit == "steps" and len(steps):
+        losses = steps.set_index("step")["loss"].dropna()
+        words.append(f"loss {at_the_end(losses).mean():.3f}" if len(losses) else "loss not recorded")
+    words += [status] if status != "complete" else []
+    return ", ".join(words)
 
 
 def duration(seconds: float) -> str:

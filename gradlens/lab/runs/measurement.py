@@ -8,10 +8,10 @@ from typing import Any
 
 from gradlens.lab.tasks.task import Task
 from gradlens.lab.training.earlier import finished_run, is_finished
-from gradlens.lab.training.jobs import Job, OnProgress, load_task
-from gradlens.lab.training.probing import probed
+from gradlens.lab.runs.jobs import OnProgress, ZooJob, load_task
+from gradlens.lab.runs.probing import probed
 from gradlens.lab.training.settings import Settings
-from gradlens.lab.training.subject import Subject
+from gradlens.lab.operands.subject import Subject
 from gradlens.lab.training.trainer import choose_device
 from gradlens.lens.initialization import Probe, at_init, describe
 from gradlens.recording import Recording
@@ -57,7 +57,7 @@ def measure(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement(Job):
+class Measurement(ZooJob):
     """A model measured at initialization: other weights and another batch for each seed, no training.
 
     Attributes:
