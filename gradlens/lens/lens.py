@@ -2,7 +2,7 @@
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from types import TracebackType
@@ -16,8 +16,10 @@ from gradlens.errors import GradlensError, RecordingError
 from gradlens.lens import compiling
 from gradlens.lens import functional as functional_norms
 from gradlens.lens.audit import Audit
+from gradlens.lens.given import wrong
 from gradlens.lens.guard import Guard, warn
 from gradlens.lens.hooks import has_others
+from gradlens.lens.leaving import forget, remove, weakly
 from gradlens.lens.norm_tap import NormTap
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Passes
@@ -28,9 +30,7 @@ from gradlens.lens.switch import Switch
 from gradlens.lens.taps import RootTap, taps_of
 from gradlens.lens.world import World
 from gradlens.recording import Recording
-from gradlens.recording.schema import STORED
 
-_OWN_COLUMNS = {column.name for column in STORED["steps"]}
 #: Whoever restores the model says where it goes on (``start_at``); else nobody knows that it was restored.
 _GOES_ON = (
     "The recording goes on at step {}, where an earlier attempt ended: its steps are one training only if model and "
@@ -67,7 +67,7 @@ class Lens:
         self._stepped = False
         self._guard = Guard(strict)
         # Weak: nothing that hangs on the model shall keep a lens whose recording nobody can ask for any more.
-        self._guard.on_end = _weakly(self._step_aside)
+        self._guard.on_end = weakly(self._step_aside)
         self._switch = Switch(world or World(), _device(model), Passes(model), self._guard)
         self._parameters: ParameterReader | None = None
         if {"params", "updates"} & set(watch):
@@ -80,8 +80,8 @@ class Lens:
         self._functions = functional_norms.Watcher(model, self._switch, record=functional)
         self._functions.know(self._taps)
         for norm in self._norm_taps():
-            norm.on_found = _weakly(self._found)
-        self._functions.new_site = _weakly(self._write_site)
+            norm.on_found = weakly(self._found)
+        self._functions.new_site = weakly(self._write_site)
         self._recorder = StepRecorder(
             sink,
             self._switch,
@@ -92,9 +92,9 @@ class Lens:
             scaler=scaler,
             optimizer=optimizer,
         )
-        self._recorder.on_news = _weakly(self._write_audit)
+        self._recorder.on_news = weakly(self._write_audit)
         if isinstance(sink, MemorySink):
-            weakref.finalize(self, _forget, self._guard, self._switch, self._handles, self._functions).atexit = False
+            weakref.finalize(self, forget, self._guard, self._switch, self._handles, self._functions).atexit = False
         else:
             self._switch.lens = self  # it writes on
         self._recorder.start_at(step)
@@ -141,13 +141,13 @@ class Lens:
             raise GradlensError(f"step() belongs inside the recording; this lens is {self._closed}. Attach a new one.")
         if self._switch.paused:
             return
-        wrong = _wrong({"loss": loss, "lr": lr} | scalars)
-        if wrong:
+        refused = wrong({"loss": loss, "lr": lr} | scalars)
+        if refused:
             if self._guard.strict or not self._stepped:
-                raise GradlensError(" ".join(wrong.values()))
-            self._recorder.seen.notes.update(f"{why} Such values are left out." for why in wrong.values())
-            loss, lr = None if "loss" in wrong else loss, None if "lr" in wrong else lr
-            scalars = {name: value for name, value in scalars.items() if name not in wrong}
+                raise GradlensError(" ".join(refused.values()))
+            self._recorder.seen.notes.update(f"{why} Such values are left out." for why in refused.values())
+            loss, lr = None if "loss" in refused else loss, None if "lr" in refused else lr
+            scalars = {name: value for name, value in scalars.items() if name not in refused}
         self._stepped = True
         self._guard.around(self._step)(loss, lr, scalars)
         if self._guard.ended:
@@ -326,52 +326,7 @@ class Lens:
         self._on_optimizer.clear()
 
     def _remove_model_hooks(self) -> None:
-        _remove(self._switch, self._handles, self._functions)
-
-
-def _remove(switch: Switch, handles: list[RemovableHandle], functions: functional_norms.Watcher) -> None:
-    # Graphs that hold the hooks ask for this before they run.
-    switch.recording = False
-    for handle in handles:
-        handle.remove()
-    handles.clear()
-    functions.close()
-
-
-def _forget(guard: Guard, switch: Switch, handles: list[RemovableHandle], functions: functional_norms.Watcher) -> None:
-    """Take a lens off its model that nobody holds any more, and whose recording was in memory."""
-    guard.ended = guard.ended or "Nobody holds the lens any more."  # which silences what is left, on an optimizer
-    _remove(switch, handles, functions)
-
-
-def _weakly(method: Callable[..., None]) -> Callable[..., None]:
-    """Return a function that calls a method as long as its object lives."""
-    weak = weakref.WeakMethod(method)
-
-    def call(*args: Any) -> None:
-        alive = weak()
-        if alive is not None:
-            alive(*args)
-
-    return call
-
-
-def _wrong(given: Mapping[str, Any]) -> dict[str, str]:
-    """Return a sentence for every argument of ``step`` that is none; nothing is copied from a device."""
-    found = {}
-    for name, value in given.items():
-        if name in _OWN_COLUMNS - {"loss", "lr"}:
-            found[name] = f"step() fills {name} itself; give your number another name."
-        elif isinstance(value, Tensor):
-            if value.numel() != 1 or value.is_complex() or value.is_meta:
-                shape = list(value.shape)
-                found[name] = f"step({name}=...) takes one number; got a tensor {shape}. Reduce it, as with .mean()."
-        elif value is not None and not isinstance(value, float | int):
-            try:
-                float(value)
-            except Exception:
-                found[name] = f"step({name}=...) takes one number; got a {type(value).__name__}."
-    return found
+        remove(self._switch, self._handles, self._functions)
 
 
 def _device(model: nn.Module) -> torch.device:

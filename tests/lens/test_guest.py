@@ -25,9 +25,9 @@ from tests.lens.passes import loss_of, record, vectors
 
 ROOM = str(Path(inspect.getfile(gradlens.lens)).parent)
 #: What a user calls by name: there an exception is an answer. And what catches the others.
-NOT_PLANTED = {"Lens.step", "_wrong", "Hook.__call__", "_run", "Guard.around", "Guard.around.<locals>.run", "Guard.end"}
+NOT_PLANTED = {"Lens.step", "wrong", "Hook.__call__", "_run", "Guard.around", "Guard.around.<locals>.run", "Guard.end"}
 #: What says that something went wrong.
-NOT_PLANTED |= {"Tap.failed", "Tap.give_up", "Lens._step_aside", "warn", "_weakly.<locals>.call"}
+NOT_PLANTED |= {"Tap.failed", "Tap.give_up", "Lens._step_aside", "warn", "weakly.<locals>.call"}
 #: What stands where the user's own function stood, and hands on to what is caught.
 NOT_PLANTED |= {"Watcher.call", "_wrapped.<locals>.run", "_bound", "_bound.<locals>.<lambda>"}
 
