@@ -7,6 +7,7 @@ it is said once, nothing more is recorded, and the training goes on. With ``stri
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -68,8 +69,9 @@ def warn(message: str) -> None:
     log.warning(message)
     # Without any handler logging itself writes to stderr.
     shown = not log.hasHandlers() or any(map(_on_terminal, _handlers(log)))
-    if not (shown and log.isEnabledFor(logging.WARNING)) and sys.stderr is not None:
-        print(message, file=sys.stderr)
+    if not (shown and log.isEnabledFor(logging.WARNING)):
+        with suppress(Exception):  # it may be closed, or a file on the disk that is full
+            print(message, file=sys.stderr)
 
 
 def _handlers(log: logging.Logger | None) -> list[logging.Handler]:

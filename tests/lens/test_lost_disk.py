@@ -222,6 +222,24 @@ with gradlens.attach(model, out="run") as lens:
     assert log.exists() == (logged == "to a file")
 
 
+class FullFile:
+    """Where stderr goes: a file on the same disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    flush = write
+
+
+@pytest.mark.parametrize("stderr", [FullFile(), None])
+def test_nothing_is_raised_where_it_cannot_be_said(tmp_path, stderr, monkeypatch):
+    with gradlens.attach(stack(), out=tmp_path / "run") as lens:
+        shutil.rmtree(tmp_path / "run")
+        monkeypatch.setattr(sys, "stderr", stderr)
+        lens.step()
+    assert any("stopped at step 0" in problem for problem in lens.audit().problems())
+
+
 def test_a_lens_in_memory_needs_no_disk(tmp_path, monkeypatch):
     gone = tmp_path / "gone"
     gone.mkdir()
