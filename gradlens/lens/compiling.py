@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlens.lens.rows import finite_peak
+from gradlens.lens.moment_buffer import finite_peak
 from gradlens.lens.statistics import CELLS, COLUMNS, PHASES, Facts, sums
 
 #: Calls of one site in one graph that are told apart; further ones are added to the last.

@@ -6,25 +6,25 @@ from typing import Any
 
 from torch.utils.hooks import RemovableHandle
 
-from gradlens.lens.functional import Watcher
 from gradlens.lens.guard import Guard
-from gradlens.lens.switch import Switch
+from gradlens.lens.hook_state import HookState
+from gradlens.lens.taps.functional import Watcher
 
 
-def remove(switch: Switch, handles: list[RemovableHandle], functions: Watcher) -> None:
+def remove(state: HookState, handles: list[RemovableHandle], functions: Watcher) -> None:
     """Remove a lens' hooks from its model, and from torch's functions."""
     # Graphs that hold the hooks ask for this before they run.
-    switch.recording = False
+    state.recording = False
     for handle in handles:
         handle.remove()
     handles.clear()
     functions.close()
 
 
-def forget(guard: Guard, switch: Switch, handles: list[RemovableHandle], functions: Watcher) -> None:
+def forget(guard: Guard, state: HookState, handles: list[RemovableHandle], functions: Watcher) -> None:
     """Take a lens off its model that nobody holds any more, and whose recording was in memory."""
     guard.ended = guard.ended or "Nobody holds the lens any more."  # which silences what is left, on an optimizer
-    remove(switch, handles, functions)
+    remove(state, handles, functions)
 
 
 def weakly(method: Callable[..., None]) -> Callable[..., None]:

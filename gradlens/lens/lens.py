@@ -14,20 +14,19 @@ from torch.utils.hooks import RemovableHandle
 
 from gradlens.errors import GradlensError, RecordingError
 from gradlens.lens import compiling
-from gradlens.lens import functional as functional_norms
 from gradlens.lens.audit import Audit
 from gradlens.lens.given import wrong
 from gradlens.lens.guard import Guard, warn
+from gradlens.lens.hook_state import HookState
 from gradlens.lens.hooks import has_others
 from gradlens.lens.leaving import forget, remove, weakly
-from gradlens.lens.norm_tap import NormTap
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Passes
 from gradlens.lens.sinks import MemorySink, Sink
 from gradlens.lens.sites import Site, discover
 from gradlens.lens.step_recorder import StepRecorder
-from gradlens.lens.switch import Switch
-from gradlens.lens.taps import RootTap, taps_of
+from gradlens.lens.taps import NormTap, RootTap, taps_of
+from gradlens.lens.taps import functional as functional_norms
 from gradlens.lens.world import World
 from gradlens.recording import Recording
 
@@ -68,23 +67,23 @@ class Lens:
         self._guard = Guard(strict)
         # Weak: nothing that hangs on the model shall keep a lens whose recording nobody can ask for any more.
         self._guard.on_end = weakly(self._step_aside)
-        self._switch = Switch(world or World(), _device(model), Passes(model), self._guard)
+        self._state = HookState(world or World(), _device(model), Passes(model), self._guard)
         self._parameters: ParameterReader | None = None
         if {"params", "updates"} & set(watch):
-            self._parameters = ParameterReader(model, self._switch.world, "updates" in watch)
+            self._parameters = ParameterReader(model, self._state.world, "updates" in watch)
         self._graphs_dropped = compiling.forget_graphs()
         sites = discover(model, watch)
-        self._taps = [tap for site in sites for tap in taps_of(site, self._switch)]
-        self._handles: list[RemovableHandle] = RootTap(self._switch, model).handles()
+        self._taps = [tap for site in sites for tap in taps_of(site, self._state)]
+        self._handles: list[RemovableHandle] = RootTap(self._state, model).handles()
         self._on_optimizer: list[RemovableHandle] = []
-        self._functions = functional_norms.Watcher(model, self._switch, record=functional)
+        self._functions = functional_norms.Watcher(model, self._state, record=functional)
         self._functions.know(self._taps)
         for norm in self._norm_taps():
             norm.on_found = weakly(self._found)
         self._functions.new_site = weakly(self._write_site)
         self._recorder = StepRecorder(
             sink,
-            self._switch,
+            self._state,
             self._taps,
             self._functions,
             self._parameters,
@@ -94,15 +93,15 @@ class Lens:
         )
         self._recorder.on_news = weakly(self._write_audit)
         if isinstance(sink, MemorySink):
-            weakref.finalize(self, forget, self._guard, self._switch, self._handles, self._functions).atexit = False
+            weakref.finalize(self, forget, self._guard, self._state, self._handles, self._functions).atexit = False
         else:
-            self._switch.lens = self  # it writes on
+            self._state.lens = self  # it writes on
         self._recorder.start_at(step)
         self._goes_on = _GOES_ON.format(step) if step else ""
         if self._goes_on:
             self._recorder.seen.notes.add(self._goes_on)
-        if self._switch.world.note:
-            self._recorder.seen.notes.add(self._switch.world.note)
+        if self._state.world.note:
+            self._recorder.seen.notes.add(self._state.world.note)
         try:
             for tap in self._taps:
                 self._handles += tap.handles()
@@ -139,7 +138,7 @@ class Lens:
         """
         if self._closed:
             raise GradlensError(f"step() belongs inside the recording; this lens is {self._closed}. Attach a new one.")
-        if self._switch.paused:
+        if self._state.paused:
             return
         refused = wrong({"loss": loss, "lr": lr} | scalars)
         if refused:
@@ -171,7 +170,7 @@ class Lens:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Look away: what runs inside of the block, forward or backward, is in no row, and no step is counted."""
-        before = self._switch.paused
+        before = self._state.paused
         self._recorder.pause(True)
         try:
             yield
@@ -218,7 +217,7 @@ class Lens:
         """Say what was seen and what was missed; meaningful after the first recorded step."""
         return self._recorder.seen.audit(
             tuple(self.model_sites),
-            switch=self._switch,
+            state=self._state,
             functions=self._functions,
             strangers=tuple(tap.site.path for tap in self._norm_taps() if tap.is_stranger),
             told={tap.site.path: tap.proving.note for tap in self._norm_taps() if tap.proving.note},
@@ -235,14 +234,14 @@ class Lens:
             "compiled": [tap.site.path for tap in taps if tap.traced.in_graph],
             "graphs_dropped": self._graphs_dropped,
             "checkpointed": [tap.site.path for tap in taps if tap.ran_again],
-            "autocast": self._switch.autocast,
+            "autocast": self._state.autocast,
             "input_dtypes": dict(dtypes),
             "loss_scale": self._scaled,
             "passes": list(self._recorder.seen.backwards),
             "every": self._every,
             "functional": self._functions.record,
-            "world": self._switch.world.size,
-            "data": len(self._switch.world.data),
+            "world": self._state.world.size,
+            "data": len(self._state.world.data),
         }
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
@@ -310,7 +309,7 @@ class Lens:
 
     def _step_aside(self) -> None:
         """Stop recording for good, keep what there is, and let the training go on."""
-        self._stopped = f"The recording stopped at step {self._switch.step}: {self._guard.ended}"
+        self._stopped = f"The recording stopped at step {self._state.step}: {self._guard.ended}"
         self._recorder.seen.notes.add(self._stopped)
         # Not those of the optimizer, which may be walking over them now: they do nothing any more.
         self._remove_model_hooks()
@@ -326,7 +325,7 @@ class Lens:
         self._on_optimizer.clear()
 
     def _remove_model_hooks(self) -> None:
-        remove(self._switch, self._handles, self._functions)
+        remove(self._state, self._handles, self._functions)
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from gradlens.lens.audit import Audit
-from gradlens.lens.functional import Watcher
+from gradlens.lens.hook_state import HookState
 from gradlens.lens.passes import NOTHING, PAUSED, RAISED, ZEROED, Counted
-from gradlens.lens.step_rows import Seen
-from gradlens.lens.switch import Switch
+from gradlens.lens.step_tables import Seen
+from gradlens.lens.taps.functional import Watcher
 
 UNUSED = "unused"
 _GRADIENT = "Parameter gradients: at the end of backward, after reductions, before clipping, loss scale divided out."
@@ -121,7 +121,7 @@ class Observations:
         self,
         norms: tuple[str, ...],
         *,
-        switch: Switch,
+        state: HookState,
         functions: Watcher,
         strangers: tuple[str, ...],
         told: dict[str, str],
@@ -133,7 +133,7 @@ class Observations:
 
         Args:
             norms: paths of the normalizations that are tapped.
-            switch: knows what was left out, and why.
+            state: knows what was left out, and why.
             functions: knows the normalizations that ran as functions.
             strangers: modules that are called norms, but whose behaviour is not understood.
             told: path to what was found out of a norm that was taken for another.
@@ -144,19 +144,19 @@ class Observations:
         # What a graph holds has run, though nothing of it is a row where no gradient came back.
         ran = self._fired.union(setting["compiled"])
         fired = tuple(path for path in norms if path in ran)
-        elsewhere = switch.without_graph | switch.transformed | switch.elsewhere | functions.as_functions()
-        elsewhere |= switch.unsupported.keys() | told.keys()
+        elsewhere = state.without_graph | state.transformed | state.elsewhere | functions.as_functions()
+        elsewhere |= state.unsupported.keys() | told.keys()
         return Audit(
             norms=norms,
             fired=fired,
             silent=tuple(path for path in norms if path not in ran and path not in elsewhere),
-            without_graph=tuple(path for path in norms if path in switch.without_graph),
-            transformed=tuple(path for path in norms if path in switch.transformed),
+            without_graph=tuple(path for path in norms if path in state.without_graph),
+            transformed=tuple(path for path in norms if path in state.transformed),
             functions_recorded=functions.record,
             without_grad_output=tuple(path for path in fired if path not in self._arrived["grad_output"]),
             without_grad_input=tuple(path for path in fired if path not in self._arrived["grad_input"]),
             strangers=strangers,
-            unsupported=dict(switch.unsupported),
+            unsupported=dict(state.unsupported),
             functional=functions.unseen(),
             impossible=tuple(path for path in norms if path in self._impossible),
             notes=tuple(sorted(self.notes | {f"{path}: {what}." for path, what in told.items()})),

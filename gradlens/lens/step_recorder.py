@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from gradlens.lens.compiling import Taken, TracedLines, take_traced
-from gradlens.lens.functional import Watcher
+from gradlens.lens.hook_state import HookState
 from gradlens.lens.observations import Observations
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Counted, Pass
 from gradlens.lens.sinks import Sink
-from gradlens.lens.step_rows import step_tables
-from gradlens.lens.switch import Switch
-from gradlens.lens.tap import Tap
+from gradlens.lens.step_tables import step_tables
+from gradlens.lens.taps.functional import Watcher
+from gradlens.lens.taps.tap import Tap
 
 
 class StepRecorder:
@@ -25,7 +25,7 @@ class StepRecorder:
 
     Args:
         sink: where rows go.
-        switch: shared with all hooks.
+        state: shared with all hooks.
         taps: of the modules.
         functions: normalizations that run as functions.
         parameters: None where parameters are not watched.
@@ -38,7 +38,7 @@ class StepRecorder:
     def __init__(
         self,
         sink: Sink,
-        switch: Switch,
+        state: HookState,
         taps: Sequence[Tap],
         functions: Watcher,
         parameters: ParameterReader | None,
@@ -47,7 +47,7 @@ class StepRecorder:
         scaler: Any,
         optimizer: torch.optim.Optimizer | None,
     ) -> None:
-        self._sink, self._switch, self._functions, self._parameters = sink, switch, functions, parameters
+        self._sink, self._state, self._functions, self._parameters = sink, state, functions, parameters
         self._module_taps, self._every, self._scaler = list(taps), every, scaler
         self._optimizer = optimizer
         self.seen = Observations()
@@ -70,15 +70,15 @@ class StepRecorder:
         self._clock = time.perf_counter()
         #: What compiled graphs have added in the step.
         self._taken: list[Taken] = []
-        guarded = switch.guard.around
-        switch.on_forward, switch.on_failure = guarded(self._forward), guarded(self._forward_failed)
-        switch.on_backward_end = guarded(self._backward_end)
-        switch.passes.on_replaced = guarded(self._replaced)
+        guarded = state.guard.around
+        state.on_forward, state.on_failure = guarded(self._forward), guarded(self._forward_failed)
+        state.on_backward_end = guarded(self._backward_end)
+        state.passes.on_replaced = guarded(self._replaced)
         self.before_optimizer, self.after_optimizer = guarded(self._before_optimizer), guarded(self._after_optimizer)
 
     def start_at(self, step: int) -> None:
         """Give the next step this number."""
-        self._step = self._switch.step = step
+        self._step = self._state.step = step
         self._look()
 
     def go_on_at(self, step: int) -> None:
@@ -90,20 +90,20 @@ class StepRecorder:
 
     def pause(self, paused: bool) -> None:
         """Look away, or back."""
-        self._switch.paused = paused
+        self._state.paused = paused
         self._look()
 
     def _look(self) -> None:
-        self._switch.recording = self._step % self._every == 0 and not self._switch.paused
+        self._state.recording = self._step % self._every == 0 and not self._state.paused
 
     def close(self) -> None:
         """Write what was recorded in the current step, but for its row of ``steps``, and begin the next."""
         self.write_open()
         self.closed_by_optimizer = False
-        if self._switch.recording:
+        if self._state.recording:
             self._write()
         else:
-            self._switch.passes.close()
+            self._state.passes.close()
         self._backward_ended, self._taken = False, []
         self.start_at(self._step + 1)
         self._clock = time.perf_counter()
@@ -132,7 +132,7 @@ class StepRecorder:
     def _forward(self) -> None:
         if self._scaler_skipped():
             self.close()
-        if self._switch.recording:
+        if self._state.recording:
             self._functions.begin()
             if self._backward_ended:
                 self._backward_ended = False
@@ -150,7 +150,7 @@ class StepRecorder:
         return id(self._optimizer) in (then or ())
 
     def _forward_failed(self) -> None:
-        self._switch.forward.failed = True
+        self._state.forward.failed = True
         for tap in self._taps():
             tap.forward_failed()
 
@@ -159,7 +159,7 @@ class StepRecorder:
             self._parameters.look_again()
 
     def _backward_end(self, one: Pass, filled: bool) -> None:
-        for buffer in self._switch.buffers.values():
+        for buffer in self._state.buffers.values():
             buffer.drain_pass(one)
         ran = self._in_graphs()
         if ran:
@@ -168,7 +168,7 @@ class StepRecorder:
             return
         self._backward_ended = True
         self._functions.end()
-        if self._parameters is not None and self._switch.recording and filled:
+        if self._parameters is not None and self._state.recording and filled:
             self._parameters.read()
         self._scaler_states = getattr(self._scaler, "_per_optimizer_states", None)
         scale = getattr(self._scaler, "_scale", None)
@@ -176,12 +176,12 @@ class StepRecorder:
 
     def _before_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Read what is known only now: the learning rate, the gradients after clipping."""
-        if self._switch.paused:
+        if self._state.paused:
             return
         self._lr = float(optimizer.param_groups[0]["lr"])
         # GradScaler sets this for the time of the call, on fused optimizers.
         self._unscales_itself = getattr(optimizer, "grad_scale", None) is not None
-        if self._switch.recording and self._parameters is not None and not _closure(args, kwargs):
+        if self._state.recording and self._parameters is not None and not _closure(args, kwargs):
             if self._parameters.was_read:
                 self._parameters.reread()
             else:
@@ -189,9 +189,9 @@ class StepRecorder:
 
     def _after_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Close the step."""
-        if self._switch.paused:
+        if self._state.paused:
             return
-        if self._switch.recording and self._parameters is not None and _closure(args, kwargs):
+        if self._state.recording and self._parameters is not None and _closure(args, kwargs):
             # The closure ran forward and backward, and clipped, inside of the optimizer's step.
             self._parameters.reread()
         self._stepped_in = getattr(self._scaler, "_per_optimizer_states", None)
@@ -218,7 +218,7 @@ class StepRecorder:
 
     def _write(self) -> None:
         news = self.seen.news()
-        counted = self._switch.passes.close()
+        counted = self._state.passes.close()
         if self._parameters is not None and not self._parameters.was_read:
             self._read_late("in step()")
         self._note()
@@ -239,7 +239,7 @@ class StepRecorder:
         )
         for table, columns in tables.items():
             self._sink.append(table, columns)
-        world = self._switch.world
+        world = self._state.world
         where = f"step {self._step}" + (f", process {world.rank}" if world.size > 1 else "")
         self.seen.step(where, tables.get("norms"), shown)
         self.seen.passes(self._step, counted, unused, shown)
@@ -253,7 +253,7 @@ class StepRecorder:
         """Note what changes the meaning of this step's numbers, before they are read."""
         if self._parameters is not None:
             self.seen.notes.update(self._parameters.lacks(self._backward_ended))
-        if any(buffer.stale for buffer in self._switch.buffers.values()):
+        if any(buffer.stale for buffer in self._state.buffers.values()):
             self.seen.notes.add(
                 "Gradients came back through a forward pass of an earlier step: they are left out of norms. Count the "
                 "passes as one step."
@@ -261,7 +261,7 @@ class StepRecorder:
 
     def _unused(self, counted: Counted) -> int:
         """Count the forward passes that no backward pass came back to, and that are left out."""
-        forwards = {forward for buffer in self._switch.buffers.values() for forward in buffer.forwards()}
+        forwards = {forward for buffer in self._state.buffers.values() for forward in buffer.forwards()}
         return sum(not forward.returned and not counted.counts(forward) for forward in forwards)
 
     def _grad_norm(self, params: Mapping[str, Any] | None) -> float:

@@ -151,8 +151,8 @@ def test_what_ends_a_program_passes_through(error, monkeypatch):
     def interrupted(*args: Any) -> None:
         raise error
 
-    monkeypatch.setattr("gradlens.lens.norm_tap.NormTap._measure", interrupted)
-    monkeypatch.setattr("gradlens.lens.norm_input.keeps_moments", lambda kind, module: False)
+    monkeypatch.setattr("gradlens.lens.taps.norm.NormTap._measure", interrupted)
+    monkeypatch.setattr("gradlens.lens.taps.norm_input.keeps_moments", lambda kind, module: False)
     model = stack()
     with gradlens.attach(model), pytest.raises(error):
         model(vectors(0))
@@ -160,14 +160,14 @@ def test_what_ends_a_program_passes_through(error, monkeypatch):
 
 def break_at(monkeypatch, path: str, when: str) -> None:
     """One site's hook raises."""
-    original = getattr(gradlens.lens.norm_tap.NormTap, when)
+    original = getattr(gradlens.lens.taps.norm.NormTap, when)
 
     def broken(self, *args: Any, **kwargs: Any) -> Any:
         if self.site.path == path:
             raise ValueError("the planted one\nwith a second line")
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(gradlens.lens.norm_tap.NormTap, when, broken)
+    monkeypatch.setattr(gradlens.lens.taps.norm.NormTap, when, broken)
 
 
 @pytest.mark.parametrize("when", ["before", "after", "_grad_output", "_grad_input"])
@@ -194,7 +194,7 @@ def test_with_strict_it_is_raised(when, monkeypatch):
 @pytest.mark.parametrize("kind", ["python", "tensors"])
 def test_an_error_while_a_graph_is_traced_costs_the_site_alone(when, kind, monkeypatch):
     """What Python raises dynamo follows; what a fake tensor raises it does not, and would hand to the user."""
-    original = getattr(gradlens.lens.norm_tap.NormTap, when)
+    original = getattr(gradlens.lens.taps.norm.NormTap, when)
 
     def broken(self, *args: Any) -> Any:
         if self.site.path == "1.1.norm":
@@ -203,7 +203,7 @@ def test_an_error_while_a_graph_is_traced_costs_the_site_alone(when, kind, monke
             torch.zeros(3) + torch.zeros(7)
         return original(self, *args)
 
-    monkeypatch.setattr(gradlens.lens.norm_tap.NormTap, when, broken)
+    monkeypatch.setattr(gradlens.lens.taps.norm.NormTap, when, broken)
 
     def train(attached: bool):
         torch.compiler.reset()

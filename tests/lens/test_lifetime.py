@@ -76,7 +76,7 @@ def test_many_shapes_leave_nothing_behind():
         for length in range(1, 30):
             loss_of(model(torch.randn(2, length, WIDTH))).backward()
             lens.step()
-        buffers = list(lens._switch.buffers.values())
+        buffers = list(lens._state.buffers.values())
     held = [value for buffer in buffers for value in vars(buffer).values() if isinstance(value, dict)]
     assert not any(itertools.chain.from_iterable(held))
 

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from gradlens.lens.hook_state import in_one_trace
 from gradlens.lens.hooks import Failed, hook_gradient, is_batched
 from gradlens.lens.world import placements
 
@@ -24,6 +25,20 @@ def base_of(tensor: Tensor) -> Tensor | None:
     if base is None or not base.requires_grad or base.is_leaf or base.dtype != tensor.dtype or placements(tensor):
         return None
     return base
+
+
+def lasting(tensor: Tensor) -> Tensor:
+    """Return an output, or what it is a view of: a hook there runs also where the output is changed in place."""
+    base = base_of(tensor)
+    return tensor if base is None else base
+
+
+def lasting_in_graph(tensor: Tensor, state: str) -> Tensor:
+    """Do so in a graph that is traced, where that is the one in which the tensor was made.
+
+    To ask a graph's input for its base would be an operation of the graph, which fails where there is none.
+    """
+    return lasting(tensor) if in_one_trace(state) else tensor
 
 
 def hook_output(output: Tensor, x: Tensor, hook: Callable[[Tensor], None], failed: Failed) -> None:

@@ -18,15 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gradlens.lens import norm_input, statistics
+from gradlens.lens import statistics
+from gradlens.lens.hook_state import HookState
 from gradlens.lens.hooks import hook_gradient, in_backward, is_batched, regions
-from gradlens.lens.norm_tap_in_graphs import NormTapInGraphs
-from gradlens.lens.proving import Call
-from gradlens.lens.rows import Row
+from gradlens.lens.moment_buffer import Row
 from gradlens.lens.sites import Site
-from gradlens.lens.switch import Switch
-from gradlens.lens.tap import sizes
-from gradlens.lens.views import hook_output
+from gradlens.lens.taps import norm_input
+from gradlens.lens.taps.norm_in_graphs import NormTapInGraphs
+from gradlens.lens.taps.proving import Call
+from gradlens.lens.taps.tap import sizes
+from gradlens.lens.taps.views import hook_output
 from gradlens.lens.world import placements
 from gradlens.outputs import first_tensor
 from gradlens.recognition.proof import gradient
@@ -54,8 +55,8 @@ class _Between:
 class NormTap(NormTapInGraphs):
     """Forward and backward sums of one normalization."""
 
-    def __init__(self, site: Site, switch: Switch) -> None:
-        super().__init__(site, switch)
+    def __init__(self, site: Site, state: HookState) -> None:
+        super().__init__(site, state)
         #: Called when the kind is found that nobody knew.
         self.on_found: Callable[[Site], None] = lambda site: None
         #: Of its last input, and whether it ran in a backward pass: a checkpoint's second pass.
@@ -110,7 +111,7 @@ class NormTap(NormTapInGraphs):
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Measure the input and hand on an alias whose gradient is hooked."""
-        if not self.switch.recording:
+        if not self.state.recording:
             return None
         if torch.compiler.is_compiling():
             return self._alias(args, kwargs) if torch.is_grad_enabled() and self.is_norm else None
@@ -118,7 +119,7 @@ class NormTap(NormTapInGraphs):
             return None
         between = self._between[threading.get_ident()] = _Between()
         x = self._input_of(args, kwargs)
-        if not self.switch.records(self.site.path) or not self._is_recordable(module, x):
+        if not self.state.records(self.site.path) or not self._is_recordable(module, x):
             return None
         between.x, between.lies = x, placements(x)
         if self._gain.is_parameter(module):
@@ -146,18 +147,18 @@ class NormTap(NormTapInGraphs):
             why = f"its input is a {type(x).__name__}, not a tensor"
         elif x.is_nested:
             why = "a nested tensor"
-        elif x.numel() == 0 or not self.switch.holds(self.site.path, x):
+        elif x.numel() == 0 or not self.state.holds(self.site.path, x):
             return False
-        elif self.switch.world.size > 1 and self.is_norm and norm_input.split(self.kind, module, x):
+        elif self.state.world.size > 1 and self.is_norm and norm_input.split(self.kind, module, x):
             why = "its vectors are split over processes"
         if why:
-            self.switch.unsupported[self.site.path] = why
+            self.state.unsupported[self.site.path] = why
         return not why
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Hook the gradient of the output."""
         if torch.compiler.is_compiling():
-            if self.switch.recording and torch.is_grad_enabled():
+            if self.state.recording and torch.is_grad_enabled():
                 self._trace(module, args, kwargs, output)
             return
         between = self._between.pop(threading.get_ident(), None)
@@ -172,7 +173,7 @@ class NormTap(NormTapInGraphs):
             return
         if y is None:
             why = f"its output is a {type(output).__name__} without a tensor"
-            self.switch.unsupported[self.site.path] = why
+            self.state.unsupported[self.site.path] = why
         elif y.requires_grad:
             if not self._gain.is_parameter(module):
                 between.gain = self._gain.of_this_call(module, between.x.dim())
@@ -258,7 +259,7 @@ class NormTap(NormTapInGraphs):
             cells = norm_input.measured(self.kind, module, view, dims, width, x.dtype)
             kept = norm_input.rounded(output, vectors)
             cells = cells if kept is None else (*cells[:2], kept.to(cells[2].dtype))
-        row.begin(cells, (gate is None and self.switch.known_extremes(x)) or statistics.extremes(view), facts)
+        row.begin(cells, (gate is None and self.state.known_extremes(x)) or statistics.extremes(view), facts)
 
     def _gated_input(self, x: Tensor, gate: Tensor | None) -> Tensor:
         """Return what is normalized: the input, or its product with a gate."""
@@ -319,11 +320,11 @@ class NormTap(NormTapInGraphs):
     def _is_measurable(self, grad: Tensor, lies: tuple[Any, ...]) -> bool:
         """Whether a gradient is one, and lies across processes as the input did; to bring it there would wait."""
         if is_batched(grad):
-            self.switch.transformed.add(self.site.path)
+            self.state.transformed.add(self.site.path)
             return False
         if placements(grad) == lies:
             return True
-        self.switch.unsupported[self.site.path] = f"a gradient lies as {placements(grad)}, its input as {lies}"
+        self.state.unsupported[self.site.path] = f"a gradient lies as {placements(grad)}, its input as {lies}"
         return False
 
 

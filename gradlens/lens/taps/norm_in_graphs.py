@@ -7,16 +7,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gradlens.lens import norm_input, statistics
+from gradlens.lens import statistics
 from gradlens.lens.compiling import TracedLines
-from gradlens.lens.gains import Gain
+from gradlens.lens.hook_state import HookState
 from gradlens.lens.hooks import hook_gradient
-from gradlens.lens.proving import Proving
 from gradlens.lens.sites import Site
 from gradlens.lens.statistics import Facts
-from gradlens.lens.switch import Switch
-from gradlens.lens.tap import Tap, fits, sizes
-from gradlens.lens.views import hook_traced_output
+from gradlens.lens.taps import norm_input
+from gradlens.lens.taps.gains import Gain
+from gradlens.lens.taps.proving import Proving
+from gradlens.lens.taps.tap import Tap, fits, sizes
+from gradlens.lens.taps.views import hook_traced_output
 from gradlens.outputs import first_tensor
 from gradlens.recognition.kinds import NormKind
 
@@ -30,12 +31,12 @@ _COMPUTED = "its gain is computed in a compiled graph: run the model uncompiled"
 class NormTapInGraphs(Tap):
     """What a norm is taken for, and its hooks in compiled graphs."""
 
-    def __init__(self, site: Site, switch: Switch) -> None:
-        super().__init__(site, switch)
+    def __init__(self, site: Site, state: HookState) -> None:
+        super().__init__(site, state)
         assert site.taken is not None
         self._input_name, *_ = names = _parameters(site.module)
         self.proving = Proving(site.taken, names)
-        self._gain = Gain(self.proving.kind, site.module, switch)
+        self._gain = Gain(self.proving.kind, site.module, state)
 
     @property
     def kind(self) -> NormKind:
@@ -71,7 +72,7 @@ class NormTapInGraphs(Tap):
         if not self.is_norm or not isinstance(x, Tensor) or y is None:
             return
         if self._is_unproved(x, args, kwargs):
-            self.switch.unsupported[self.site.path] = _UNPROVED
+            self.state.unsupported[self.site.path] = _UNPROVED
             return
         call = self.traced_call(x) if fits(self.traced.key, _known(x), x.dtype, _known(y), y.dtype) else None
         if call is None:
@@ -109,7 +110,7 @@ class NormTapInGraphs(Tap):
     def rehearse(self, x: Tensor, y: Tensor) -> None:
         """Do on fake tensors all that is done in a graph; raises what dynamo would."""
         twin = copy.copy(self)
-        twin.traced = TracedLines(self.switch.device)
+        twin.traced = TracedLines(self.state.device)
         begin, on_output, on_input = twin._traced_hooks(0, self.site.module, x)
         begin()
         on_output(y)

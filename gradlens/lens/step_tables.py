@@ -11,13 +11,11 @@ import numpy as np
 
 from gradlens.lens import parameters as parameter_columns
 from gradlens.lens.compiling import Taken, pull_traced
-from gradlens.lens.norm_tap import NormTap
+from gradlens.lens.moment_buffer import Call, came, finite_peak
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Counted
-from gradlens.lens.rows import Call, came, finite_peak
 from gradlens.lens.statistics import COLUMNS
-from gradlens.lens.tap import Tap
-from gradlens.lens.taps import ActivationTap
+from gradlens.lens.taps import ActivationTap, NormTap, Tap
 from gradlens.recording.schema import GRADIENT_SQUARES, STORED
 
 _AT = {name: index for index, name in enumerate(COLUMNS)}
@@ -127,7 +125,7 @@ def _broken_parameter(params: Mapping[str, Any] | None) -> str:
 
 def _pull(taps: list[Tap], counted: Counted, taken: list[Taken]) -> tuple[list[_Entry], np.ndarray, np.ndarray]:
     """Copy all sums to the host: the rows, their sums [rows, COLUMNS], and max |input| [rows]."""
-    found = [one for buffer in taps[0].switch.buffers.values() for one in buffer.pull(counted.counts)] if taps else []
+    found = [one for buffer in taps[0].state.buffers.values() for one in buffer.pull(counted.counts)] if taps else []
     calls = _numbered({call: None for one in found for call in one.calls}, counted)
     traced = pull_traced([one for one in taken if one.number in (-1, *counted.numbers)])
     came_to = (zip(one.calls, one.passes[:, 1].tolist(), strict=True) for one in found)
@@ -185,7 +183,7 @@ def _keys(step: int, entries: list[_Entry], lines: np.ndarray) -> dict[str, Any]
         "step": np.full(count, step),
         "site": tuple(entry.tap.site.path for entry in entries),
         "call": np.array([entry.call for entry in entries]),
-        "rank": np.full(count, entries[0].tap.switch.world.rank),
+        "rank": np.full(count, entries[0].tap.state.world.rank),
         "width": (lines[_AT["entries"]] / vectors).round().astype(np.int64),
         "vectors": vectors.astype(np.int64),
     }

@@ -11,10 +11,10 @@ from torch.utils.hooks import RemovableHandle
 
 from gradlens.errors import GradlensError, one_line
 from gradlens.lens.compiling import TRACED_CALLS, TracedLines, next_traced_call
+from gradlens.lens.hook_state import HookState
 from gradlens.lens.hooks import Hook
-from gradlens.lens.rows import Row
+from gradlens.lens.moment_buffer import Row
 from gradlens.lens.sites import Site
-from gradlens.lens.switch import Switch
 from gradlens.lens.world import placements
 
 #: By the key of its traced lines.
@@ -24,10 +24,10 @@ _taps: "WeakValueDictionary[str, Tap]" = WeakValueDictionary()
 class Tap(ABC):
     """Hooks of one site."""
 
-    def __init__(self, site: Site, switch: Switch) -> None:
+    def __init__(self, site: Site, state: HookState) -> None:
         self.site = site
-        self.switch = switch
-        self.traced = TracedLines(switch.device)
+        self.state = state
+        self.traced = TracedLines(state.device)
         #: Whether it gave up: nothing is recorded here any more, the step that is open included.
         self.silent = False
         #: Sizes for which its hooks can be traced into a graph.
@@ -43,31 +43,31 @@ class Tap(ABC):
         if torch.compiler.is_compiling():
             failed_in_graph(self.traced.key, str(error))
             return
-        if self.switch.guard.strict:
+        if self.state.guard.strict:
             raise GradlensError(f"A hook of the lens failed at {self.site.path}: {one_line(error)}.") from error
-        self.give_up(f"a hook failed in step {self.switch.step} ({one_line(error)}), and the site is silent since")
+        self.give_up(f"a hook failed in step {self.state.step} ({one_line(error)}), and the site is silent since")
 
     def give_up(self, why: str) -> None:
         """Record nothing here from now on, and let the audit say why."""
         if not self.silent:
-            self.switch.unsupported[self.site.path] = why
+            self.state.unsupported[self.site.path] = why
         self.silent = True
 
     def row(self, tensor: Tensor) -> Row:
         """Return the row of the next call."""
-        return self.switch.buffer(tensor.device).new_row(self, self.switch.forward)
+        return self.state.buffer(tensor.device).new_row(self, self.state.forward)
 
     def traced_call(self, tensor: Tensor) -> int | None:
         """Return the number of the next call in a graph that is being traced; None where it cannot be recorded."""
         if not torch.is_grad_enabled():
             return None
         if placements(tensor):
-            self.switch.unsupported[self.site.path] = "a DTensor in a compiled graph: run the model uncompiled"
+            self.state.unsupported[self.site.path] = "a DTensor in a compiled graph: run the model uncompiled"
             return None
-        if not self.switch.holds(self.site.path, tensor):
+        if not self.state.holds(self.site.path, tensor):
             return None
-        if tensor.device != self.switch.device:
-            self.switch.unsupported[self.site.path] = "the model was moved after attaching, and compiled: attach after"
+        if tensor.device != self.state.device:
+            self.state.unsupported[self.site.path] = "the model was moved after attaching, and compiled: attach after"
             return None
         return min(next_traced_call(self.traced.key), TRACED_CALLS - 1)
 
@@ -127,12 +127,12 @@ def fits(key: str, x: tuple[int, ...], x_dtype: torch.dtype, y: tuple[int, ...],
     if tap.silent:
         return False
     if tap.untraceable():
-        tap.switch.unsupported[tap.site.path] = tap.untraceable()
+        tap.state.unsupported[tap.site.path] = tap.untraceable()
         return False
     case = (tap.site.norm, *(p.shape for p in tap.site.module.parameters()), x, x_dtype, y, y_dtype)
     if case in tap.rehearsed:
         return True
-    device = tap.switch.device
+    device = tap.state.device
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             tap.rehearse(
@@ -140,7 +140,7 @@ def fits(key: str, x: tuple[int, ...], x_dtype: torch.dtype, y: tuple[int, ...],
                 torch.empty([_SOME if size < 0 else size for size in y], dtype=y_dtype, device=device),
             )
     except Exception as error:
-        if tap.switch.guard.strict:
+        if tap.state.guard.strict:
             raise
         tap.give_up(f"a hook failed when a graph was compiled ({one_line(error)}), and the site is silent since")
         return False

@@ -12,16 +12,16 @@ from torch.autograd import forward_ad
 
 from gradlens.lens.guard import Guard
 from gradlens.lens.hooks import at_end_of_backward, in_backward, regions
+from gradlens.lens.moment_buffer import MomentBuffer
 from gradlens.lens.passes import Forward, Pass, Passes
-from gradlens.lens.rows import RowBuffer
 from gradlens.lens.world import World
 
-_switches: "WeakValueDictionary[int, Switch]" = WeakValueDictionary()
+_states: "WeakValueDictionary[int, HookState]" = WeakValueDictionary()
 _numbers = itertools.count()
 _GRAD = torch._C._functorch.TransformType.Grad
 
 
-class Switch:
+class HookState:
     """The shared state. ``recording`` is a plain bool: a compiled graph has one version with it and one without."""
 
     def __init__(self, world: World, device: torch.device, passes: Passes, guard: Guard | None = None) -> None:
@@ -46,7 +46,7 @@ class Switch:
         self.on_failure: Callable[[], None] = lambda: None
         #: Called with the backward pass that ended, and whether it filled the gradient of a parameter.
         self.on_backward_end: Callable[[Pass, bool], None] = lambda one, filled: None
-        self.buffers: dict[torch.device, RowBuffer] = {}
+        self.buffers: dict[torch.device, MomentBuffer] = {}
         self.unsupported: dict[str, str] = {}
         #: Sites that ran without a graph, outside of any checkpoint, and those inside of a transform of torch.func.
         self.without_graph: set[str] = set()
@@ -57,13 +57,13 @@ class Switch:
         self._forward = Forward()
         self._thread = threading.local()
         self._number = next(_numbers)
-        #: The graph into which the model's first hook was traced last, and what this switch is called there: a text, as
+        #: The graph into which the model's first hook was traced last, and what this state is called there: a text, as
         #: in ``compiling``.
         self.trace: object = None
         self.key = str(self._number)
         self._flag = torch.zeros((), device=device)
         self._measured: tuple[ref[Tensor], int, tuple[Tensor, Tensor]] | None = None
-        _switches[self._number] = self
+        _states[self._number] = self
 
     def enter(self, module: nn.Module) -> bool:
         """Begin a call of the model or of a part; return whether nothing else of the model called it."""
@@ -122,10 +122,10 @@ class Switch:
         self.elsewhere.add(site)
         return False
 
-    def buffer(self, device: torch.device) -> RowBuffer:
+    def buffer(self, device: torch.device) -> MomentBuffer:
         """Return the device's row buffer, made on first use."""
         if device not in self.buffers:
-            self.buffers[device] = RowBuffer(device, self.arm)
+            self.buffers[device] = MomentBuffer(device, self.arm)
         return self.buffers[device]
 
     def arm(self, forward: Forward, whole: bool = False) -> Pass:
@@ -177,27 +177,27 @@ class Switch:
 
 
 @torch.library.custom_op("gradlens::arm", mutates_args=("flag",))
-def _arm(flag: Tensor, switch: int) -> None:
-    """Arm a switch. The flag is written to by name only, so that no compiler takes the call for dead code."""
-    armed = _switches.get(switch)
+def _arm(flag: Tensor, state: int) -> None:
+    """Arm it. The flag is written to by name only, so that no compiler takes the call for dead code."""
+    armed = _states.get(state)
     if armed is not None:  # the lens is gone, and its graph runs backward
         armed.arm_near()
 
 
 @_arm.register_fake
-def _(flag: Tensor, switch: int) -> None:
+def _(flag: Tensor, state: int) -> None:
     return None
 
 
 def begin_trace(key: str) -> bool:
     """Note the graph that is being traced; dynamo runs this, and ``in_one_trace``, while it traces."""
-    _switches[int(key)].trace = torch._guards.CompileContext.current_trace_id()
+    _states[int(key)].trace = torch._guards.CompileContext.current_trace_id()
     return True
 
 
 def in_one_trace(key: str) -> bool:
     """Whether the graph is the one that was noted: with ``Module.compile`` each hook of a model has its own."""
-    return _switches[int(key)].trace == torch._guards.CompileContext.current_trace_id()
+    return _states[int(key)].trace == torch._guards.CompileContext.current_trace_id()
 
 
 begin_trace._dynamo_marked_constant = True  # type: ignore[attr-defined]

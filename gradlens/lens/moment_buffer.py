@@ -42,7 +42,7 @@ class Call:
 class Row:
     """The moments of a call on the device, its facts on the host. Whoever may bring a gradient holds it."""
 
-    def __init__(self, buffer: "RowBuffer", call: Call) -> None:
+    def __init__(self, buffer: "MomentBuffer", call: Call) -> None:
         self.buffer, self.call, self.step = buffer, call, buffer.step
         self.facts = Facts(0)
         #: Smallest and largest entry of the input.
@@ -100,7 +100,7 @@ class Sums(NamedTuple):
     extremes: Any
 
 
-class RowBuffer:
+class MomentBuffer:
     """Rows on one device; drained to sums at the end of backward, read once a recorded step.
 
     Args:

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from gradlens.lens.compiling import compiled_inside
+from gradlens.lens.hook_state import HookState
 from gradlens.lens.hooks import Hook
-from gradlens.lens.norm_tap import NormTap
 from gradlens.lens.sites import Site
-from gradlens.lens.switch import Switch
-from gradlens.lens.tap import Tap
+from gradlens.lens.taps.norm import NormTap
+from gradlens.lens.taps.tap import Tap
 from gradlens.recognition import TORCH_KINDS, Taken
 
 #: Function of ``torch`` to the layer that does the same, and the names of its arguments (builtins have no signature).
@@ -49,13 +49,13 @@ class Watcher:
 
     Args:
         model: the watched model.
-        switch: the lens' shared state.
+        state: the lens' shared state.
         record: record them; otherwise only count them in the first recorded step.
     """
 
-    def __init__(self, model: nn.Module, switch: Switch, *, record: bool) -> None:
+    def __init__(self, model: nn.Module, state: HookState, *, record: bool) -> None:
         self._paths = {id(module): path for path, module in model.named_modules()}
-        self._switch, self.record = switch, record
+        self._state, self.record = state, record
         #: Identity of every gain that was passed to a recorded function.
         self._gains: set[int] = set()
         self._tapped: dict[int, NormTap] = {}
@@ -67,7 +67,7 @@ class Watcher:
         #: A graph would be compiled again for the wrapped functions, and see nothing through them.
         self._compiled = bool(compiled_inside(model))
         self.new_site: Callable[[Site], None] = lambda site: None
-        self._look = switch.guard.around(self._see)
+        self._look = state.guard.around(self._see)
 
     def know(self, taps: list[Tap]) -> None:
         """Tell which modules are tapped already."""
@@ -111,7 +111,7 @@ class Watcher:
 
     def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[..., Tensor]) -> Tensor:
         """Run one functional normalization, recorded, counted, or passed through."""
-        seen = self._look(name, args, kwargs) if self._switch.recording else None
+        seen = self._look(name, args, kwargs) if self._state.recording else None
         if seen is None:
             return run(*args, **kwargs)
         before, after, norm, x = seen
@@ -149,7 +149,7 @@ class Watcher:
                 path=site, module=norm, kind="norm", order=order, norm=kind, taken=Taken(kind, "class"),
                 placement="unknown",
             )  # fmt: skip
-            self._taps[site] = NormTap(found, self._switch)
+            self._taps[site] = NormTap(found, self._state)
             self.new_site(found)
         return self._taps[site]
 

@@ -16,8 +16,8 @@ from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
 from gradlens.errors import GradlensError
+from gradlens.lens.hook_state import HookState
 from gradlens.lens.hooks import Hook
-from gradlens.lens.switch import Switch
 from gradlens.recognition.kinds import NormKind
 
 
@@ -27,11 +27,11 @@ class Gain:
     Args:
         kind: how it normalizes, and under which name γ is; None while that is not known.
         module: the norm as it is when the lens is attached.
-        switch: shared with all hooks.
+        state: shared with all hooks.
     """
 
-    def __init__(self, kind: NormKind | None, module: nn.Module, switch: Switch) -> None:
-        self.kind, self._module, self._switch = kind, module, switch
+    def __init__(self, kind: NormKind | None, module: nn.Module, state: HookState) -> None:
+        self.kind, self._module, self._state = kind, module, state
         #: What its parametrization returned last, by thread.
         self._made: dict[int, Tensor] = {}
 
@@ -52,7 +52,7 @@ class Gain:
         return [module.parametrizations[self._name].register_forward_hook(hook(self._saw))]
 
     def _saw(self, module: nn.Module, args: Any, output: Any) -> None:
-        if not torch.compiler.is_compiling() and self._switch.recording and isinstance(output, Tensor):
+        if not torch.compiler.is_compiling() and self._state.recording and isinstance(output, Tensor):
             self._made[threading.get_ident()] = output.detach()
 
     def is_parameter(self, module: nn.Module) -> bool:
