@@ -49,6 +49,7 @@ NORMS = Registry(
         ),
         "adanorm-unbiased": ("gradlens.lab.norms.unbiased:AdaNormUnbiased", "adanorm with that deviation"),
         "rmsnorm": ("gradlens.lab.norms.rmsnorm:RMSNorm", "RMSNorm with gain (Zhang & Sennrich 2019)"),
+        "scalenorm": ("gradlens.lab.norms.scalenorm:ScaleNorm", "x/‖x‖ with one gain (Nguyen & Salazar 2019)"),
         "none": ("torch.nn:Identity", "no normalization"),
     },
 )

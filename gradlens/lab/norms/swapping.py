@@ -158,7 +158,8 @@ def _built(
         gain = offset_gains[gain]
     own = dict(norm.named_parameters())
     for key, parameter in (("weight", gain), ("bias", kind.bias)):
-        if key in own and parameter is not None:
+        # A norm with one gain for all features keeps its own.
+        if key in own and parameter is not None and own[key].shape == parameter.shape:
             setattr(norm, key, parameter)
     return norm
 

@@ -89,6 +89,15 @@ def test_every_norm_of_the_registry_takes_the_place_of_every_vector_norm(old: ty
     model(torch.randn(5, 4)).sum().backward()
 
 
+@pytest.mark.parametrize("name", NORMS)
+def test_a_new_norm_has_parameters_of_its_own_shapes(name: str) -> None:
+    model = net(nn.LayerNorm(H))
+    swap(model, name)
+    fresh = NORMS[name](H)
+    shapes = {key: parameter.shape for key, parameter in only(model).named_parameters()}
+    assert shapes == {key: parameter.shape for key, parameter in fresh.named_parameters()}
+
+
 def test_the_model_then_computes_the_new_norm() -> None:
     torch.manual_seed(0)
     model, x = net(nn.LayerNorm(H)), torch.randn(6, 4)
