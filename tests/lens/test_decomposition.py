@@ -217,3 +217,23 @@ def test_instancenorm_takes_a_single_sample_too(size):
     if size == "unbatched":
         x, grad = x[0], grad[0]
     assert_row(backward_through(module, x, grad).norms.iloc[0], expected)
+
+
+def test_a_single_entry_has_no_variance_and_is_recorded_all_the_same():
+    row = backward_through(nn.LayerNorm(1, eps=0.25), torch.tensor([[3.0]]), torch.tensor([[2.0]])).norms.iloc[0]
+    assert row["vectors"] == 1
+    assert row["inv_sigma"] == pytest.approx(2.0, rel=1e-6)
+    assert row["grad_output_norm"] == pytest.approx(2.0, rel=1e-6)
+    assert row["grad_input_norm"] == 0
+
+
+@pytest.mark.parametrize("kind", ["layernorm", "rmsnorm", "groupnorm"])
+def test_an_empty_batch_has_no_row_and_the_norm_is_recorded_when_something_comes(kind):
+    module = KINDS[kind][0](1e-5)
+    width = KINDS[kind][1][0][-1]
+    with gradlens.attach(module) as lens:
+        for batch in (0, 3):
+            module(torch.randn(batch, width, requires_grad=True)).sum().backward()
+            lens.step()
+        assert lens.audit().unsupported == {}
+    assert lens.recording.norms[["step", "vectors"]].to_numpy().tolist() == [[1, 3 * (2 if kind == "groupnorm" else 1)]]
