@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import gradlens
 from tests.lens.networks import WIDTH, stack
@@ -127,3 +128,26 @@ def test_of_a_stack_of_blocks_the_first_one_is_measured_at_both_ends_and_the_oth
         assert rows.loc[place, "numel"] == 4 * 5 * WIDTH
         assert rows.loc[place, "mean"] == pytest.approx(float(exact.mean()), rel=1e-5)
         assert rows.loc[place, "rms"] == pytest.approx(float(exact.square().mean().sqrt()), rel=1e-6)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_an_evaluation_and_the_second_pass_of_a_checkpoint_add_nothing(reentrant):
+    model = Around(nn.Linear(3, 3), lambda inner, x: None)
+    x = torch.ones(2, 3, requires_grad=True)
+    with gradlens.attach(model, watch=("inner",)) as lens:
+        with torch.no_grad():
+            model.inner(5 * x)
+        checkpoint(model.inner, x, use_reentrant=reentrant).sum().backward()
+        lens.step()
+    rows = lens.recording.activations
+    assert sorted(rows["tensor"]) == ["input", "output"]
+    assert rows.set_index("tensor").loc["input", ["mean", "numel"]].tolist() == [1, 6]
+
+
+def test_steps_that_are_left_out_have_no_rows():
+    model = Around(nn.Linear(3, 3))
+    with gradlens.attach(model, watch=("inner",), every=2) as lens:
+        for step in range(4):
+            model(torch.full((2, 3), float(step))).backward()
+            lens.step()
+    assert lens.recording.activations.query("tensor == 'input'")["mean"].tolist() == [0, 2]
