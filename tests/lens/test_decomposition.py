@@ -237,3 +237,17 @@ def test_an_empty_batch_has_no_row_and_the_norm_is_recorded_when_something_comes
             lens.step()
         assert lens.audit().unsupported == {}
     assert lens.recording.norms[["step", "vectors"]].to_numpy().tolist() == [[1, 3 * (2 if kind == "groupnorm" else 1)]]
+
+
+@pytest.mark.parametrize("eps", [1e-5, 4.0])
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_mean_and_size_of_what_goes_in_are_those_of_its_entries_whatever_the_eps(kind, eps):
+    torch.manual_seed(2)
+    make, shapes, _ = KINDS[kind]
+    x = 2.0 * torch.randn(shapes[-1]) + 1.5
+    (row,) = backward_through(make(eps), x, torch.randn(shapes[-1])).activations.to_dict("records")
+    exact = x.double()
+    assert row["numel"] == x.numel()
+    assert row["mean"] == pytest.approx(float(exact.mean()), rel=1e-5)
+    assert row["rms"] == pytest.approx(float(exact.square().mean().sqrt()), rel=1e-5)
+    assert row["absmax"] == pytest.approx(float(exact.abs().max()), rel=1e-6)
