@@ -98,6 +98,19 @@ def test_parameter_gradients_of_a_graph_kept_over_steps_belong_to_the_step_that_
     assert second == pytest.approx(first, rel=1e-12)
 
 
+def test_norms_in_a_graph_kept_over_steps_have_no_rows_in_the_later_one_and_it_is_said():
+    model = double()
+    with gradlens.attach(model) as lens:
+        loss = loss_of(model(whole(0)))
+        loss.backward(retain_graph=True)
+        lens.step()
+        assert lens.audit().problems() == []
+        loss.backward()
+        lens.step()
+        assert any("a forward pass of an earlier step" in problem for problem in lens.audit().problems())
+    assert lens.recording.norms["step"].unique().tolist() == [0]
+
+
 def test_autograd_grad_with_respect_to_the_input_is_recorded_like_backward():
     def saliency(model, x):
         x = x.requires_grad_()

@@ -217,3 +217,37 @@ def test_instancenorm_takes_a_single_sample_too(size):
     if size == "unbatched":
         x, grad = x[0], grad[0]
     assert_row(backward_through(module, x, grad).norms.iloc[0], expected)
+
+
+def test_a_single_entry_has_no_variance_and_is_recorded_all_the_same():
+    row = backward_through(nn.LayerNorm(1, eps=0.25), torch.tensor([[3.0]]), torch.tensor([[2.0]])).norms.iloc[0]
+    assert row["vectors"] == 1
+    assert row["inv_sigma"] == pytest.approx(2.0, rel=1e-6)
+    assert row["grad_output_norm"] == pytest.approx(2.0, rel=1e-6)
+    assert row["grad_input_norm"] == 0
+
+
+@pytest.mark.parametrize("kind", ["layernorm", "rmsnorm", "groupnorm"])
+def test_an_empty_batch_has_no_row_and_the_norm_is_recorded_when_something_comes(kind):
+    module = KINDS[kind][0](1e-5)
+    width = KINDS[kind][1][0][-1]
+    with gradlens.attach(module) as lens:
+        for batch in (0, 3):
+            module(torch.randn(batch, width, requires_grad=True)).sum().backward()
+            lens.step()
+        assert lens.audit().unsupported == {}
+    assert lens.recording.norms[["step", "vectors"]].to_numpy().tolist() == [[1, 3 * (2 if kind == "groupnorm" else 1)]]
+
+
+@pytest.mark.parametrize("eps", [1e-5, 4.0])
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_mean_and_size_of_what_goes_in_are_those_of_its_entries_whatever_the_eps(kind, eps):
+    torch.manual_seed(2)
+    make, shapes, _ = KINDS[kind]
+    x = 2.0 * torch.randn(shapes[-1]) + 1.5
+    (row,) = backward_through(make(eps), x, torch.randn(shapes[-1])).activations.to_dict("records")
+    exact = x.double()
+    assert row["numel"] == x.numel()
+    assert row["mean"] == pytest.approx(float(exact.mean()), rel=1e-5)
+    assert row["rms"] == pytest.approx(float(exact.square().mean().sqrt()), rel=1e-5)
+    assert row["absmax"] == pytest.approx(float(exact.abs().max()), rel=1e-6)
