@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from gradlens.lens.moment_buffer import MomentBuffer, Row, Sums, came, finite_peak
 from gradlens.lens.passes import Forward, Pass
-from gradlens.lens.rows import Row, RowBuffer, Sums, came, finite_peak
 from gradlens.lens.statistics import COLUMNS, Facts
 
 WIDTH, VECTORS = 4, 3
@@ -16,7 +16,7 @@ class Backward:
 
     def __init__(self) -> None:
         self.one = Pass(0, paused=False)
-        self.buffer = RowBuffer(torch.device("cpu"), lambda forward: self.one)
+        self.buffer = MomentBuffer(torch.device("cpu"), lambda forward: self.one)
 
     def begin(self, number: int) -> None:
         self.one = Pass(number, paused=False)
