@@ -85,25 +85,18 @@ def command(
                 f"train takes a variant or a model; {model} is a recording. Look at it with `gradlens report`."
             )
         import gradlens
-        from gradlens.lab.runs.comparison import slug
-        from gradlens.lab.tasks import TASKS
-        from gradlens.lab.training.trainer import train
+        from gradlens.lab.runs.comparison import TrainedOperand, slug
+        from gradlens.lab.runs.jobs import load_task
 
-        subject = operand.subject(TASKS[task](), settings)
+        subject = operand.subject(load_task(task), settings)
         if not subject.trainable:
             raise GradlensError(f"{subject.note} Give its function a keyword vocab, and let the model return logits.")
         folder = out or Path("runs") / f"train-{slug(subject.label)}"
         state().when_interrupted = f"What was recorded is safe in {folder}; the same command again goes on from there."
+        label = f"{subject.label}, {chosen.schedule}"
+        job = TrainedOperand(key="", label=label, task=task, operand=operand, settings=settings, config=chosen)
         with terminal.Display() as display:
-            recording = train(
-                subject.build,
-                subject.task,
-                chosen,
-                out=folder,
-                label=f"{subject.label}, {chosen.schedule}",
-                meta={"variant": subject.variant, "operand": dict(subject.facts)},
-                on_step=lambda p: display.running(subject.label, p.step, p.steps, p),
-            )
+            recording = job.record(folder, lambda done, p: display.running(subject.label, done, job.total, p))
             display.clear()
         comparison = gradlens.compare([recording])
     found = _held_out(recording)

@@ -18,6 +18,7 @@ from gradlens.lab.operands import Operand, RunFolder, Variant
 from gradlens.lab.operands.subject import Subject
 from gradlens.lab.runs.jobs import Job, OnProgress, load_task
 from gradlens.lab.runs.measurement import measure
+from gradlens.lab.training.config import TrainingConfig
 from gradlens.lab.training.earlier import is_finished
 from gradlens.lab.training.settings import Settings, changes
 from gradlens.lab.training.trainer import choose_device, train
@@ -107,17 +108,15 @@ class TrainedOperand(_OfOperand):
     """An operand that is trained.
 
     Attributes:
-        schedule: ``"warm-up"`` or ``"no warm-up"``.
-        seed_index: which of the training seeds.
+        config: how.
     """
 
-    schedule: str
-    seed_index: int = 0
+    config: TrainingConfig
 
     @property
     def total(self) -> int:
         """Steps in all."""
-        return self.settings.steps
+        return self.config.steps
 
     def record(self, folder: Path, on_progress: OnProgress) -> Recording:
         """Train, or go on with a run that was cut off; the trainer checks and reuses a finished one."""
@@ -125,7 +124,7 @@ class TrainedOperand(_OfOperand):
         return train(
             subject.build,
             subject.task,
-            self.settings.training(self.schedule, self.seed_index),
+            self.config,
             out=folder,
             label=self.label,
             meta={"variant": subject.variant, "operand": dict(subject.facts)},
@@ -201,8 +200,7 @@ def _trainings(operand: Operand, folder: str, settings: Settings) -> list[Job]:
                     seconds=_STEP * settings.steps,
                     operand=operand,
                     settings=settings,
-                    schedule=schedule,
-                    seed_index=seed_index,
+                    config=settings.training(schedule, seed_index),
                 )
             )
     return jobs
