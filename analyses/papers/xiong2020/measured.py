@@ -3,11 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analyses.depth import stream_by_depth
-from analyses.intervals import Array, Interval, t_interval
 from gradlens.recording import Recording
 
 #: The two arrangements of the paper, and what it calls them.
@@ -109,16 +107,3 @@ def streams(recording: Recording) -> dict[str, pd.DataFrame]:
         str(path).removesuffix("blocks").rstrip("."): rows.pivot(index="step", columns="depth", values="second_moment")
         for path, rows in table.groupby("stack", sort=False)
     }
-
-
-def slope(values: pd.DataFrame) -> Interval:
-    """Return the least-squares slope of log value over log column, mean over rows with its t-interval.
-
-    Args:
-        values: positive, [seeds, depths]; the columns are numbers of blocks. A seed that lacks a depth is left out.
-    """
-    whole = values.dropna()
-    if whole.shape[1] < 2 or whole.empty:
-        return t_interval([])
-    x: Array = np.log(np.array(whole.columns, dtype=np.float64))
-    return t_interval(np.polyfit(x, np.log(whole.to_numpy(dtype=np.float64)).T, 1)[0])

@@ -46,6 +46,11 @@ def setting_name(task: str, optimizer: str, lr: float | str) -> str:
     return f"{task}, {optimizer_name(optimizer)} {float(lr):g}"
 
 
+def name_of(row: pd.Series) -> str:
+    """Name the task, optimizer and learning rate of a row."""
+    return setting_name(row["task"], row["optimizer"], row["lr"])
+
+
 def _is_training(recording: Recording) -> bool:
     return recording.meta.get("kind") == "training" and bool(recording.meta.get("training"))
 

@@ -27,9 +27,7 @@ _ABOVE = 1.15
 def plot(table: pd.DataFrame, figure: Figure) -> None:
     """Draw the training loss over steps.
 
-    Args:
-        table: of ``warm_up.compute``.
-        figure: an empty one; its height is set to its rows.
+    The figure's height is set to its rows.
     """
     drawn = pick(table, panel="curves")
     if drawn.empty:

@@ -38,9 +38,7 @@ _LEAST_SPAN = 0.005
 def plot_by_depth(table: pd.DataFrame, figure: Figure) -> None:
     """Draw every norm in forward order at the end of training.
 
-    Args:
-        table: of ``gradients.compute_by_depth``.
-        figure: an empty one; its height is set to its rows.
+    The figure's height is set to its rows.
     """
     _plot(table, figure, "norm, in order", start=1)
 
@@ -48,9 +46,7 @@ def plot_by_depth(table: pd.DataFrame, figure: Figure) -> None:
 def plot_over_training(table: pd.DataFrame, figure: Figure) -> None:
     """Draw the mean over norms, step by step.
 
-    Args:
-        table: of ``gradients.compute_over_training``.
-        figure: an empty one; its height is set to its rows.
+    The figure's height is set to its rows.
     """
     _plot(table, figure, "step", start=0)
 

@@ -7,15 +7,10 @@ import numpy as np
 import pandas as pd
 
 from analyses.intervals import log_t_interval
+from analyses.papers.findings import explained
+from analyses.papers.profiles import curve
 from analyses.papers.xu2019 import gradient_findings, gradient_panels
-from analyses.papers.xu2019.cells import (
-    MEAN_IS_CUT,
-    SIGMA_IS_CUT,
-    cells,
-    last_rows,
-    named,
-    places,
-)
+from analyses.papers.xu2019.cells import MEAN_IS_CUT, SIGMA_IS_CUT, cells, last_rows, named, places
 from analyses.papers.xu2019.runs import Run, grid
 from analyses.steps import over_seeds, smoothed
 from analyses.tables import SUMMARY, tidy
@@ -90,8 +85,7 @@ def compute_by_depth(recordings: Sequence[Recording]) -> pd.DataFrame:
 
 def _random(who: dict[str, str], series: dict[str, pd.Series]) -> Iterator[dict[str, Any]]:
     for quantity, values in series.items():
-        fixed = {**who, "panel": quantity, "quantity": "random g"}
-        yield from ({**fixed, "x": x, "value": value} for x, value in values.items())
+        yield from curve(values, **who, panel=quantity, quantity="random g")
 
 
 def theorem(run: Run) -> Iterator[dict[str, Any]]:
@@ -175,7 +169,7 @@ _READING = (
     "rounding and lie on the lower edge. w/o Norm has no norm to look at."
 )
 BY_DEPTH = Analysis(
-    name=gradient_findings.BY_DEPTH,
+    name=gradient_findings.THEOREM.analysis,
     title="What the derivatives of mean and variance do, by depth",
     question="Does the derivative of the mean re-center gradients, and that of the variance re-scale them?",
     reading=(
@@ -189,11 +183,11 @@ BY_DEPTH = Analysis(
     judge=gradient_findings.judge_by_depth,
     kinds=("training",),
     size=gradient_panels.SIZE,
-    codes=gradient_findings.CODES_BY_DEPTH,
-    reference="Xu et al. 2019 (1911.07013), Theorem 1",
+    codes=explained(gradient_findings.THEOREM),
+    reference=gradient_findings.THEOREM.reference,
 )
 OVER_TRAINING = Analysis(
-    name=gradient_findings.OVER_TRAINING,
+    name=gradient_findings.GROWTH.analysis,
     title="What the derivatives of mean and variance do, over training",
     question="How do the re-centering and the re-scaling of gradients change in training?",
     reading=(
@@ -206,6 +200,6 @@ OVER_TRAINING = Analysis(
     judge=gradient_findings.judge_over_training,
     kinds=("training",),
     size=gradient_panels.SIZE,
-    codes=gradient_findings.CODES_OVER_TRAINING,
-    reference="Xu et al. 2019 (1911.07013), Theorem 1",
+    codes=explained(gradient_findings.GROWTH),
+    reference=gradient_findings.THEOREM.reference,
 )

@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from analyses.intervals import t_interval
+from analyses.papers.findings import explained
 from analyses.papers.xu2019.final_scores import scored
-from analyses.papers.xu2019.levels import CODES, judge
+from analyses.papers.xu2019.levels import LEVEL, judge
 from analyses.papers.xu2019.metrics import METRICS, Metric, metrics
 from analyses.papers.xu2019.runs import NORMS, in_order
 from analyses.papers.xu2019.scores_figure import plot
@@ -79,11 +80,7 @@ def published() -> pd.DataFrame:
 
 
 def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return our table, the paper's in the same order of rows, the losses at the end, and the settings.
-
-    Args:
-        table: of ``compute``.
-    """
+    """Return our table, the paper's in the same order of rows, the losses at the end, and the settings."""
     ended = pick(table, quantity="diverged")
     if ended.empty:
         return {}
@@ -204,7 +201,7 @@ def _range(values: pd.Series) -> str:
 
 
 ANALYSIS = Analysis(
-    name="xu2019_scores",
+    name=LEVEL.analysis,
     title="The paper's table, and ours",
     question="How good does each norm become on each task, and how does that compare with the paper's table?",
     reading=(
@@ -221,6 +218,6 @@ ANALYSIS = Analysis(
     show=show,
     judge=judge,
     size=(6.7, 2.6),
-    codes=CODES,
+    codes=explained(LEVEL),
     reference="Xu et al. 2019 (1911.07013), the table of all norms and data sets",
 )
