@@ -1,6 +1,6 @@
 """A paper's claims, which are data, held against pairs of runs that differ in one thing: differences and verdicts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from analyses.intervals import Array, t_interval
-from analyses.papers.findings import Code
-from analyses.tables import listed
-from gradlens.analysis import Status
+from analyses.papers.findings import BEGINS, Code, farthest, known_ends, plural, signed
+from analyses.tables import listed, pick
+from gradlens.analysis import Finding, Status
 
 Verdict = Literal["supports", "contradicts", "undecided"]
 PARTICIPLE: Mapping[str, str] = {"supports": "supported", "contradicts": "contradicted", "undecided": "undecided"}
@@ -186,3 +186,61 @@ def tally(by_verdict: Mapping[str, Sequence[str]], total: int, where: str) -> It
         if names:
             yield f"{PARTICIPLE[verdict]} {at} {len(names)}{of} ({listed(names)})"
             of = ""
+
+
+def judged(
+    table: pd.DataFrame, claims: Sequence[Claim], named: Callable[[pd.Series], str], asks: str, of: str
+) -> list[Finding]:
+    """Return a finding a claim: more than half of the settings it is tested in must support it, or contradict it.
+
+    Args:
+        table: a row a claim and setting, with what ``compare`` gives and the ``bar``.
+        claims: in order.
+        named: names the setting of a row.
+        asks: what two runs must share for a claim to be tested.
+        of: what differences are a share of.
+
+    Returns:
+        The findings; none where no run was made for any.
+    """
+    if table.empty:
+        return []
+    parts = [(claim, pick(table, code=claim.code)) for claim in claims]
+    return [
+        _judged(claim, rows, named, of)
+        if len(rows)
+        else claim.silent(f"{claim.title}: not tested, no two runs share {asks} as it asks.")
+        for claim, rows in parts
+    ]
+
+
+def _judged(claim: Claim, rows: pd.DataFrame, named: Callable[[pd.Series], str], of: str) -> Finding:
+    each = [(str(row["verdict"]), _told(row, named(row))) for _, row in rows.iterrows()]
+    told = {verdict: [words for own, words in each if own == verdict] for verdict in PARTICIPLE}
+    status = decided(told, half_refutes=False)
+    mixed = status == "inconclusive" and told["supports"] and told["contradicts"] and not told["undecided"]
+    seeds, bar = rows["n"].max(), float(rows["bar"].iloc[0])
+    return claim.finding(
+        status,
+        f"{'Mixed' if mixed else BEGINS[status]}: {claim.says}: {'; '.join(tally(told, len(rows), 'in setting'))}; "
+        f"{seeds:.0f} seed{plural(seeds)} a setting.",
+        **known_ends(farthest(rows, -rows["value"]) if rows["value"].notna().all() else None),
+        threshold=(
+            f"a setting supports where the 95 % interval of the paired difference lies above {signed(bar, 0)} % of "
+            f"{of}, contradicts where it lies below; with a divergence, where all seeds agree; more than half of the "
+            "settings must agree"
+        ),
+        details={named(row): plain(row, "code", "bar") for _, row in rows.iterrows()},
+    )
+
+
+def _told(row: pd.Series, name: str) -> str:
+    """Name a setting, with how much better its favoured run is, or which runs diverged."""
+    if row["diverged"] > 0:
+        return f"{name}: runs diverged in {row['diverged']:.0f} of {row['n']:.0f} pairs"
+    return f"{name}: {'+' if row['value'] > 0 else ''}{signed(row['value'], 1)} %"
+
+
+def plain(row: pd.Series | Mapping[Any, Any], *without: str) -> dict[str, Any]:
+    """Return the cells of a row but for some columns, with None for what does not exist."""
+    return {str(key): None if pd.isna(cell) else cell for key, cell in row.items() if key not in without}

@@ -1,15 +1,18 @@
 """How claims are drawn: a row a comparison, its interval in the look of its verdict, or words on what diverged."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analyses import drawing
 from analyses.papers.claims import Claim
+from analyses.tables import pick
 
 #: Verdict to colour and marker: told apart in grey too.
 LOOKS: Mapping[str, dict[str, Any]] = {
@@ -18,6 +21,38 @@ LOOKS: Mapping[str, dict[str, Any]] = {
     "undecided": {"color": "#6b717a", "marker": "o", "markerfacecolor": "white", "markeredgewidth": 1.1},
 }
 _SMALL = 5.8
+#: Heights in inches: of a row, of a panel's heading, of legend and axis.
+_ROW, _PANEL, _ENDS = 0.16, 0.34, 0.75
+
+
+def stacked(
+    table: pd.DataFrame, figure: Figure, claims: Sequence[Claim], named: Callable[[pd.Series], str],
+    setting: Callable[[str], str], label: str,
+) -> None:  # fmt: skip
+    """Draw a panel a claim below each other, a row a setting; positive speaks for the claim.
+
+    Args:
+        table: of ``claims.judged``, with a row.
+        figure: an empty one; its height is set to its rows.
+        claims: in order.
+        named: names the row of a setting.
+        setting: what is written for ``favoured`` and ``against``.
+        label: of the horizontal axis.
+    """
+    parts = [(claim, own) for claim in claims if len(own := pick(table, code=claim.code))]
+    heights = [_PANEL + _ROW * len(own) for _, own in parts]
+    figure.set_size_inches(figure.get_figwidth(), sum(heights) + _ENDS)
+    axes = figure.subplots(len(parts), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
+    for ax, (claim, rows) in zip(axes, parts, strict=True):
+        panel(ax, claim, [named(row) for _, row in rows.iterrows()], float(rows["bar"].iloc[0]))
+        for place, (_, row) in enumerate(rows.iterrows()):
+            comparison(ax, place, row, setting)
+        signed_axis(ax)
+    reach = 1.12 * float(np.nanmax(np.abs(table[["value", "low", "high", "bar"]].to_numpy(dtype=np.float64))))
+    axes[-1].set_xlim(-reach, reach)
+    axes[-1].xaxis.set_major_locator(MaxNLocator(9, symmetric=True))
+    axes[-1].set_xlabel(label)
+    drawing.legend(figure, entries("what the claim asks for"))
 
 
 def panel(ax: Axes, claim: Claim, names: list[str], bar: float | None) -> None:

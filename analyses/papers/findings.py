@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analyses.limits import held_against
-from gradlens.analysis import Finding, Status
+from gradlens.analysis import Analysis, Finding, Status
 
 #: How a finding begins that says what became of a claim.
 BEGINS: Mapping[Status, str] = {
@@ -76,9 +76,15 @@ class Code:
         return self.finding(status, f"{BEGINS[status]}: {says}.", **{**ends(row), **own})
 
 
-def explained(*codes: Code) -> dict[str, str]:
-    """Return code to paragraph, as an ``Analysis`` has them."""
-    return {code.code: code.explanation for code in codes}
+def question(*codes: Code, **record: Any) -> Analysis:
+    """Return the record of an analysis that bears the name and, if not told otherwise, the reference of its codes.
+
+    Args:
+        codes: that it may give.
+        record: the other fields of ``Analysis``.
+    """
+    shared = {"name": codes[0].analysis, "reference": codes[0].reference}
+    return Analysis(**{**shared, **record, "codes": {code.code: code.explanation for code in codes}})
 
 
 def ends(row: Mapping[str, Any] | pd.Series) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from analyses import drawing
 from analyses.intervals import log_t_interval
 from analyses.limits import limit
-from analyses.papers.findings import Code, explained, farthest, signed
+from analyses.papers.findings import Code, farthest, question, signed
 from analyses.papers.profiles import MEASURED, curve, depth_axis, over, ratio, scale, slope
 from analyses.papers.xiong2020 import panels
 from analyses.papers.xiong2020.measured import ARRANGEMENTS, arrangement, depth, initial, of
 from analyses.papers.xiong2020.words import MORE_PROBED
 from analyses.tables import ABSENT, SUMMARY, first, number, pick, span, tidy
-from gradlens.analysis import Analysis, Finding
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
 _PROBE = "amplification"
@@ -203,8 +203,8 @@ def _admin(summary: pd.DataFrame) -> Iterator[Finding]:
     )
 
 
-ANALYSIS = Analysis(
-    name=AMPLIFIED.analysis,
+ANALYSIS = question(
+    AMPLIFIED,
     title="How noise in the weights reaches the output",
     question="How much does a small change of the blocks' matrices change the output, as networks become deeper?",
     reading=(
@@ -222,7 +222,5 @@ ANALYSIS = Analysis(
     judge=_judge,
     kinds=("init",),
     size=(6.7, 3.3),
-    codes=explained(AMPLIFIED),
-    reference=_LIU,
     optional=True,
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.intervals import Interval, log_t_interval
-from analyses.papers.findings import explained
+from analyses.papers.findings import question
 from analyses.papers.profiles import MEASURED, PREDICTED, curve, over
 from analyses.papers.xiong2020.arrangements_figure import plot
 from analyses.papers.xiong2020.arrangements_findings import FARTHEST, TYPICAL, judge
@@ -25,7 +25,6 @@ from analyses.papers.xiong2020.measured import (
 )
 from analyses.papers.xiong2020.prediction import Predicted, predicted
 from analyses.tables import ABSENT, SUMMARY, number, percent, pick, tidy
-from gradlens.analysis import Analysis
 from gradlens.recording import Recording
 
 #: What is predicted.
@@ -171,8 +170,9 @@ def _off(table: pd.DataFrame, variant: str, kind: str) -> str:
     return ABSENT if own.empty else f"{percent(own['median'])} ({percent(own['95th percentile'])})"
 
 
-ANALYSIS = Analysis(
-    name=TYPICAL.analysis,
+ANALYSIS = question(
+    TYPICAL,
+    FARTHEST,
     title="All arrangements, and what theory says of them",
     question="How do stream and gradients change with depth in each arrangement, and does theory predict them?",
     reading=(
@@ -189,7 +189,5 @@ ANALYSIS = Analysis(
     judge=judge,
     kinds=("init",),
     size=(6.7, 5.6),
-    codes=explained(TYPICAL, FARTHEST),
-    reference=TYPICAL.reference,
     optional=True,
 )

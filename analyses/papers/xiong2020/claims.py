@@ -5,19 +5,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
+from analyses import drawing
 from analyses.limits import limit
-from analyses.papers.claims import COMPARED, PARTICIPLE, Claim, compare, decided, tally
+from analyses.papers import claims_axes
+from analyses.papers.claims import COMPARED, Claim, compare, judged
 from analyses.papers.claims import table as tabled
-from analyses.papers.findings import BEGINS, explained, farthest, known_ends, plural, signed
+from analyses.papers.findings import question
 from analyses.papers.xiong2020.claimed import CLAIMS
-from analyses.papers.xiong2020.claims_figure import plot
+from analyses.papers.xiong2020.measured import PAPER as ARRANGEMENTS
 from analyses.papers.xiong2020.runs import name_of, warm_up_runs
-from analyses.papers.xiong2020.words import PAPER
-from analyses.tables import pick
-from gradlens.analysis import Analysis, Finding
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
+_SHARED = "task, optimizer, learning rate and seed"
 _TEXT = ("code", "task", "optimizer", "favoured", "against", "verdict")
 #: A row is one comparison, on one task at one optimizer and learning rate. Differences are of held-out losses, in per
 #: cent of the loss with the whole warm-up; ``bar``: what they must exceed.
@@ -58,45 +60,28 @@ def _distinct(runs: pd.DataFrame, setting: str) -> pd.DataFrame:
 
 def _judge(table: pd.DataFrame) -> list[Finding]:
     """Return one finding a claim; none where no run was made for any."""
-    return [] if table.empty else [_judged(claim, pick(table, code=claim.code)) for claim in CLAIMS]
+    return judged(table, CLAIMS, name_of, _SHARED, "the held-out loss with the whole warm-up")
 
 
-def _judged(claim: Claim, rows: pd.DataFrame) -> Finding:
-    """More than half of the settings must support a claim, more than half contradict it for it to fail."""
-    if rows.empty:
-        why = "not tested, no two runs share task, optimizer, learning rate and seed as it asks"
-        return claim.silent(f"{claim.title}: {why}.")
-    told = {v: [_told(row) for _, row in rows[rows["verdict"] == v].iterrows()] for v in PARTICIPLE}
-    status = decided(told, half_refutes=False)
-    mixed = status == "inconclusive" and told["supports"] and told["contradicts"] and not told["undecided"]
-    seeds, bar = rows["n"].max(), float(rows["bar"].iloc[0])
-    return claim.finding(
-        status,
-        f"{'Mixed' if mixed else BEGINS[status]}: {claim.says}: {'; '.join(tally(told, len(rows), 'in setting'))}; "
-        f"{seeds:.0f} seed{plural(seeds)} a setting.",
-        **known_ends(farthest(rows, -rows["value"]) if rows["value"].notna().all() else None),
-        threshold=(
-            f"a setting supports where the 95 % interval of the paired difference lies above {signed(bar, 0)} % "
-            "of the held-out loss with the whole warm-up, contradicts where it lies below; with a divergence, where "
-            "all seeds agree; more than half of the settings must agree"
-        ),
-        details={name_of(row): _details(row) for _, row in rows.iterrows()},
-    )
+def _plot(table: pd.DataFrame, figure: Figure) -> None:
+    """Draw how much lower the favoured setting's held-out loss is.
+
+    The figure's height is set to its rows.
+    """
+    if table.empty:
+        drawing.say(figure, f"No two training runs share {_SHARED} as a claim asks.")
+        return
+    label = "held-out loss lower by % of that with the whole warm-up"
+    claims_axes.stacked(table, figure, CLAIMS, name_of, _setting, label)
 
 
-def _told(row: pd.Series) -> str:
-    """Name a setting, with how much lower its favoured loss is, or which runs diverged."""
-    if row["diverged"] > 0:
-        return f"{name_of(row)}: runs diverged in {row['diverged']:.0f} of {row['n']:.0f} pairs"
-    return f"{name_of(row)}: {'+' if row['value'] > 0 else ''}{signed(row['value'], 1)} %"
+def _setting(text: str) -> str:
+    variant, _, warm_up = text.partition(", ")
+    return f"{ARRANGEMENTS[variant]} with {warm_up.replace('none', 'no')} warm-up"
 
 
-def _details(row: pd.Series) -> dict[str, Any]:
-    return {str(key): None if pd.isna(cell) else cell for key, cell in row.items() if key not in ("code", "bar")}
-
-
-ANALYSIS = Analysis(
-    name="xiong2020_claims",
+ANALYSIS = question(
+    *CLAIMS,
     title="The paper's claims about the warm-up, tested",
     question="Do the paper's claims about the warm-up hold in these runs?",
     reading=(
@@ -109,11 +94,9 @@ ANALYSIS = Analysis(
     ),
     needs={"steps": ("step", "loss")},
     compute=compute,
-    plot=plot,
+    plot=_plot,
     judge=_judge,
     kinds=("training",),
     size=(6.7, 4.0),
-    codes=explained(*CLAIMS),
-    reference=PAPER,
     optional=True,
 )

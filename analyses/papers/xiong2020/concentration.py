@@ -10,13 +10,13 @@ from scipy.special import chdtr, chdtrc
 from analyses import drawing
 from analyses.intervals import t_interval
 from analyses.limits import limit
-from analyses.papers.findings import Code, explained
+from analyses.papers.findings import Code, question
 from analyses.papers.profiles import MEASURED, beside, finite, over
 from analyses.papers.xiong2020 import panels
 from analyses.papers.xiong2020.measured import PAPER, depth, initial, model, of, of_paper
 from analyses.papers.xiong2020.words import PAPER as XIONG
 from analyses.tables import SUMMARY, percent, pick, span, tidy
-from gradlens.analysis import Analysis, Finding
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
 _PROBE = "concentration"
@@ -143,8 +143,8 @@ def _judged(row: pd.Series, table: pd.DataFrame) -> Finding:
     )
 
 
-ANALYSIS = Analysis(
-    name=NORMS.analysis,
+ANALYSIS = question(
+    NORMS,
     title="Do the norms concentrate?",
     question="Are the norms of the stream's vectors as near to their mean as Theorem 1 supposes?",
     reading=(
@@ -160,7 +160,5 @@ ANALYSIS = Analysis(
     judge=_judge,
     kinds=("init",),
     size=(6.7, 2.7),
-    codes=explained(NORMS),
-    reference=NORMS.reference,
     optional=True,
 )

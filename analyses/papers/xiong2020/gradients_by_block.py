@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from analyses import drawing
 from analyses.intervals import log_t_interval
 from analyses.limits import limit
-from analyses.papers.findings import LARGER, MORE_SEEDS, Code, explained
+from analyses.papers.findings import LARGER, MORE_SEEDS, Code, question
 from analyses.papers.profiles import MEASURED, PREDICTED, curve, over, scale
 from analyses.papers.xiong2020 import panels
 from analyses.papers.xiong2020.measured import PAPER, W1, W2, depth, gradients, initial, of, of_paper, profile
@@ -19,7 +19,7 @@ from analyses.papers.xiong2020.runs import warm_up_runs
 from analyses.papers.xiong2020.words import MORE_NETWORKS, OWN_THEORY
 from analyses.papers.xiong2020.words import PAPER as XIONG
 from analyses.tables import SUMMARY, first, number, pick, span, tidy
-from gradlens.analysis import Analysis, Finding
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
 _NAME = "xiong2020_gradients_by_block"
@@ -219,8 +219,9 @@ def _after(summary: pd.DataFrame) -> Iterator[Finding]:
         )
 
 
-ANALYSIS = Analysis(
-    name=_NAME,
+ANALYSIS = question(
+    BY_BLOCK,
+    AFTER_WARM_UP,
     title="Gradients by block, at the start and after the warm-up",
     question="Do the gradients of a Post-LN network grow from block to block, and are they small after the warm-up?",
     reading=(
@@ -239,7 +240,5 @@ ANALYSIS = Analysis(
     judge=_judge,
     kinds=("init", "training"),
     size=(6.7, 4.1),
-    codes=explained(BY_BLOCK, AFTER_WARM_UP),
-    reference=_REFERENCE,
     optional=True,
 )

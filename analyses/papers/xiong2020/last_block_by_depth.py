@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from analyses import drawing
 from analyses.intervals import log_t_interval
 from analyses.limits import limit
-from analyses.papers.findings import Code, details, explained, farthest, plural, signed
+from analyses.papers.findings import Code, details, farthest, plural, question, signed
 from analyses.papers.profiles import MEASURED, PREDICTED, beside, curve, depth_axis, over, ratio, scale, slope
 from analyses.papers.xiong2020 import panels
 from analyses.papers.xiong2020.measured import (
@@ -31,7 +31,7 @@ from analyses.papers.xiong2020.prediction import predicted
 from analyses.papers.xiong2020.words import DEEPER, MORE_NETWORKS
 from analyses.papers.xiong2020.words import PAPER as XIONG
 from analyses.tables import SUMMARY, first, number, pick, span, tidy
-from gradlens.analysis import Analysis, Finding
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
 _NAME = "xiong2020_last_block_by_depth"
@@ -262,8 +262,9 @@ def _ratios(table: pd.DataFrame) -> Iterator[Finding]:
         )
 
 
-ANALYSIS = Analysis(
-    name=_NAME,
+ANALYSIS = question(
+    SLOPES,
+    LAW,
     title="The last block's gradient against depth",
     question="How does the gradient of the last block change with the number of blocks?",
     reading=(
@@ -282,7 +283,5 @@ ANALYSIS = Analysis(
     judge=_judge,
     kinds=("init",),
     size=(6.7, 2.9),
-    codes=explained(SLOPES, LAW),
-    reference=SLOPES.reference,
     optional=True,
 )

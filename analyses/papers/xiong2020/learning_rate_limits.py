@@ -11,14 +11,13 @@ from matplotlib.figure import Figure
 
 from analyses import drawing
 from analyses.limits import limit
-from analyses.papers.findings import explained
+from analyses.papers.findings import question
 from analyses.papers.profiles import plain_ticks
 from analyses.papers.xiong2020.limits_findings import PREDICTIONS, judge
 from analyses.papers.xiong2020.measured import ARRANGEMENTS, arrangement
 from analyses.papers.xiong2020.runs import OPTIMIZERS, optimizer_name
 from analyses.steps import end_of_training
 from analyses.tables import ABSENT, SUMMARY, pick, tidy
-from gradlens.analysis import Analysis
 from gradlens.recording import Recording
 
 #: Columns that together name a prediction: arrangement, optimizer, and what predicted.
@@ -162,8 +161,8 @@ def _ends(runs: pd.DataFrame) -> str:
     return f"{trained.mean():.2f}" + (f" ({broke} of {len(runs)} diverged)" if broke else "")
 
 
-ANALYSIS = Analysis(
-    name=PREDICTIONS["edge"].analysis,
+ANALYSIS = question(
+    *PREDICTIONS.values(),
     title="Learning rates around the predicted limit",
     question="Does a learning rate that is predicted as the largest stable one part the runs that train from others?",
     reading=(
@@ -179,7 +178,5 @@ ANALYSIS = Analysis(
     judge=judge,
     kinds=("training",),
     size=(6.7, 2.8),
-    codes=explained(*PREDICTIONS.values()),
-    reference=PREDICTIONS["edge"].reference,
     optional=True,
 )

@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from analyses import drawing
 from analyses.intervals import log_t_interval
 from analyses.limits import limit
-from analyses.papers.findings import Code, details, explained, farthest
+from analyses.papers.findings import Code, details, farthest, question
 from analyses.papers.profiles import MEASURED, depth_axis, over, ratio, scale
 from analyses.papers.xiong2020 import panels
 from analyses.papers.xiong2020.measured import PAPER, arrangement, depth, initial, of, of_paper
 from analyses.papers.xiong2020.words import DEEPER, MORE_PROBED
 from analyses.papers.xiong2020.words import PAPER as XIONG
 from analyses.tables import SUMMARY, first, number, pick, span, tidy
-from gradlens.analysis import Analysis, Finding
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
 _NAME = "xiong2020_sharpness_by_depth"
@@ -149,8 +149,9 @@ def _fall(rows: pd.DataFrame) -> Iterator[Finding]:
     )
 
 
-ANALYSIS = Analysis(
-    name=_NAME,
+ANALYSIS = question(
+    LARGER_STEP,
+    SHRINKING_STEP,
     title="The first step that the curvature allows",
     question="How large a first step does the loss' curvature allow, as networks become deeper?",
     reading=(
@@ -165,7 +166,5 @@ ANALYSIS = Analysis(
     judge=_judge,
     kinds=("init",),
     size=(6.7, 2.7),
-    codes=explained(LARGER_STEP, SHRINKING_STEP),
-    reference=_REFERENCE,
     optional=True,
 )

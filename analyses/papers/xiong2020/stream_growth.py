@@ -13,7 +13,7 @@ from analyses import drawing
 from analyses.depth_theory import variation
 from analyses.intervals import Interval, jackknife_interval, t_interval
 from analyses.limits import limit
-from analyses.papers.findings import Code, all_held, ends, explained, farthest
+from analyses.papers.findings import Code, all_held, ends, farthest, question
 from analyses.papers.profiles import MEASURED, PREDICTED, beside, curve, finite, over
 from analyses.papers.xiong2020 import panels
 from analyses.papers.xiong2020.measured import W2, arrangement, depth, gradients, initial, model, of, of_paper, profile
@@ -21,7 +21,7 @@ from analyses.papers.xiong2020.measured import streams as streams_of
 from analyses.papers.xiong2020.prediction import predicted
 from analyses.papers.xiong2020.words import MORE_NETWORKS, OWN_THEORY, PAPER
 from analyses.tables import SUMMARY, listed, number, percent, pick, span, tidy
-from gradlens.analysis import Analysis, Finding
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 from gradlens.theory import xiong2020
 
@@ -249,8 +249,9 @@ def _by_group(rows: pd.DataFrame) -> dict[str, float]:
     return {row["group"]: float(row["value"]) for _, row in rows.iterrows()}
 
 
-ANALYSIS = Analysis(
-    name=_NAME,
+ANALYSIS = question(
+    GROWTH,
+    CONSTANT,
     title="The stream, and the gradient that it divides",
     question="Does the stream grow as Lemma 2 says, and does the norm divide the gradient by its size?",
     reading=(
@@ -268,7 +269,6 @@ ANALYSIS = Analysis(
     judge=_judge,
     kinds=("init",),
     size=(6.7, 2.6),
-    codes=explained(GROWTH, CONSTANT),
     reference=f"{PAPER}, Lemmas 1 to 3",
     optional=True,
 )

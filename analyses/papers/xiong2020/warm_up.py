@@ -7,14 +7,14 @@ from typing import Any
 import pandas as pd
 
 from analyses.intervals import t_interval
-from analyses.papers.findings import Code, explained, plural
+from analyses.papers.findings import Code, plural, question
 from analyses.papers.xiong2020.measured import PAPER
 from analyses.papers.xiong2020.runs import OPTIMIZERS, WARM_UPS, optimizer_name, setting_name, warm_up_runs
 from analyses.papers.xiong2020.warm_up_figure import plot
 from analyses.papers.xiong2020.words import PAPER as REFERENCE
 from analyses.steps import over_seeds, smoothed
 from analyses.tables import ABSENT, SUMMARY, pick, tidy, with_spread
-from gradlens.analysis import Analysis, Finding
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
 _KEYS = ["task", "variant", "optimizer", "lr", "warm_up"]
@@ -184,8 +184,8 @@ def _broke(row: pd.Series) -> Finding:
     )
 
 
-ANALYSIS = Analysis(
-    name=DIVERGED.analysis,
+ANALYSIS = question(
+    DIVERGED,
     title="Training with and without warm-up",
     question="How do Post-LN and Pre-LN learn with the whole warm-up, some of it, and none?",
     reading=(
@@ -202,7 +202,6 @@ ANALYSIS = Analysis(
     judge=judge,
     kinds=("training",),
     size=(6.7, 3.4),
-    codes=explained(DIVERGED),
     reference=f"{REFERENCE}, section 3.1 and Fig. 2",
     optional=True,
 )

@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 
 from analyses.limits import limit
-from analyses.papers.claims import COMPARED, PARTICIPLE, Claim, Compared, compare, decided, tally
+from analyses.papers.claims import COMPARED, PARTICIPLE, Claim, Compared, compare, decided, plain, tally
 from analyses.papers.claims import table as tabled
-from analyses.papers.findings import BEGINS, explained, known_ends, plural
+from analyses.papers.findings import BEGINS, known_ends, plural, question
 from analyses.papers.xu2019.claimed import CLAIMS
 from analyses.papers.xu2019.final_scores import scored
 from analyses.papers.xu2019.forest import plot
 from analyses.papers.xu2019.metrics import METRICS, metrics
 from analyses.papers.xu2019.runs import NORMS, in_order
 from analyses.tables import listed, percent, pick
-from gradlens.analysis import Analysis, Finding
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
 #: A row is one comparison on one task. ``measure``: what is compared; ``kind``: whether the favoured norm is to be
@@ -136,17 +136,14 @@ def _details(rows: pd.DataFrame) -> dict[str, Any]:
         str(task): {
             "verdict": str(own["on_task"].iloc[0]),
             "counted": bool(own["counted"].iloc[0]),
-            "comparisons": [
-                {key: None if pd.isna(cell) else cell for key, cell in row.items() if key not in ("code", "task")}
-                for row in own.to_dict("records")
-            ],
+            "comparisons": [plain(row, "code", "task") for row in own.to_dict("records")],
         }
         for task, own in rows.groupby("task", sort=False)
     }
 
 
-ANALYSIS = Analysis(
-    name="xu2019_claims",
+ANALYSIS = question(
+    *CLAIMS,
     title="The paper's claims, tested",
     question="Do the paper's claims about what makes LayerNorm work hold in these runs?",
     reading=(
@@ -163,6 +160,4 @@ ANALYSIS = Analysis(
     plot=plot,
     judge=_judge,
     size=(6.7, 6.2),
-    codes=explained(*CLAIMS),
-    reference="Xu et al. 2019 (1911.07013)",
 )

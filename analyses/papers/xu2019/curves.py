@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses import drawing
-from analyses.papers.findings import Code, explained
+from analyses.papers.findings import Code, question
 from analyses.papers.xu2019 import panels
 from analyses.papers.xu2019.cells import cells, named
 from analyses.papers.xu2019.metrics import METRICS
 from analyses.papers.xu2019.runs import BROKE_OFF, NORMS, Run, grid, in_order
 from analyses.steps import over_seeds, smoothed
 from analyses.tables import SUMMARY, pick, tidy
-from gradlens.analysis import Analysis, Finding
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
 DIVERGED = Code(
@@ -166,8 +166,8 @@ def _diverged(row: pd.Series) -> Finding:
     )
 
 
-ANALYSIS = Analysis(
-    name=DIVERGED.analysis,
+ANALYSIS = question(
+    DIVERGED,
     title="Loss curves",
     question="How does the loss of each norm fall in training and on held-out data, and which runs diverge?",
     reading=(
@@ -183,6 +183,4 @@ ANALYSIS = Analysis(
     judge=judge,
     kinds=("training",),
     size=(6.7, 5 * _ROW_HEIGHT + _HEIGHT_OF_LEGEND + 0.15),
-    codes=explained(DIVERGED),
-    reference=DIVERGED.reference,
 )

@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 
 from analyses import drawing
 from analyses.limits import limit
-from analyses.papers.findings import Code, explained
+from analyses.papers.findings import Code, question
 from analyses.papers.profiles import curve
 from analyses.papers.xu2019 import panels
 from analyses.papers.xu2019.cells import last_rows, places
 from analyses.papers.xu2019.metrics import METRICS
 from analyses.papers.xu2019.runs import Run, grid, in_order
 from analyses.tables import SUMMARY, number, percent, pick, tidy
-from gradlens.analysis import Analysis, Finding
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
 #: The zoo's AdaNorm takes the slope of the paper and the scale of the authors' example.
@@ -248,8 +248,9 @@ def _share(rows: pd.DataFrame, what: str) -> float:
     return float(pick(rows, quantity=f"share of rows with {what}")["value"].iloc[0])
 
 
-ANALYSIS = Analysis(
-    name=MOMENTS.analysis,
+ANALYSIS = question(
+    MOMENTS,
+    POSITIVE,
     title="AdaNorm's factor φ",
     question="Has AdaNorm's factor φ the mean and deviation that it is built to have, and does it stay positive?",
     reading=(
@@ -267,7 +268,5 @@ ANALYSIS = Analysis(
     judge=judge,
     kinds=("training",),
     size=(6.7, 2.6),
-    codes=explained(MOMENTS, POSITIVE),
-    reference=MOMENTS.reference,
     optional=True,
 )

@@ -8,11 +8,11 @@ import pandas as pd
 
 from analyses.intervals import t_interval
 from analyses.limits import limit
-from analyses.papers.findings import Code, explained
+from analyses.papers.findings import Code, question
 from analyses.papers.xu2019.cells import SIGMA_IS_CUT, cells, last_rows
 from analyses.papers.xu2019.runs import Run, grid
 from analyses.tables import ABSENT, SUMMARY, pick, tidy
-from gradlens.analysis import Analysis, Finding
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
 _SHARES = ("recentering", "rescaling", "kept")
@@ -121,8 +121,8 @@ def judge(table: pd.DataFrame) -> list[Finding]:
     ]
 
 
-ANALYSIS = Analysis(
-    name=SUM.analysis,
+ANALYSIS = question(
+    SUM,
     title="The three shares in numbers",
     question="How much of the gradient do the derivatives of mean and variance take away, before and after training?",
     reading=(
@@ -138,6 +138,4 @@ ANALYSIS = Analysis(
     compute=compute,
     show=show,
     judge=judge,
-    codes=explained(SUM),
-    reference=SUM.reference,
 )
