@@ -1,6 +1,7 @@
 """How much noise in the weights moves the output, against depth and by arrangement (Liu et al. 2020)."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ from matplotlib.figure import Figure
 from analyses import drawing
 from analyses.intervals import log_t_interval
 from analyses.limits import limit
+from analyses.papers import panels
 from analyses.papers.findings import Code, farthest, question, signed
+from analyses.papers.measured import ARRANGEMENTS, arrangement, by_depth, depth, initial, of, readings
 from analyses.papers.profiles import MEASURED, curve, depth_axis, over, ratio, scale, slope
-from analyses.papers.xiong2020 import panels
-from analyses.papers.xiong2020.measured import ARRANGEMENTS, arrangement, depth, initial, of
-from analyses.papers.xiong2020.words import MORE_PROBED
+from analyses.papers.xiong2020.paper import MORE_PROBED
 from analyses.tables import ABSENT, SUMMARY, first, number, pick, span, tidy
 from gradlens.analysis import Finding
 from gradlens.recording import Recording
@@ -53,17 +54,8 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
         recordings: of any kind; decoders at initialization that hold the probe's readings count.
     """
     found = initial(recordings, "decoder", probe=_PROBE)
-    wide = {name: _wide([r for r in found if arrangement(r) == name]) for name in ARRANGEMENTS}
+    wide = by_depth(found, partial(readings, probe=_PROBE))
     return tidy([*_drawn(found, wide), *_judged(wide)])
-
-
-def _wide(recordings: Sequence[Recording]) -> pd.DataFrame:
-    """Return the readings [seeds, depths] of one arrangement."""
-    columns = {}
-    for recording in recordings:
-        probes = recording.probes
-        columns[depth(recording)] = probes[probes["probe"] == _PROBE].groupby("step")["value"].first()
-    return pd.DataFrame(columns)
 
 
 def _drawn(recordings: Sequence[Recording], wide: dict[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:

@@ -8,10 +8,7 @@ import pandas as pd
 
 from analyses.intervals import Interval, log_t_interval
 from analyses.papers.findings import question
-from analyses.papers.profiles import MEASURED, PREDICTED, curve, over
-from analyses.papers.xiong2020.arrangements_figure import plot
-from analyses.papers.xiong2020.arrangements_findings import FARTHEST, TYPICAL, judge
-from analyses.papers.xiong2020.measured import (
+from analyses.papers.measured import (
     ARRANGEMENTS,
     W2,
     arrangement,
@@ -23,7 +20,10 @@ from analyses.papers.xiong2020.measured import (
     streams,
     widest,
 )
-from analyses.papers.xiong2020.prediction import Predicted, predicted
+from analyses.papers.prediction import Predicted, predicted
+from analyses.papers.profiles import MEASURED, PREDICTED, curve, over
+from analyses.papers.xiong2020.arrangements_figure import plot
+from analyses.papers.xiong2020.arrangements_findings import FARTHEST, TYPICAL, judge
 from analyses.tables import ABSENT, SUMMARY, number, percent, pick, tidy
 from gradlens.recording import Recording
 

@@ -11,9 +11,9 @@ from matplotlib.ticker import FuncFormatter
 
 from analyses import drawing
 from analyses.limits import limit
+from analyses.papers import panels
+from analyses.papers.measured import ARRANGEMENTS
 from analyses.papers.profiles import PREDICTED, scale
-from analyses.papers.xiong2020 import panels
-from analyses.papers.xiong2020.measured import ARRANGEMENTS
 from analyses.tables import pick
 
 _CURVES = {"stream": "stream q", "gradient": "gradient of W2"}

@@ -4,7 +4,7 @@ from functools import partial
 
 from analyses.papers.claims import Claim, Compared
 from analyses.papers.findings import LARGER, MORE_SEEDS
-from analyses.papers.xiong2020.words import PAPER
+from analyses.papers.xiong2020.paper import XIONG
 
 _claim = partial(
     Claim,
@@ -17,7 +17,7 @@ _claim = partial(
         "The data, the network and its width are not the paper's.",
     ),
     remedies=(MORE_SEEDS, LARGER),
-    reference=PAPER,
+    reference=XIONG,
 )
 #: Settings are arrangements with a warm-up, one of ``runs.WARM_UPS``.
 CLAIMS = (
@@ -27,7 +27,7 @@ CLAIMS = (
         says="without the warm-up, Post-LN with Adam ends worse",
         compared=(Compared("post-ln, full", "post-ln, none", True, optimizers=("adam",)),),
         expected="8.45 BLEU (34 with it)",
-        expected_from=f"{PAPER}, section 3.1 and Fig. 2 (IWSLT14 De-En, learning rate 1e-3)",
+        expected_from=f"{XIONG}, section 3.1 and Fig. 2 (IWSLT14 De-En, learning rate 1e-3)",
         explanation=(
             "Post-LN needs a warm-up with Adam. Trained with the full learning rate from the first step on, a Post-LN "
             "network ends with a held-out loss that is higher by more than the margin than with the whole warm-up, or "
@@ -40,7 +40,7 @@ CLAIMS = (
         says="without the warm-up, Post-LN with SGD ends worse",
         compared=(Compared("post-ln, full", "post-ln, none", True, optimizers=("sgd",)),),
         expected="about 0 BLEU",
-        expected_from=f"{PAPER}, section 3.1 and Fig. 2 (15 epochs)",
+        expected_from=f"{XIONG}, section 3.1 and Fig. 2 (15 epochs)",
         explanation=(
             "Post-LN needs a warm-up with SGD too. The same with plain SGD: the paper concludes that it is not Adam's "
             "uncertain second moments in the first steps that call for a warm-up, but the arrangement."
@@ -52,7 +52,7 @@ CLAIMS = (
         says="with a short warm-up, Post-LN ends worse than with the whole one",
         compared=(Compared("post-ln, full", "post-ln, short", True),),
         expected="2.77 and 31.16 BLEU",
-        expected_from=f"{PAPER}, section 3.1 and Fig. 2: with 500 steps at 1e-3 and 5e-4, where 4,000 reach about 34",
+        expected_from=f"{XIONG}, section 3.1 and Fig. 2: with 500 steps at 1e-3 and 5e-4, where 4,000 reach about 34",
         explanation=(
             "The length of the warm-up matters. A warm-up of an eighth of the whole one ends with a held-out loss that "
             "is higher by more than the margin: in the paper's translation 31.16 BLEU and 2.77 at the two learning "
@@ -65,7 +65,7 @@ CLAIMS = (
         says="without the warm-up, Pre-LN ends no worse than with it",
         compared=(Compared("pre-ln, none", "pre-ln, full", False),),
         expected="about 34 BLEU",
-        expected_from=f"{PAPER}, Fig. 4",
+        expected_from=f"{XIONG}, Fig. 4",
         explanation=(
             "Pre-LN needs no warm-up. Trained with the full learning rate from the first step on, a Pre-LN network "
             "ends no worse than with the whole warm-up, or by less than the margin."
@@ -77,7 +77,7 @@ CLAIMS = (
         says="without a warm-up, Pre-LN ends no worse than Post-LN with the whole one",
         compared=(Compared("pre-ln, none", "post-ln, full", False),),
         expected="both about 34 BLEU",
-        expected_from=f"{PAPER}, Fig. 4",
+        expected_from=f"{XIONG}, Fig. 4",
         explanation=(
             "Pre-LN without warm-up equals Post-LN with it. At the same optimizer and learning rate, Pre-LN without a "
             "warm-up ends no worse than Post-LN with the whole one, or by less than the margin."

@@ -14,7 +14,7 @@ from analyses.papers.claims import COMPARED, Claim, compare, judged
 from analyses.papers.claims import table as tabled
 from analyses.papers.findings import question
 from analyses.papers.xiong2020.claimed import CLAIMS
-from analyses.papers.xiong2020.measured import PAPER as ARRANGEMENTS
+from analyses.papers.xiong2020.paper import PAPER as ARRANGEMENTS
 from analyses.papers.xiong2020.runs import name_of, warm_up_runs
 from gradlens.analysis import Finding
 from gradlens.recording import Recording

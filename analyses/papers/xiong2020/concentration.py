@@ -10,11 +10,11 @@ from scipy.special import chdtr, chdtrc
 from analyses import drawing
 from analyses.intervals import t_interval
 from analyses.limits import limit
+from analyses.papers import panels
 from analyses.papers.findings import Code, question
+from analyses.papers.measured import depth, initial, model, of
 from analyses.papers.profiles import MEASURED, beside, finite, over
-from analyses.papers.xiong2020 import panels
-from analyses.papers.xiong2020.measured import PAPER, depth, initial, model, of, of_paper
-from analyses.papers.xiong2020.words import PAPER as XIONG
+from analyses.papers.xiong2020.paper import PAPER, XIONG, of_paper
 from analyses.tables import SUMMARY, percent, pick, span, tidy
 from gradlens.analysis import Finding
 from gradlens.recording import Recording

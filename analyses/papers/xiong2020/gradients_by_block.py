@@ -10,14 +10,13 @@ from matplotlib.figure import Figure
 from analyses import drawing
 from analyses.intervals import log_t_interval
 from analyses.limits import limit
+from analyses.papers import panels
 from analyses.papers.findings import LARGER, MORE_SEEDS, Code, question
+from analyses.papers.measured import W1, W2, depth, gradients, initial, of, profile
+from analyses.papers.prediction import predicted
 from analyses.papers.profiles import MEASURED, PREDICTED, curve, over, scale
-from analyses.papers.xiong2020 import panels
-from analyses.papers.xiong2020.measured import PAPER, W1, W2, depth, gradients, initial, of, of_paper, profile
-from analyses.papers.xiong2020.prediction import predicted
+from analyses.papers.xiong2020.paper import MORE_NETWORKS, OWN_THEORY, PAPER, XIONG, of_paper
 from analyses.papers.xiong2020.runs import warm_up_runs
-from analyses.papers.xiong2020.words import MORE_NETWORKS, OWN_THEORY
-from analyses.papers.xiong2020.words import PAPER as XIONG
 from analyses.tables import SUMMARY, first, number, pick, span, tidy
 from gradlens.analysis import Finding
 from gradlens.recording import Recording

@@ -12,24 +12,12 @@ from matplotlib.figure import Figure
 from analyses import drawing
 from analyses.intervals import log_t_interval
 from analyses.limits import limit
+from analyses.papers import panels
 from analyses.papers.findings import Code, details, farthest, plural, question, signed
+from analyses.papers.measured import W2, arrangement, depth, gradients, initial, of, profile, streams
+from analyses.papers.prediction import predicted
 from analyses.papers.profiles import MEASURED, PREDICTED, beside, curve, depth_axis, over, ratio, scale, slope
-from analyses.papers.xiong2020 import panels
-from analyses.papers.xiong2020.measured import (
-    PAPER,
-    W2,
-    arrangement,
-    depth,
-    gradients,
-    initial,
-    of,
-    of_paper,
-    profile,
-    streams,
-)
-from analyses.papers.xiong2020.prediction import predicted
-from analyses.papers.xiong2020.words import DEEPER, MORE_NETWORKS
-from analyses.papers.xiong2020.words import PAPER as XIONG
+from analyses.papers.xiong2020.paper import DEEPER, MORE_NETWORKS, PAPER, XIONG, of_paper
 from analyses.tables import SUMMARY, first, number, pick, span, tidy
 from gradlens.analysis import Finding
 from gradlens.recording import Recording

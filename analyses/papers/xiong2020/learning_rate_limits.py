@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from analyses import drawing
 from analyses.limits import limit
 from analyses.papers.findings import question
+from analyses.papers.measured import ARRANGEMENTS, arrangement
 from analyses.papers.profiles import plain_ticks
 from analyses.papers.xiong2020.limits_findings import PREDICTIONS, judge
-from analyses.papers.xiong2020.measured import ARRANGEMENTS, arrangement
 from analyses.papers.xiong2020.runs import OPTIMIZERS, optimizer_name
 from analyses.steps import end_of_training
 from analyses.tables import ABSENT, SUMMARY, pick, tidy

@@ -6,7 +6,7 @@ import pandas as pd
 
 from analyses.limits import limit
 from analyses.papers.findings import BEGINS, Code
-from analyses.papers.xiong2020.measured import ARRANGEMENTS
+from analyses.papers.measured import ARRANGEMENTS
 from analyses.papers.xiong2020.runs import optimizer_name
 from analyses.tables import SUMMARY, pick
 from gradlens.analysis import Finding, Status

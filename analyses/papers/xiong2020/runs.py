@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.papers.xiong2020.measured import PAPER, arrangement
+from analyses.papers.measured import arrangement
+from analyses.papers.xiong2020.paper import PAPER
 from analyses.steps import end_of_training, last_value
 from gradlens.recording import Recording
 

@@ -10,12 +10,11 @@ from matplotlib.figure import Figure
 from analyses import drawing
 from analyses.intervals import log_t_interval
 from analyses.limits import limit
+from analyses.papers import panels
 from analyses.papers.findings import Code, details, farthest, question
+from analyses.papers.measured import by_depth, depth, initial, of, readings
 from analyses.papers.profiles import MEASURED, depth_axis, over, ratio, scale
-from analyses.papers.xiong2020 import panels
-from analyses.papers.xiong2020.measured import PAPER, arrangement, depth, initial, of, of_paper
-from analyses.papers.xiong2020.words import DEEPER, MORE_PROBED
-from analyses.papers.xiong2020.words import PAPER as XIONG
+from analyses.papers.xiong2020.paper import DEEPER, MORE_PROBED, PAPER, XIONG, of_paper
 from analyses.tables import SUMMARY, first, number, pick, span, tidy
 from gradlens.analysis import Finding
 from gradlens.recording import Recording
@@ -67,7 +66,7 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
         recordings: of any kind; decoders at initialization that hold the probe's readings count.
     """
     found = of_paper(initial(recordings, "decoder", probe=_PROBE))
-    wide = {name: pd.DataFrame({depth(r): _limits(r) for r in found if arrangement(r) == name}) for name in PAPER}
+    wide = by_depth(found, _limits, PAPER)
     drawn = {"panel": "depth", "quantity": MEASURED, "unit": "1/step"}
     rows = [row for r in found for row in over(_limits(r).to_frame(depth(r)), **of(r), **drawn)]
     return tidy([*rows, *_judged(wide)])
@@ -75,8 +74,7 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
 
 def _limits(recording: Recording) -> pd.Series:
     """Return 2/λ by seed; missing where the largest eigenvalue is not positive."""
-    probes = recording.probes
-    largest = probes[(probes["probe"] == _PROBE) & (probes["name"] == "largest eigenvalue")].set_index("step")["value"]
+    largest = readings(recording, _PROBE, "largest eigenvalue")
     return 2.0 / largest.where(largest > 0)
 
 

@@ -13,13 +13,13 @@ from analyses import drawing
 from analyses.depth_theory import variation
 from analyses.intervals import Interval, jackknife_interval, t_interval
 from analyses.limits import limit
+from analyses.papers import panels
 from analyses.papers.findings import Code, all_held, ends, farthest, question
+from analyses.papers.measured import W2, arrangement, depth, gradients, initial, model, of, profile
+from analyses.papers.measured import streams as streams_of
+from analyses.papers.prediction import predicted
 from analyses.papers.profiles import MEASURED, PREDICTED, beside, curve, finite, over
-from analyses.papers.xiong2020 import panels
-from analyses.papers.xiong2020.measured import W2, arrangement, depth, gradients, initial, model, of, of_paper, profile
-from analyses.papers.xiong2020.measured import streams as streams_of
-from analyses.papers.xiong2020.prediction import predicted
-from analyses.papers.xiong2020.words import MORE_NETWORKS, OWN_THEORY, PAPER
+from analyses.papers.xiong2020.paper import MORE_NETWORKS, OWN_THEORY, XIONG, of_paper
 from analyses.tables import SUMMARY, listed, number, percent, pick, span, tidy
 from gradlens.analysis import Finding
 from gradlens.recording import Recording
@@ -40,7 +40,7 @@ GROWTH = Code(
         "Few seeds or a narrow stream: the lemma speaks of expectations.",
     ),
     remedies=(MORE_NETWORKS, "Compare the initialization with the paper's."),
-    reference=f"{PAPER}, Lemma 2",
+    reference=f"{XIONG}, Lemma 2",
 )
 CONSTANT = Code(
     code="GL610",
@@ -58,7 +58,7 @@ CONSTANT = Code(
         "Labels that depend on the tokens, or tokens that repeat: gradients of one sequence are alike.",
     ),
     remedies=(MORE_NETWORKS, OWN_THEORY),
-    reference=f"after {PAPER}, Lemmas 2 and 3",
+    reference=f"after {XIONG}, Lemmas 2 and 3",
 )
 _LEMMA = "lemma 2"
 _CONSTANT = "constant"
@@ -269,6 +269,6 @@ ANALYSIS = question(
     judge=_judge,
     kinds=("init",),
     size=(6.7, 2.6),
-    reference=f"{PAPER}, Lemmas 1 to 3",
+    reference=f"{XIONG}, Lemmas 1 to 3",
     optional=True,
 )

@@ -8,10 +8,9 @@ import pandas as pd
 
 from analyses.intervals import t_interval
 from analyses.papers.findings import Code, plural, question
-from analyses.papers.xiong2020.measured import PAPER
+from analyses.papers.xiong2020.paper import PAPER, XIONG
 from analyses.papers.xiong2020.runs import OPTIMIZERS, WARM_UPS, optimizer_name, setting_name, warm_up_runs
 from analyses.papers.xiong2020.warm_up_figure import plot
-from analyses.papers.xiong2020.words import PAPER as REFERENCE
 from analyses.steps import over_seeds, smoothed
 from analyses.tables import ABSENT, SUMMARY, pick, tidy, with_spread
 from gradlens.analysis import Finding
@@ -31,7 +30,7 @@ DIVERGED = Code(
     expected="a score",
     expected_from="the paper, Fig. 2; a low one for Post-LN without warm-up",
     threshold="no run that the trainer stopped as diverged",
-    reference=REFERENCE,
+    reference=XIONG,
 )
 
 
@@ -202,6 +201,6 @@ ANALYSIS = question(
     judge=judge,
     kinds=("training",),
     size=(6.7, 3.4),
-    reference=f"{REFERENCE}, section 3.1 and Fig. 2",
+    reference=f"{XIONG}, section 3.1 and Fig. 2",
     optional=True,
 )

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses import drawing
-from analyses.papers.xiong2020 import panels
-from analyses.papers.xiong2020.measured import PAPER
+from analyses.papers import panels
+from analyses.papers.xiong2020.paper import PAPER
 from analyses.papers.xiong2020.runs import WARM_UPS, optimizer_name
 from analyses.tables import pick
 

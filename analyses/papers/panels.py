@@ -1,4 +1,4 @@
-"""How the study's figures are drawn: one look an arrangement, measurements over what theory says of them."""
+"""How networks are drawn: one look an arrangement, measurements over what theory says of them."""
 
 from collections.abc import Iterable
 
@@ -7,11 +7,11 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from analyses import drawing
+from analyses.papers.measured import ARRANGEMENTS
 from analyses.papers.profiles import MEASURED, PREDICTED
-from analyses.papers.xiong2020.measured import ARRANGEMENTS
 from analyses.tables import pick
 
-#: Colour, marker and dashes of each arrangement; the paper's two as in all other figures.
+#: Colour, marker and dashes of each arrangement; Post-LN and Pre-LN as in all other figures.
 LOOKS: dict[str, drawing.Look] = {
     "post-ln": {"color": "#D55E00", "marker": "s", "linestyle": "-"},
     "pre-ln": {"color": "#0072B2", "marker": "o", "linestyle": "-"},
@@ -42,7 +42,7 @@ def measurements(ax: Axes, rows: pd.DataFrame, **changes: object) -> None:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Return the arrangements among the names, each once, the paper's two first."""
+    """Return the arrangements among the names, each once, in their order."""
     there = set(names)
     return [name for name in ARRANGEMENTS if name in there]
 

@@ -1,6 +1,6 @@
-"""What the recordings of the study hold: which networks there are, and their gradients and streams block by block."""
+"""What the recordings of Transformers hold: which networks there are; gradients and streams, block by block."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -8,10 +8,10 @@ import pandas as pd
 from analyses.depth import stream_by_depth
 from gradlens.recording import Recording
 
-#: The two arrangements of the paper, and what it calls them.
-PAPER = {"post-ln": "Post-LN", "pre-ln": "Pre-LN"}
-#: Those that came after it.
-LATER = {
+#: Arrangements of blocks, and how they are printed; in the order of tables and figures.
+ARRANGEMENTS = {
+    "post-ln": "Post-LN",
+    "pre-ln": "Pre-LN",
     "peri-ln": "Peri-LN",
     "deepnorm": "DeepNorm",
     "admin": "Admin",
@@ -21,8 +21,7 @@ LATER = {
     "sub-ln": "Sub-LN",
     "norm-free": "without norms",
 }
-ARRANGEMENTS = {**PAPER, **LATER}
-#: The matrices that Fig. 3 shows, by their names inside a block.
+#: The FFN's matrices, by their names inside a block.
 W1, W2 = "ffn.w1.weight", "ffn.w2.weight"
 #: Path of a parameter inside a block: its stack (empty where there is one), the block's number from 0, its name.
 _PATH = r"^(?:(?P<stack>encoder|decoder)\.)?blocks\.(?P<block>\d+)\.(?P<group>.+)$"
@@ -61,11 +60,6 @@ def initial(recordings: Sequence[Recording], kind: str = "", *, probe: str = "")
     ]
     places = list(ARRANGEMENTS)
     return sorted(found, key=lambda r: (places.index(arrangement(r)), depth(r)))
-
-
-def of_paper(recordings: Sequence[Recording]) -> list[Recording]:
-    """Return those with one of the paper's own two arrangements."""
-    return [recording for recording in recordings if arrangement(recording) in PAPER]
 
 
 def widest(recordings: Sequence[Recording]) -> list[Recording]:
@@ -107,3 +101,29 @@ def streams(recording: Recording) -> dict[str, pd.DataFrame]:
         str(path).removesuffix("blocks").rstrip("."): rows.pivot(index="step", columns="depth", values="second_moment")
         for path, rows in table.groupby("stack", sort=False)
     }
+
+
+def readings(recording: Recording, probe: str, name: str = "") -> pd.Series:
+    """Return what a probe read in the whole network, by seed or step.
+
+    Args:
+        recording: that holds readings of the probe.
+        probe: its name.
+        name: of the reading, where the probe has several.
+    """
+    rows = recording.probes
+    rows = rows[(rows["probe"] == probe) & (rows["name"].isin([name]) | (not name))]
+    return rows.groupby("step")["value"].first()
+
+
+def by_depth(
+    recordings: Sequence[Recording], read: Callable[[Recording], pd.Series], names: Iterable[str] = ARRANGEMENTS
+) -> dict[str, pd.DataFrame]:
+    """Return arrangement to numbers [seeds, depths].
+
+    Args:
+        recordings: in the order of their depth.
+        read: gives a number a seed of one network.
+        names: of the arrangements.
+    """
+    return {name: pd.DataFrame({depth(r): read(r) for r in recordings if arrangement(r) == name}) for name in names}
