@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from analyses import drawing
 from analyses.papers.findings import Code, question
+from analyses.papers.run_curves import crosses_inside
 from analyses.papers.xu2019 import panels
 from analyses.papers.xu2019.cells import cells, named
 from analyses.papers.xu2019.metrics import METRICS
@@ -118,7 +119,7 @@ def _limit(ax: Axes, rows: pd.DataFrame) -> None:
     low = later["value"].min()
     room = 0.06 * max(top - low, 1e-3 * abs(top), 1e-12)
     ax.set_ylim(low - room, top + room)
-    panels.crosses_inside(ax)
+    crosses_inside(ax)
 
 
 def judge(table: pd.DataFrame) -> list[Finding]:

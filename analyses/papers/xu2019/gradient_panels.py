@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from analyses import drawing
+from analyses.papers.run_curves import crosses_inside
 from analyses.papers.xu2019 import panels
 from analyses.papers.xu2019.metrics import METRICS
 from analyses.papers.xu2019.runs import in_order
@@ -85,7 +86,7 @@ def _draw(ax: Axes, rows: pd.DataFrame, quantity: str, *, by_depth: bool) -> Non
     if by_depth:
         _between_stacks(ax, own)
     _value_axis(ax, [*own["value"], *random["value"]], quantity)
-    panels.crosses_inside(ax)
+    crosses_inside(ax)
 
 
 def _between_stacks(ax: Axes, own: pd.DataFrame) -> None:
