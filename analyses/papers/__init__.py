@@ -2,6 +2,12 @@
 
 ``gradlens`` finds them through the entry-point group ``gradlens.papers``; another package adds its own mapping in the
 same way. A new paper is one package here and its line in ``PAPERS``.
+
+What a paper says is data: its claims (``claims.Claim``) and, beside the explanation of each code, what all findings of
+that code share (``findings.Code``). ``claims`` holds claims against pairs of runs and tells what became of them,
+``claims_axes`` draws it. ``measured``, ``prediction``, ``profiles`` and ``panels`` are for networks at initialization:
+numbers by block or depth of several arrangements, what theory says of them, and their figures. ``run_curves`` draws
+runs over steps.
 """
 
 from collections.abc import Mapping

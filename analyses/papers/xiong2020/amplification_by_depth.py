@@ -1,6 +1,7 @@
 """How much noise in the weights moves the output, against depth and by arrangement (Liu et al. 2020)."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,34 @@ from matplotlib.figure import Figure
 
 from analyses import drawing
 from analyses.intervals import log_t_interval
-from analyses.papers.xiong2020 import panels
-from analyses.papers.xiong2020.amplification_findings import CODES, NAME, REFERENCE, judge
-from analyses.papers.xiong2020.measured import ARRANGEMENTS, arrangement, depth, initial, of, slope
-from analyses.tables import ABSENT, SUMMARY, pick, tidy
-from gradlens.analysis import Analysis
+from analyses.limits import limit
+from analyses.papers import panels
+from analyses.papers.findings import Code, farthest, question, signed
+from analyses.papers.measured import ARRANGEMENTS, arrangement, by_depth, depth, initial, of, readings
+from analyses.papers.profiles import MEASURED, curve, depth_axis, over, ratio, scale, slope
+from analyses.papers.xiong2020.paper import MORE_PROBED
+from analyses.tables import ABSENT, SUMMARY, first, number, pick, span, tidy
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
 _PROBE = "amplification"
+_LIU = "Liu et al. 2020 (2004.08249), Theorem 2"
+AMPLIFIED = Code(
+    code="GL612",
+    analysis="xiong2020_amplification_by_depth",
+    explanation=(
+        "Depth amplifies noise in Post-LN. Moving the matrices of all blocks by a small share of their size changes "
+        "the output of a Post-LN network by an amount that grows like the number of blocks, of a Pre-LN network like "
+        "its logarithm; Admin, Post-LN with a scaled skip path, behaves as Pre-LN. Liu et al. take this, and not the "
+        "size of gradients, for the reason why Post-LN needs a warm-up."
+    ),
+    causes=(
+        "Attention whose tokens become alike with depth: the growth is then faster than its order.",
+        "Noise that is not small: the change is no longer in proportion to it.",
+    ),
+    remedies=(MORE_PROBED,),
+    reference=_LIU,
+)
 #: Arrangement to the name of its order in the number of blocks N, and how that is drawn.
 _GUIDES = {"post-ln": "order N", "pre-ln": "order log N"}
 _DASHES = {"post-ln": (0, (5, 2)), "pre-ln": (0, (1.5, 1.5))}
@@ -33,30 +54,20 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
         recordings: of any kind; decoders at initialization that hold the probe's readings count.
     """
     found = initial(recordings, "decoder", probe=_PROBE)
-    wide = {name: _wide([r for r in found if arrangement(r) == name]) for name in ARRANGEMENTS}
+    wide = by_depth(found, partial(readings, probe=_PROBE))
     return tidy([*_drawn(found, wide), *_judged(wide)])
-
-
-def _wide(recordings: Sequence[Recording]) -> pd.DataFrame:
-    """Return the readings [seeds, depths] of one arrangement."""
-    columns = {}
-    for recording in recordings:
-        probes = recording.probes
-        columns[depth(recording)] = probes[probes["probe"] == _PROBE].groupby("step")["value"].first()
-    return pd.DataFrame(columns)
 
 
 def _drawn(recordings: Sequence[Recording], wide: dict[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
     for recording in recordings:
-        interval = log_t_interval(wide[arrangement(recording)][depth(recording)])
-        yield {**of(recording), "panel": "depth", "quantity": panels.MEASURED, "x": depth(recording), **interval.row()}
+        readings = wide[arrangement(recording)][[depth(recording)]]
+        yield from over(readings, **of(recording), panel="depth", quantity=MEASURED)
     for name in _GUIDES:
         depths = np.array(wide[name].columns, dtype=np.float64)
         if len(depths) > 1:
-            first = log_t_interval(wide[name].iloc[:, 0]).value
             shape = depths if name == "post-ln" else np.log(depths)
-            for x, value in zip(depths, first * shape / shape[0], strict=True):
-                yield {"label": name, "variant": name, "panel": "depth", "quantity": "order", "x": x, "value": value}
+            order = log_t_interval(wide[name].iloc[:, 0]).value * shape / shape[0]
+            yield from curve(pd.Series(order, depths), label=name, variant=name, panel="depth", quantity="order")
 
 
 def _judged(wide: dict[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
@@ -66,25 +77,18 @@ def _judged(wide: dict[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
             growth = log_t_interval(values.iloc[:, -1] / values.iloc[:, 0])
             yield {**fixed, "quantity": "slope", **slope(values).row()}
             yield {**fixed, "quantity": "deepest/shallowest", "group": f"{values.columns.min()}", **growth.row()}
-    for blocks in [blocks for blocks in wide["admin"].columns if blocks in wide["pre-ln"].columns]:
-        fixed = {"panel": SUMMARY, "label": ARRANGEMENTS["admin"], "variant": "admin", "x": blocks}
-        ratio = log_t_interval(wide["admin"][blocks] / wide["pre-ln"][blocks])
-        yield {**fixed, "quantity": "over Pre-LN", **ratio.row()}
+    fixed = {"panel": SUMMARY, "label": ARRANGEMENTS["admin"], "variant": "admin"}
+    yield from over(ratio(wide["admin"], wide["pre-ln"]), **fixed, quantity="over Pre-LN")
 
 
-def plot(table: pd.DataFrame, figure: Figure) -> None:
-    """Draw a line an arrangement over depth, and the orders that Liu et al. derive.
-
-    Args:
-        table: of ``compute``.
-        figure: an empty one.
-    """
+def _plot(table: pd.DataFrame, figure: Figure) -> None:
+    """Draw a line an arrangement over depth, and the orders that Liu et al. derive."""
     drawn = table[table["panel"] != SUMMARY]
     if drawn.empty:
         drawing.say(figure, "No recording holds readings of the probe 'amplification'.")
         return
     ax = figure.subplots()
-    own, keys = pick(drawn, quantity=panels.MEASURED), []
+    own, keys = pick(drawn, quantity=MEASURED), []
     for name, text in _GUIDES.items():
         guide = pick(drawn, variant=name, quantity="order").sort_values("x")
         if len(guide):
@@ -93,8 +97,8 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
     names = panels.in_order(own["variant"])
     for place, name in enumerate(names):
         _line(ax, pick(own, variant=name).sort_values("x"), name, _APART ** (place - (len(names) - 1) / 2))
-    drawing.value_axis(ax, panels.finite(drawn["value"], drawn["low"], drawn["high"]), "squared change / noise²", 2)
-    panels.depth_axis(ax, own["x"].tolist(), "blocks")
+    scale(ax, drawn, "squared change / noise²", log_from=2)
+    depth_axis(ax, own["x"], "blocks")
     ax.set_title("Change of the output under noise in the weights")
     drawing.legend(figure, [*panels.entries(own), *keys], columns=6)
 
@@ -108,13 +112,9 @@ def _line(ax: Axes, rows: pd.DataFrame, name: str, shift: float) -> None:
     ax.vlines(x, rows["low"], rows["high"], color=look["color"], linewidth=0.9)
 
 
-def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the amplification by arrangement and depth, and how much it grows.
-
-    Args:
-        table: of ``compute``.
-    """
-    measured = pick(table, panel="depth", quantity=panels.MEASURED)
+def _show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the amplification by arrangement and depth, and how much it grows."""
+    measured = pick(table, panel="depth", quantity=MEASURED)
     if measured.empty:
         return {}
     depths = sorted(measured["x"].unique())
@@ -131,8 +131,72 @@ def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {caption: pd.DataFrame(rows)}
 
 
-ANALYSIS = Analysis(
-    name=NAME,
+def _judge(table: pd.DataFrame) -> list[Finding]:
+    """Return a finding for each of Post-LN, Pre-LN and Admin that was measured."""
+    summary = pick(table, panel=SUMMARY)
+    return [*_post(summary), *_pre(summary), *_admin(summary)]
+
+
+def _post(summary: pd.DataFrame) -> Iterator[Finding]:
+    row = first(pick(summary, variant="post-ln", quantity="slope"))
+    if row is None:
+        return
+    least, most = limit("GL612", "post_least"), limit("GL612", "post_most")
+    yield AMPLIFIED.held(
+        row,
+        "in Post-LN the amplification grows like the number of blocks: like its power "
+        f"{signed(row['value'])}{span(row, signed)} up to {row['x']:.0f} blocks",
+        least=least,
+        most=most,
+        subject="Post-LN",
+        expected=1.0,
+        expected_from=f"{_LIU}: O(N)",
+        threshold=f"Post-LN: a power of {least:g} to {most:g}",
+    )
+
+
+def _pre(summary: pd.DataFrame) -> Iterator[Finding]:
+    """The logarithm is held against the factor between the ends, whatever they are: ln N's is 2.5 from 4 to 32."""
+    row = first(pick(summary, variant="pre-ln", quantity="deepest/shallowest"))
+    if row is None:
+        return
+    shallow, deep = float(row["group"]), float(row["x"])
+    logarithm = float(np.log(deep) / np.log(shallow))
+    least, most = (limit("GL612", name) * logarithm for name in ("pre_least", "pre_most"))
+    yield AMPLIFIED.held(
+        row,
+        f"in Pre-LN the amplification grows like the logarithm of the number of blocks: {number(row['value'])} times "
+        f"from {shallow:.0f} to {deep:.0f} blocks{span(row)}, where the logarithm grows {number(logarithm)} times",
+        least=least,
+        most=most,
+        subject="Pre-LN",
+        expected=logarithm,
+        expected_from=f"{_LIU}: O(log N)",
+        threshold=f"Pre-LN: {least:.2g} to {most:.2g} times from {shallow:.0f} to {deep:.0f} blocks",
+    )
+
+
+def _admin(summary: pd.DataFrame) -> Iterator[Finding]:
+    rows, room = pick(summary, variant="admin", quantity="over Pre-LN"), limit("GL612", "admin")
+    if rows.empty:
+        return
+    worst = farthest(rows, (rows["value"] - 1).abs())
+    yield AMPLIFIED.held(
+        rows,
+        f"Admin amplifies as Pre-LN does, at {len(rows)} depths; farthest off at {worst['x']:.0f} blocks, with "
+        f"{number(worst['value'])} times Pre-LN's{span(worst)}",
+        least=1 - room,
+        most=1 + room,
+        told=worst,
+        subject="Admin",
+        expected=1.0,
+        expected_from=f"{_LIU}: Admin's skip path is scaled to this end",
+        threshold=f"Admin: {1 - room:g} to {1 + room:g} times Pre-LN's at every depth",
+    )
+
+
+ANALYSIS = question(
+    AMPLIFIED,
     title="How noise in the weights reaches the output",
     question="How much does a small change of the blocks' matrices change the output, as networks become deeper?",
     reading=(
@@ -145,12 +209,10 @@ ANALYSIS = Analysis(
     ),
     needs={},
     compute=compute,
-    plot=plot,
-    show=show,
-    judge=judge,
+    plot=_plot,
+    show=_show,
+    judge=_judge,
     kinds=("init",),
     size=(6.7, 3.3),
-    codes=CODES,
-    reference=REFERENCE,
     optional=True,
 )

@@ -7,10 +7,8 @@ import numpy as np
 import pandas as pd
 
 from analyses.intervals import Interval, log_t_interval
-from analyses.papers.xiong2020 import panels
-from analyses.papers.xiong2020.arrangements_figure import plot
-from analyses.papers.xiong2020.arrangements_findings import CODES, NAME, REFERENCE, judge
-from analyses.papers.xiong2020.measured import (
+from analyses.papers.findings import question
+from analyses.papers.measured import (
     ARRANGEMENTS,
     W2,
     arrangement,
@@ -22,9 +20,11 @@ from analyses.papers.xiong2020.measured import (
     streams,
     widest,
 )
-from analyses.papers.xiong2020.prediction import Predicted, predicted
+from analyses.papers.prediction import Predicted, predicted
+from analyses.papers.profiles import MEASURED, PREDICTED, curve, over
+from analyses.papers.xiong2020.arrangements_figure import plot
+from analyses.papers.xiong2020.arrangements_findings import FARTHEST, TYPICAL, judge
 from analyses.tables import ABSENT, SUMMARY, number, percent, pick, tidy
-from gradlens.analysis import Analysis
 from gradlens.recording import Recording
 
 #: What is predicted.
@@ -61,11 +61,8 @@ def _drawn(recording: Recording) -> Iterator[dict[str, Any]]:
     measured = {"stream": streams(recording)[""], "gradient": profile(gradients(recording), "", W2)}
     curves = {"stream": theory.streams.get(""), "gradient": theory.gradients.get(("", W2))}
     for panel in KINDS:
-        drawn, curve = {**fixed, "panel": panel, "quantity": panels.MEASURED}, curves[panel]
-        yield from ({**drawn, "x": x, **log_t_interval(values).row()} for x, values in measured[panel].items())
-        if curve is not None:
-            drawn["quantity"] = panels.PREDICTED
-            yield from ({**drawn, "x": x, "value": value} for x, value in curve.items())
+        yield from over(measured[panel], **fixed, panel=panel, quantity=MEASURED)
+        yield from curve(curves[panel], **fixed, panel=panel, quantity=PREDICTED)
     q, g = measured["stream"], measured["gradient"]
     yield {**summary, "quantity": "last stream", **log_t_interval(q.iloc[:, -1]).row()}
     yield {**summary, "quantity": "last/first", **log_t_interval(g.iloc[:, -1] / g.iloc[:, 0]).row()}
@@ -110,10 +107,10 @@ def _of_network(recording: Recording, theory: Predicted) -> pd.DataFrame:
     Predicted are second moments and energies: seeds are averaged as such, gradient norms by their root mean square.
     """
     table, measured = gradients(recording), streams(recording)
-    ratios = [("stream", measured[stack].mean() / curve) for stack, curve in theory.streams.items()]
-    for (stack, group), curve in theory.gradients.items():
+    ratios = [("stream", measured[stack].mean() / said) for stack, said in theory.streams.items()]
+    for (stack, group), said in theory.gradients.items():
         energy = (profile(table, stack, group) ** 2).mean()
-        ratios.append(("gradient", (energy / curve**2) ** 0.5))
+        ratios.append(("gradient", (energy / said**2) ** 0.5))
     errors = [
         pd.DataFrame({"kind": kind, "error": (ratio.drop(0, errors="ignore") - 1).abs()}) for kind, ratio in ratios
     ]
@@ -138,12 +135,8 @@ def over_networks(parts: Sequence[np.ndarray], share: float) -> Interval:
     return Interval(value, float(low), float(high), len(parts))
 
 
-def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return stream and gradient of the deepest decoders beside theory, and its errors, a row an arrangement.
-
-    Args:
-        table: of ``compute``.
-    """
+def _show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return stream and gradient of the deepest decoders beside theory, and its errors, a row an arrangement."""
     drawn = pick(table, panel=SUMMARY, quantity="last/first")
     if drawn.empty:
         return {}
@@ -177,8 +170,9 @@ def _off(table: pd.DataFrame, variant: str, kind: str) -> str:
     return ABSENT if own.empty else f"{percent(own['median'])} ({percent(own['95th percentile'])})"
 
 
-ANALYSIS = Analysis(
-    name=NAME,
+ANALYSIS = question(
+    TYPICAL,
+    FARTHEST,
     title="All arrangements, and what theory says of them",
     question="How do stream and gradients change with depth in each arrangement, and does theory predict them?",
     reading=(
@@ -191,11 +185,9 @@ ANALYSIS = Analysis(
     needs={"params": ("step", "name", "grad_norm"), "activations": ("step", "site", "tensor", "rms")},
     compute=compute,
     plot=plot,
-    show=show,
+    show=_show,
     judge=judge,
     kinds=("init",),
     size=(6.7, 5.6),
-    codes=CODES,
-    reference=REFERENCE,
     optional=True,
 )

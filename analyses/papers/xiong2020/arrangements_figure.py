@@ -11,8 +11,9 @@ from matplotlib.ticker import FuncFormatter
 
 from analyses import drawing
 from analyses.limits import limit
-from analyses.papers.xiong2020 import panels
-from analyses.papers.xiong2020.measured import ARRANGEMENTS
+from analyses.papers import panels
+from analyses.papers.measured import ARRANGEMENTS
+from analyses.papers.profiles import PREDICTED, scale
 from analyses.tables import pick
 
 _CURVES = {"stream": "stream q", "gradient": "gradient of W2"}
@@ -24,9 +25,7 @@ _SMALL, _ROW, _ENDS = 1.12, 0.15, 0.75
 def plot(table: pd.DataFrame, figure: Figure) -> None:
     """Draw the curves over depth, a small panel an arrangement, and the errors of theory below.
 
-    Args:
-        table: of ``arrangements_by_depth.compute``.
-        figure: an empty one; its height is set to its rows.
+    The figure's height is set to its rows.
     """
     drawn, errors = table[table["panel"].isin(_CURVES)], pick(table, panel="errors")
     if drawn.empty and errors.empty:
@@ -45,7 +44,7 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
         if half:
             ax.set_yticklabels([])
     keys = [drawing.entry("measured", color=drawing.THEORY, marker="o", markersize=2.5)]
-    if (drawn["quantity"] == panels.PREDICTED).any():
+    if (drawn["quantity"] == PREDICTED).any():
         keys.append(drawing.entry("theory", **drawing.DOTTED))
     drawing.legend(figure, keys)
 
@@ -66,7 +65,7 @@ def _curves(figure: Figure, grid: GridSpec, first: int, rows: pd.DataFrame, name
             ax.set_ylabel(_CURVES[panel], fontsize=6.8)
         shared = shared or ax
     if shared is not None:
-        drawing.value_axis(shared, panels.finite(rows["value"], rows["low"], rows["high"]), _CURVES[panel], log_from=3)
+        scale(shared, rows, _CURVES[panel], log_from=3)
         shared.yaxis.label.set_fontsize(6.8)
 
 

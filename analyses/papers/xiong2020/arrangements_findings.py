@@ -1,76 +1,65 @@
 """What ``xiong2020_arrangements_by_depth`` says: GL617 and GL618, how far theory is off."""
 
+from dataclasses import replace
+
 import pandas as pd
 
 from analyses.limits import held_against, limit
-from analyses.papers.claims import BEGINS
-from analyses.papers.xiong2020.words import ends
+from analyses.papers.findings import BEGINS, Code, ends
 from analyses.tables import SUMMARY, first, percent, pick, span
 from gradlens.analysis import Finding
 
-NAME = "xiong2020_arrangements_by_depth"
-REFERENCE = "gradlens.theory.transformer, after Xiong et al. 2020 (2002.04745) and Kedia et al. 2024 (2403.09635)"
-
-CODES = {
-    "GL617": (
+TYPICAL = Code(
+    code="GL617",
+    analysis="xiong2020_arrangements_by_depth",
+    explanation=(
         "Theory predicts streams and gradients. The median of the relative error over everything that is predicted of "
         "networks at initialization: the stream's second moment after each block, and the gradient norm of each matrix "
         "in each block, of all arrangements and depths. Measured are means over seeds; interval over networks."
     ),
-    "GL618": (
+    expected=0.0,
+    expected_from="exact mean-field theory of the whole network",
+    causes=(
+        "Few seeds: a mean over five of them scatters by some per cent itself.",
+        "A narrow stream: the theory is for widths at which a token's second moment is its mean.",
+        "Tokens and labels of real text, which are not independent of each other.",
+    ),
+    remedies=("Measure more seeds or wider networks.",),
+    reference="gradlens.theory.transformer, after Xiong et al. 2020 (2002.04745) and Kedia et al. 2024 (2403.09635)",
+)
+FARTHEST = replace(
+    TYPICAL,
+    code="GL618",
+    explanation=(
         "Theory is nowhere far off. The 95th percentile of the same relative errors: it tells of the matrices, blocks "
         "and arrangements that theory gets least right, and of the noise of few seeds."
     ),
-}
-_CAUSES = (
-    "Few seeds: a mean over five of them scatters by some per cent itself.",
-    "A narrow stream: the theory is for widths at which a token's second moment is its mean.",
-    "Tokens and labels of real text, which are not independent of each other.",
 )
 
 
 def judge(table: pd.DataFrame) -> list[Finding]:
-    """Return a finding for the median and one for the 95th percentile, or one that says why there is none.
-
-    Args:
-        table: of ``arrangements_by_depth.compute``.
-    """
+    """Return a finding for the median and one for the 95th percentile, or one that says why there is none."""
     summary = pick(table, panel=SUMMARY)
-    outside = pick(summary, quantity="not predicted")
-    everything = pick(summary, group="everything")
+    outside, everything = pick(summary, quantity="not predicted"), pick(summary, group="everything")
     if everything.empty:
         if outside.empty:
             return []
         claim = f"Theory says nothing of the {outside['n'].iloc[0]:.0f} networks at initialization: {_why(outside)}."
-        return [Finding(code="GL617", status="not applicable", claim=claim, analysis=NAME)]
-    return [
-        _judged("GL617", "median", "the median of its relative errors", everything, outside),
-        _judged("GL618", "95th percentile", "the 95th percentile of its relative errors", everything, outside),
-    ]
-
-
-def _judged(code: str, statistic: str, words: str, everything: pd.DataFrame, outside: pd.DataFrame) -> Finding:
-    row, most = first(pick(everything, quantity=statistic)), limit(code, "most")
-    assert row is not None
-    status = held_against(row["low"], row["high"], most=most)
-    but = f"; of {outside['value'].sum():.0f} networks it says nothing ({_why(outside)})" if len(outside) else ""
-    interval = span(row, percent) if pd.notna(row["low"]) else " (too few networks for an interval)"
-    return Finding(
-        code=code,
-        status=status,
-        claim=(
+        return [TYPICAL.silent(claim)]
+    found = []
+    for code, statistic in ((TYPICAL, "median"), (FARTHEST, "95th percentile")):
+        row, most = first(pick(everything, quantity=statistic)), limit(code.code, "most")
+        assert row is not None
+        status = held_against(row["low"], row["high"], most=most)
+        but = f"; of {outside['value'].sum():.0f} networks it says nothing ({_why(outside)})" if len(outside) else ""
+        interval = " (too few networks for an interval)" if pd.isna(row["low"]) else span(row, percent)
+        value = f"{percent(row['value'])}{interval}"
+        claim = (
             f"{BEGINS[status].replace('Reproduced', 'As asked for')}: over {row['n']:.0f} predictions for "
-            f"{row['x']:.0f} networks, {words} is {percent(row['value'])}{interval}{but}."
-        ),
-        analysis=NAME,
-        **ends(row),
-        expected=0.0,
-        expected_from="exact mean-field theory of the whole network",
-        threshold=f"at most {percent(most, 0)}",
-        causes=_CAUSES,
-        remedies=("Measure more seeds or wider networks.",),
-        reference=REFERENCE,
-    )
+            f"{row['x']:.0f} networks, the {statistic} of its relative errors is {value}{but}."
+        )
+        found.append(code.finding(status, claim, **ends(row), threshold=f"at most {percent(most, 0)}"))
+    return found
 
 
 def _why(outside: pd.DataFrame) -> str:

@@ -1,55 +1,29 @@
 """The paper's claims about the warm-up, each held against pairs of runs that differ in it alone."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from analyses.intervals import Array
+from analyses import drawing
 from analyses.limits import limit
-from analyses.papers.claims import Verdict, ends, paired
-from analyses.papers.xiong2020.claims_figure import plot
-from analyses.papers.xiong2020.runs import warm_up_runs
-from analyses.papers.xiong2020.verdicts import CODES, NAME, judge
-from analyses.papers.xiong2020.words import PAPER
-from gradlens.analysis import Analysis
+from analyses.papers import claims_axes
+from analyses.papers.claims import COMPARED, Claim, compare, judged
+from analyses.papers.claims import table as tabled
+from analyses.papers.findings import question
+from analyses.papers.xiong2020.claimed import CLAIMS
+from analyses.papers.xiong2020.paper import PAPER as ARRANGEMENTS
+from analyses.papers.xiong2020.runs import name_of, warm_up_runs
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
-#: A row is one comparison, on one task at one optimizer and learning rate. ``value``, ``low``, ``high``: how much lower
-#: the favoured setting's held-out loss is, mean over pairs of seeds in per cent of the loss with the whole warm-up;
-#: ``bar``: what it must exceed; ``n``: pairs; ``diverged``, ``favoured_diverged``, ``against_diverged``: pairs of
-#: which either, the one, the other diverged.
-COLUMNS = (
-    "code", "task", "optimizer", "lr", "favoured", "against", "verdict", "bar", "value", "low", "high", "n", "diverged",
-    "favoured_diverged", "against_diverged",
-)  # fmt: skip
+_SHARED = "task, optimizer, learning rate and seed"
 _TEXT = ("code", "task", "optimizer", "favoured", "against", "verdict")
-
-
-class Compared(NamedTuple):
-    """What a claim compares.
-
-    Attributes:
-        favoured: arrangement and warm-up of the setting that the claim takes for better, or for no worse.
-        against: of the other.
-        optimizers: with which it is tested; all where empty.
-        better: whether it is to be better by the margin, not only no worse than it.
-    """
-
-    favoured: tuple[str, str]
-    against: tuple[str, str]
-    optimizers: tuple[str, ...]
-    better: bool
-
-
-CLAIMS: dict[str, Compared] = {
-    "GL600": Compared(("post-ln", "full"), ("post-ln", "none"), ("adam",), True),
-    "GL601": Compared(("post-ln", "full"), ("post-ln", "none"), ("sgd",), True),
-    "GL602": Compared(("post-ln", "full"), ("post-ln", "short"), (), True),
-    "GL603": Compared(("pre-ln", "none"), ("pre-ln", "full"), (), False),
-    "GL604": Compared(("pre-ln", "none"), ("post-ln", "full"), (), False),
-}
+#: A row is one comparison, on one task at one optimizer and learning rate. Differences are of held-out losses, in per
+#: cent of the loss with the whole warm-up; ``bar``: what they must exceed.
+COLUMNS = ("code", "task", "optimizer", "lr", "favoured", "against", "verdict", "bar", *COMPARED)
 
 
 def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
@@ -60,62 +34,54 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
             one seed saw the same batches, and started from the same matrices.
     """
     runs = warm_up_runs(recordings)
-    runs = runs[runs["ended"].astype(bool)]
+    runs = runs[runs["ended"].astype(bool)].assign(setting=lambda runs: runs["variant"] + ", " + runs["warm_up"])
     rows = [
-        row
-        for code, compared in CLAIMS.items()
-        for (_, optimizer, _), own in runs.groupby(["task", "optimizer", "lr"])
-        if not compared.optimizers or optimizer in compared.optimizers
-        for row in _compare(code, compared, own)
+        {"code": claim.code, "task": task, "optimizer": optimizer, "lr": lr, **row}
+        for claim in CLAIMS
+        for (task, optimizer, lr), own in runs.groupby(["task", "optimizer", "lr"])
+        if optimizer in (claim.compared[0].optimizers or (optimizer,)) and (row := _compare(claim, own))
     ]
-    found = pd.DataFrame(rows, columns=list(COLUMNS))
-    return found.astype({column: object if column in _TEXT else float for column in COLUMNS})
+    return tabled(rows, _TEXT, COLUMNS)
 
 
-def _compare(code: str, compared: Compared, runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield the one row of a comparison, nothing where no seed has both."""
-    favoured, against = (_setting(runs, *of) for of in (compared.favoured, compared.against))
-    whole = favoured if compared.favoured[1] == "full" else against
-    scale = next((m for m in (whole["valid_loss"].mean(), runs["valid_loss"].mean()) if np.isfinite(m)), np.nan)
-    pairs = paired(favoured, against, "valid_loss", sign=-1, scale=scale)
-    if not len(pairs.differences):
-        return
-    bar = 100.0 * limit(code, "margin") * (1 if compared.better else -1)
-    yield {
-        "code": code,
-        **runs[["task", "optimizer", "lr"]].iloc[0],
-        "favoured": ", ".join(compared.favoured),
-        "against": ", ".join(compared.against),
-        "verdict": verdict(pairs.differences, bar, broke=bool(pairs.diverged.any())),
-        "bar": bar,
-        **pairs.row(),
-    }
+def _compare(claim: Claim, runs: pd.DataFrame) -> dict[str, Any]:
+    (compared,) = claim.compared
+    whole = next(name for name in compared[:2] if name.endswith("full"))
+    means = (own["valid_loss"].mean() for own in (_distinct(runs, whole), runs))
+    scale = next((mean for mean in means if np.isfinite(mean)), np.nan)
+    bar = 100.0 * limit(claim.code, "margin") * (1 if compared.better else -1)
+    row = compare(compared, runs, "valid_loss", sign=-1, scale=scale, bar=bar, both=False)
+    return row and {**row, "bar": bar}
 
 
-def _setting(runs: pd.DataFrame, variant: str, warm_up: str) -> pd.DataFrame:
-    own = runs[(runs["variant"] == variant) & (runs["warm_up"] == warm_up)]
-    return own.drop_duplicates("seed", keep="last").set_index("seed")[["valid_loss", "diverged"]]
+def _distinct(runs: pd.DataFrame, setting: str) -> pd.DataFrame:
+    return runs[runs["setting"] == setting].drop_duplicates("seed", keep="last")
 
 
-def verdict(differences: Array, bar: float, *, broke: bool = False) -> Verdict:
-    """Say what paired differences say of a claim.
+def _judge(table: pd.DataFrame) -> list[Finding]:
+    """Return one finding a claim; none where no run was made for any."""
+    return judged(table, CLAIMS, name_of, _SHARED, "the held-out loss with the whole warm-up")
 
-    Args:
-        differences: of ``Pairs``.
-        bar: what they must exceed.
-        broke: whether any run diverged.
 
-    Returns:
-        The verdict; ``undecided`` for one seed, and where both runs of every pair diverged.
+def _plot(table: pd.DataFrame, figure: Figure) -> None:
+    """Draw how much lower the favoured setting's held-out loss is.
+
+    The figure's height is set to its rows.
     """
-    if len(differences) < 2 or (broke and not differences.any()):
-        return "undecided"
-    low, high = ends(differences, broke=broke)
-    return "supports" if low > bar else "contradicts" if high < bar else "undecided"
+    if table.empty:
+        drawing.say(figure, f"No two training runs share {_SHARED} as a claim asks.")
+        return
+    label = "held-out loss lower by % of that with the whole warm-up"
+    claims_axes.stacked(table, figure, CLAIMS, name_of, _setting, label)
 
 
-ANALYSIS = Analysis(
-    name=NAME,
+def _setting(text: str) -> str:
+    variant, _, warm_up = text.partition(", ")
+    return f"{ARRANGEMENTS[variant]} with {warm_up.replace('none', 'no')} warm-up"
+
+
+ANALYSIS = question(
+    *CLAIMS,
     title="The paper's claims about the warm-up, tested",
     question="Do the paper's claims about the warm-up hold in these runs?",
     reading=(
@@ -128,11 +94,9 @@ ANALYSIS = Analysis(
     ),
     needs={"steps": ("step", "loss")},
     compute=compute,
-    plot=plot,
-    judge=judge,
+    plot=_plot,
+    judge=_judge,
     kinds=("training",),
     size=(6.7, 4.0),
-    codes=CODES,
-    reference=PAPER,
     optional=True,
 )

@@ -9,19 +9,17 @@ from scipy.special import chdtr, chdtrc
 
 from analyses import drawing
 from analyses.intervals import t_interval
-from analyses.limits import held_against, limit
-from analyses.papers.claims import BEGINS
-from analyses.papers.xiong2020 import panels
-from analyses.papers.xiong2020.measured import PAPER, depth, initial, model, of, of_paper
-from analyses.papers.xiong2020.words import PAPER as PAPER_BY_NAME
-from analyses.papers.xiong2020.words import ends
+from analyses.limits import limit
+from analyses.papers import panels
+from analyses.papers.findings import Code, question
+from analyses.papers.measured import depth, initial, model, of
+from analyses.papers.profiles import MEASURED, beside, finite, over
+from analyses.papers.xiong2020.paper import PAPER, XIONG, of_paper
 from analyses.tables import SUMMARY, percent, pick, span, tidy
-from gradlens.analysis import Analysis, Finding
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
-_NAME = "xiong2020_concentration"
 _PROBE = "concentration"
-_REFERENCE = f"{PAPER_BY_NAME}, Definition 1 and the remarks on it"
 #: Readings of the probe to the share ε, narrowest first, with their dashes.
 _SHARES = {"share beyond 0.1": 0.1, "share beyond 0.25": 0.25, "share beyond 0.5": 0.5}
 _DASHES = dict(zip(_SHARES, ("-", (0, (4, 1.5)), (0, (1, 1.2))), strict=True))
@@ -29,14 +27,24 @@ _MAIN = "share beyond 0.1"
 _GAUSSIAN = "independent entries"
 _SITE = r"^(?:(?P<stack>encoder|decoder)\.)?blocks\.(?P<block>\d+)$"
 
-CODES = {
-    "GL611": (
+NORMS = Code(
+    code="GL611",
+    analysis="xiong2020_concentration",
+    explanation=(
         "The norms concentrate. Theorem 1 supposes that ‖x‖² of the last block's stream is near its mean for most "
         "tokens: (ε, δ)-bounded where a share δ of them at most is farther off than ε times the mean. The paper "
         "measures (0.1, 0.125) on its networks. The narrower the stream, the fewer entries a norm has to average over: "
         "for independent entries the width alone decides."
     ),
-}
+    unit="share of tokens",
+    expected_from="the paper's measurement, at width 512",
+    causes=(
+        "A stream narrower than the paper's 512: independent entries exceed its share below that width.",
+        "Tokens that occur often have norms of their own.",
+    ),
+    remedies=("Measure at the paper's width (--budget paper).",),
+    reference=f"{XIONG}, Definition 1 and the remarks on it",
+)
 
 
 def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
@@ -59,8 +67,7 @@ def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
     for (stack, name), own in probes.groupby(["stack", "name"]):
         wide = own.pivot_table(index="step", columns="block", values="value")
         fixed = {**of(recording), "panel": stack or "stack", "stack": stack, "group": name, "unit": "share of tokens"}
-        for block in wide.columns:
-            yield {**fixed, "quantity": panels.MEASURED, "x": block, **t_interval(wide[block]).row()}
+        yield from over(wide, t_interval, **fixed, quantity=MEASURED)
         if name == _MAIN and stack != "encoder":
             last = t_interval(wide.iloc[:, -1])
             yield {**fixed, "panel": SUMMARY, "quantity": "last block", "x": wide.columns[-1], **last.row()}
@@ -78,22 +85,17 @@ def gaussian_share(width: float, beyond: float) -> float:
     return float(chdtr(width, width * (1 - beyond)) + chdtrc(width, width * (1 + beyond)))
 
 
-def plot(table: pd.DataFrame, figure: Figure) -> None:
-    """Draw a panel a stack: a line an arrangement and ε.
-
-    Args:
-        table: of ``compute``.
-        figure: an empty one.
-    """
+def _plot(table: pd.DataFrame, figure: Figure) -> None:
+    """Draw a panel a stack: a line an arrangement and ε."""
     drawn = table[table["panel"] != SUMMARY]
-    if drawn.empty:
-        drawing.say(figure, "No recording holds readings of the probe 'concentration'.")
+    titles = {"stack": "Stream", "encoder": "Stream of the encoder", "decoder": "Stream of the decoder"}
+    axes = beside(figure, drawn, titles, "No recording holds readings of the probe 'concentration'.", sharey=True)
+    if not axes:
         return
-    stacks = sorted(drawn["panel"].unique(), key=["stack", "encoder", "decoder"].index)
-    top = max(1.1 * max(panels.finite(drawn["value"], drawn["high"])), 0.3)
+    top = max(1.1 * max(finite(drawn)), 0.3)
     delta = limit("GL611", "delta")
     reference = pick(table, panel=SUMMARY, quantity=_GAUSSIAN)["value"]
-    for ax, stack in zip(figure.subplots(1, len(stacks), squeeze=False, sharey=True)[0], stacks, strict=True):
+    for stack, ax in axes.items():
         own = pick(drawn, panel=stack)
         for name in _SHARES:
             for arrangement in panels.in_order(own["variant"]):
@@ -103,19 +105,12 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
         if len(reference):
             ax.axhline(float(reference.iloc[0]), **drawing.DOTTED)
         drawing.counted_axis(ax, "block", start=1)
-        ax.set_title(f"Stream of the {stack}" if stack in ("encoder", "decoder") else "Stream")
         ax.set_ylim(-0.02, top)
     figure.axes[0].set_ylabel("share of tokens")
-    keys = [
-        drawing.entry(PAPER[name], **panels.LOOKS[name] | {"linestyle": "-"})
-        for name in panels.in_order(drawn["variant"])
-    ]
-    there = set(drawn["group"])
-    keys += [
-        drawing.entry(f"farther than {share:g} of the mean", color=drawing.THEORY, linestyle=_DASHES[name])
-        for name, share in _SHARES.items()
-        if name in there
-    ]
+    names, there = panels.in_order(drawn["variant"]), set(drawn["group"])
+    keys = [drawing.entry(PAPER[name], **panels.LOOKS[name] | {"linestyle": "-"}) for name in names]
+    shares = {name: f"farther than {share:g} of the mean" for name, share in _SHARES.items() if name in there}
+    keys += [drawing.entry(text, color=drawing.THEORY, linestyle=_DASHES[name]) for name, text in shares.items()]
     keys.append(drawing.entry(f"the paper's δ = {delta:g} at 0.1", **_DELTA))
     if len(reference):
         keys.append(drawing.entry("independent entries, at 0.1", **drawing.DOTTED))
@@ -125,48 +120,31 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
 _DELTA: dict[str, Any] = {"color": drawing.THEORY, "linewidth": 0.9, "linestyle": (0, (5, 2)), "zorder": 1.5}
 
 
-def judge(table: pd.DataFrame) -> list[Finding]:
-    """Return a finding an arrangement.
-
-    Args:
-        table: of ``compute``.
-    """
+def _judge(table: pd.DataFrame) -> list[Finding]:
+    """Return a finding an arrangement."""
     return [_judged(row, table) for _, row in pick(table, panel=SUMMARY, quantity="last block").iterrows()]
 
 
 def _judged(row: pd.Series, table: pd.DataFrame) -> Finding:
     delta = limit("GL611", "delta")
     reference = pick(table, panel=SUMMARY, quantity=_GAUSSIAN, variant=row["variant"]).iloc[0]
-    narrow = reference["x"] < limit("GL611", "width")
-    status = held_against(row["low"], row["high"], most=delta, outside="warn" if narrow else "fail")
-    return Finding(
-        code="GL611",
-        status=status,
-        claim=(
-            f"{BEGINS[status]}: the norms in the {row['label']} stream concentrate, ε = 0.1 and δ = {delta:g}: "
-            f"after block {row['x']:.0f} of the {row['stack'] or 'stack'}, {percent(row['value'])} of the "
-            f"tokens{span(row, percent)} are farther than 0.1 from the mean; with independent "
-            f"entries of width {reference['x']:.0f} it would be {percent(reference['value'])}."
-        ),
-        analysis=_NAME,
+    return NORMS.held(
+        row,
+        f"the norms in the {row['label']} stream concentrate, ε = 0.1 and δ = {delta:g}: after block {row['x']:.0f} of "
+        f"the {row['stack'] or 'stack'}, {percent(row['value'])} of the tokens{span(row, percent)} are farther than "
+        f"0.1 from the mean; with independent entries of width {reference['x']:.0f} it would be "
+        f"{percent(reference['value'])}",
+        most=delta,
+        outside="warn" if reference["x"] < limit("GL611", "width") else "fail",
         subject=str(row["label"]),
-        **ends(row),
-        unit="share of tokens",
         expected=delta,
-        expected_from="the paper's measurement, at width 512",
         threshold=f"at most {delta:g} of the tokens farther off than 0.1 of the mean",
-        causes=(
-            "A stream narrower than the paper's 512: independent entries exceed its share below that width.",
-            "Tokens that occur often have norms of their own.",
-        ),
-        remedies=("Measure at the paper's width (--budget paper).",),
-        reference=_REFERENCE,
         details={"width": float(reference["x"]), "independent entries": float(reference["value"])},
     )
 
 
-ANALYSIS = Analysis(
-    name=_NAME,
+ANALYSIS = question(
+    NORMS,
     title="Do the norms concentrate?",
     question="Are the norms of the stream's vectors as near to their mean as Theorem 1 supposes?",
     reading=(
@@ -178,11 +156,9 @@ ANALYSIS = Analysis(
     ),
     needs={},
     compute=compute,
-    plot=plot,
-    judge=judge,
+    plot=_plot,
+    judge=_judge,
     kinds=("init",),
     size=(6.7, 2.7),
-    codes=CODES,
-    reference=_REFERENCE,
     optional=True,
 )

@@ -4,18 +4,78 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses import drawing
-from analyses.intervals import Interval, log_t_interval
-from analyses.papers.xiong2020 import panels
-from analyses.papers.xiong2020.gradients_by_block_findings import CODES, NAME, REFERENCE, judge
-from analyses.papers.xiong2020.measured import W1, W2, depth, gradients, initial, of, of_paper, profile
-from analyses.papers.xiong2020.prediction import predicted
+from analyses.intervals import log_t_interval
+from analyses.limits import limit
+from analyses.papers import panels
+from analyses.papers.findings import LARGER, MORE_SEEDS, Code, question
+from analyses.papers.measured import W1, W2, depth, gradients, initial, of, profile
+from analyses.papers.prediction import predicted
+from analyses.papers.profiles import MEASURED, PREDICTED, curve, over, scale
+from analyses.papers.xiong2020.paper import MORE_NETWORKS, OWN_THEORY, PAPER, XIONG, of_paper
 from analyses.papers.xiong2020.runs import warm_up_runs
-from analyses.tables import SUMMARY, pick, tidy
-from gradlens.analysis import Analysis
+from analyses.tables import SUMMARY, first, number, pick, span, tidy
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
+
+_NAME = "xiong2020_gradients_by_block"
+_REFERENCE = f"{XIONG}, Fig. 3(a, b) and appendix F"
+BY_BLOCK = Code(
+    code="GL605",
+    analysis=_NAME,
+    explanation=(
+        "Gradients grow with the block in Post-LN. At initialization the gradient of the FFN's output matrix is "
+        "larger in the last block of a Post-LN decoder than in its first, by a factor that grows exponentially with "
+        "depth; in a Pre-LN decoder all blocks are alike to within a factor of two. In a Post-LN encoder it is flat: "
+        "there the paper's bound declines, and the exact computation does not."
+    ),
+    causes=(
+        "Cross-attention: its gradient reaches the decoder's stream through the queries alone.",
+        "Another depth, width or vocabulary than the limits are for: the decline is one factor a block.",
+        "A branch that is scaled or initialized otherwise than in the paper.",
+    ),
+    remedies=(MORE_NETWORKS, OWN_THEORY),
+    reference=_REFERENCE,
+)
+AFTER_WARM_UP = Code(
+    code="GL606",
+    analysis=_NAME,
+    explanation=(
+        "Gradients are small after the warm-up. In a Post-LN network that was trained with the whole warm-up, the "
+        "gradient of the last decoder block's output matrix just after the warm-up, over what it was at the first "
+        "step. The paper shows it as very small, so that the full learning rate no longer does harm."
+    ),
+    expected="very small",
+    expected_from="the paper, Fig. 3(a, b), in words",
+    causes=(
+        "Norms of single batches: as the mean gradient falls, what is left is the noise of the batch.",
+        "A warm-up too short for this network: the loss has hardly fallen where it ends.",
+        "A network that has not learned, because its learning rate is too high for it.",
+    ),
+    remedies=(LARGER, MORE_SEEDS),
+    reference=_REFERENCE,
+)
+#: Arrangement and stack to the names of the limits in GL605, and what the paper has for it.
+_CASES = {
+    ("post-ln", "decoder"): (
+        ("decoder_post_least", "decoder_post_most"),
+        "grows with the block",
+        "grows with the block (Fig. 3)",
+    ),
+    ("pre-ln", "decoder"): (
+        ("decoder_pre_least", "decoder_pre_most"),
+        "is about the same in all blocks",
+        "about the same in all blocks (Fig. 3)",
+    ),
+    ("post-ln", "encoder"): (
+        ("encoder_post_least", "encoder_post_most"),
+        "is about the same in all blocks",
+        "a bound that falls by √(2/3) a block towards the input; exactly computed, it is flat",
+    ),
+}
 
 _STACKS = ("encoder", "decoder")
 _MATRICES = {W1: "W1", W2: "W2"}
@@ -46,19 +106,14 @@ def _at_init(recording: Recording) -> Iterator[dict[str, Any]]:
     for stack in _STACKS:
         for group in _MATRICES:
             fixed = {**of(recording), "panel": stack, "stack": stack, "group": group, "unit": "loss/weight"}
-            measured = profile(table, stack, group)
-            for block in measured.columns:
-                yield {**fixed, "quantity": panels.MEASURED, "x": block, **log_t_interval(measured[block]).row()}
-            curve = theory.gradients.get((stack, group), pd.Series(dtype="float64"))
-            yield from ({**fixed, "quantity": panels.PREDICTED, "x": x, "value": v} for x, v in curve.items())
-            ratio = {"value": curve.iloc[-1] / curve.iloc[0]} if len(curve) else {}
+            measured, said = profile(table, stack, group), theory.gradients.get((stack, group))
+            yield from over(measured, **fixed, quantity=MEASURED)
+            yield from curve(said, **fixed, quantity=PREDICTED)
             summary = {**fixed, "panel": SUMMARY, "unit": "", "x": len(measured.columns)}
-            yield {**summary, "quantity": "last/first", **log_t_interval(_ratio(measured)).row()}
+            last = log_t_interval(measured.iloc[:, -1] / measured.iloc[:, 0])
+            yield {**summary, "quantity": "last/first", **last.row()}
+            ratio = {} if said is None else {"value": said.iloc[-1] / said.iloc[0]}
             yield {**summary, "quantity": "last/first, theory", **ratio}
-
-
-def _ratio(measured: pd.DataFrame) -> pd.Series:
-    return measured.iloc[:, -1] / measured.iloc[:, 0]
 
 
 def _trained(recordings: Sequence[Recording]) -> Iterator[dict[str, Any]]:
@@ -73,11 +128,9 @@ def _trained(recordings: Sequence[Recording]) -> Iterator[dict[str, Any]]:
             for quantity, profiles in zip((FIRST, AFTER), zip(*ends, strict=True), strict=True):
                 wide = pd.concat([of_seed[group] for of_seed in profiles], axis=1).T
                 fixed = {**who, "panel": "trained", "quantity": quantity, "stack": "decoder", "group": group}
-                for block in wide.columns:
-                    yield {**fixed, "x": block, **log_t_interval(wide[block]).row()}
+                yield from over(wide, **fixed)
             last = [after[group].iloc[-1] / first[group].iloc[-1] for first, after in ends]
-            interval: Interval = log_t_interval(last)
-            yield {**who, "panel": SUMMARY, "quantity": "after/first", "group": group, **interval.row()}
+            yield {**who, "panel": SUMMARY, "quantity": "after/first", "group": group, **log_t_interval(last).row()}
 
 
 def _first_and_after(recording: Recording) -> tuple[dict[str, pd.Series], dict[str, pd.Series]] | None:
@@ -92,13 +145,8 @@ def _first_and_after(recording: Recording) -> tuple[dict[str, pd.Series], dict[s
     return first, {group: rows.loc[behind].mean() for group, rows in profiles.items()}
 
 
-def plot(table: pd.DataFrame, figure: Figure) -> None:
-    """Draw a row a matrix; encoder and decoder at initialization, and the decoder of the trained networks.
-
-    Args:
-        table: of ``compute``.
-        figure: an empty one.
-    """
+def _plot(table: pd.DataFrame, figure: Figure) -> None:
+    """Draw a row a matrix; encoder and decoder at initialization, and the decoder of the trained networks."""
     drawn = table[table["panel"] != SUMMARY]
     if drawn.empty:
         drawing.say(figure, "No recording holds the gradients of an encoder-decoder.")
@@ -113,7 +161,7 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
                 _draw_trained(ax, own)
             else:
                 panels.measurements(ax, own)
-            drawing.value_axis(ax, panels.finite(own["value"], own["low"], own["high"]), log_from=1.5)
+            scale(ax, own, log_from=1.5)
             drawing.counted_axis(ax, "block" if name == "W2" else "", start=1)
             ax.set_title(f"{name}, {titles[panel]}")
         row[0].set_ylabel("gradient norm")
@@ -123,15 +171,56 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
     drawing.legend(figure, keys, columns=5)
 
 
-def _draw_trained(ax: Any, rows: pd.DataFrame) -> None:
+def _draw_trained(ax: Axes, rows: pd.DataFrame) -> None:
     """Draw both profiles of every learning rate; the higher ones broken."""
     for dashes, (_, own) in zip(("-", (0, (4, 1.5)), (0, (1, 1))), rows.groupby("schedule", sort=False), strict=False):
         for quantity, look in _LOOKS.items():
             drawing.measured(ax, pick(own, quantity=quantity), look | {"linestyle": dashes})
 
 
-ANALYSIS = Analysis(
-    name=NAME,
+def _judge(table: pd.DataFrame) -> list[Finding]:
+    """Return a finding a case at initialization, and one a learning rate for the warm-up."""
+    return [*_by_block(pick(table, panel=SUMMARY, group=W2)), *_after(pick(table, panel=SUMMARY, group=W2))]
+
+
+def _by_block(summary: pd.DataFrame) -> Iterator[Finding]:
+    for (arrangement, stack), (limits, says, paper) in _CASES.items():
+        own, name = pick(summary, variant=arrangement, stack=stack), PAPER[arrangement]
+        row, theory = (first(pick(own, quantity=q)) for q in ("last/first", "last/first, theory"))
+        if row is None:
+            continue
+        least, most = (limit("GL605", end) for end in limits)
+        said = None if theory is None or pd.isna(theory["value"]) else float(theory["value"])
+        also = "" if said is None else f"; theory gives {number(said)}"
+        yield BY_BLOCK.held(
+            row,
+            f"the gradient of W2 in the {name} {stack} {says}: the last of {row['x']:.0f} blocks has "
+            f"{number(row['value'])} times the first one's{span(row)}{also}",
+            least=least,
+            most=most,
+            subject=f"{name} {stack}",
+            expected=paper if said is None else said,
+            expected_from="the paper" if said is None else f"exact theory for this network; the paper: {paper}",
+            threshold=f"{name} {stack}: {least:g} to {most:g}",
+        )
+
+
+def _after(summary: pd.DataFrame) -> Iterator[Finding]:
+    most = limit("GL606", "most")
+    for _, row in pick(summary, quantity="after/first").iterrows():
+        yield AFTER_WARM_UP.held(
+            row,
+            f"{row['label']}: after the warm-up the gradient of the last decoder block's W2 is "
+            f"{number(row['value'])} times that of the first step{span(row)}",
+            most=most,
+            subject=str(row["label"]),
+            threshold=f"at most {most:g} times the first step's",
+        )
+
+
+ANALYSIS = question(
+    BY_BLOCK,
+    AFTER_WARM_UP,
     title="Gradients by block, at the start and after the warm-up",
     question="Do the gradients of a Post-LN network grow from block to block, and are they small after the warm-up?",
     reading=(
@@ -146,11 +235,9 @@ ANALYSIS = Analysis(
     ),
     needs={"params": ("step", "name", "grad_norm")},
     compute=compute,
-    plot=plot,
-    judge=judge,
+    plot=_plot,
+    judge=_judge,
     kinds=("init", "training"),
     size=(6.7, 4.1),
-    codes=CODES,
-    reference=REFERENCE,
     optional=True,
 )

@@ -1,6 +1,7 @@
 """Fig. 3(c, d) and Theorem 1: the gradient of the last block's output matrix against the number of blocks."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,28 +11,61 @@ from matplotlib.figure import Figure
 
 from analyses import drawing
 from analyses.intervals import log_t_interval
-from analyses.papers.xiong2020 import panels
-from analyses.papers.xiong2020.last_block_by_depth_findings import CODES, NAME, REFERENCE, judge
-from analyses.papers.xiong2020.measured import (
-    PAPER,
-    W2,
-    arrangement,
-    depth,
-    gradients,
-    initial,
-    of,
-    of_paper,
-    profile,
-    slope,
-    streams,
-)
-from analyses.papers.xiong2020.prediction import predicted
-from analyses.tables import SUMMARY, pick, tidy
-from gradlens.analysis import Analysis
+from analyses.limits import limit
+from analyses.papers import panels
+from analyses.papers.findings import Code, details, farthest, plural, question, signed
+from analyses.papers.measured import W2, arrangement, depth, gradients, initial, of, profile, streams
+from analyses.papers.prediction import predicted
+from analyses.papers.profiles import MEASURED, PREDICTED, beside, curve, depth_axis, over, ratio, scale, slope
+from analyses.papers.xiong2020.paper import DEEPER, MORE_NETWORKS, PAPER, XIONG, of_paper
+from analyses.tables import SUMMARY, first, number, pick, span, tidy
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
+_NAME = "xiong2020_last_block_by_depth"
+SLOPES = Code(
+    code="GL607",
+    analysis=_NAME,
+    explanation=(
+        "The last block's gradient against depth. Theorem 1: with Post-LN the gradient of the last block's output "
+        "matrix does not depend on the number of blocks L, with Pre-LN it falls like 1/√L. Value: the slope of the "
+        "logarithm over that of L, least squares, mean over seeds. Pre-LN's slope nears −1/2 from above, for its "
+        "stream starts at 1 and grows by about one a block."
+    ),
+    causes=(
+        "Few blocks: 1 + c·L is no power law yet, and Pre-LN's slope is flatter than −1/2.",
+        "Branches that are scaled or initialized otherwise than in the paper.",
+    ),
+    remedies=(MORE_NETWORKS, DEEPER),
+    reference=f"{XIONG}, Theorem 1 and Fig. 3(c, d)",
+)
+LAW = Code(
+    code="GL608",
+    analysis=_NAME,
+    explanation=(
+        "Pre-LN's last gradient over Post-LN's. The norm behind the last block divides the gradient by the size of "
+        "what it normalizes. The ratio is therefore √(q_Post/q_Pre), with q the second moments of the two streams "
+        "where their last norm reads them; measured at every depth, with the streams as measured."
+    ),
+    expected=1.0,
+    expected_from="the law ‖dL/dW2‖ = c/√q, one c for both, with the streams as measured",
+    causes=(
+        "Dropout, which scales the branches but not the skip.",
+        "Few seeds: the ratio of single pairs scatters by some per cent.",
+    ),
+    remedies=(MORE_NETWORKS,),
+    reference=f"{XIONG}, after Theorem 1 and Lemmas 2 and 3",
+)
 #: Kind of network to the stack whose last block is read.
 STACKS = {"encoder-decoder": "decoder", "encoder": ""}
+#: The same to its name, and where the order in L comes from.
+_WORDS = {
+    "encoder-decoder": (
+        "the decoder of encoder-decoders",
+        "Fig. 3(c, d): about 1.6 at every depth (Post-LN), falling (Pre-LN)",
+    ),
+    "encoder": ("encoders alone", "Theorem 1"),
+}
 _BOUND = "bound"
 
 
@@ -63,12 +97,12 @@ def _last(recordings: Sequence[Recording], name: str, stack: str) -> tuple[pd.Da
 
 
 def _at_depth(recording: Recording, kind: str, stack: str, last: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    fixed = {**of(recording), "panel": kind, "group": kind, "x": depth(recording), "unit": "loss/weight"}
-    gradient = last[arrangement(recording)][0][depth(recording)]
-    yield {**fixed, "quantity": panels.MEASURED, **log_t_interval(gradient).row()}
-    curve = predicted(recording).gradients.get((stack, W2))
-    if curve is not None:
-        yield {**fixed, "quantity": panels.PREDICTED, "value": curve.iloc[-1]}
+    fixed = {**of(recording), "panel": kind, "group": kind, "unit": "loss/weight"}
+    gradient = last[arrangement(recording)][0][[depth(recording)]]
+    yield from over(gradient, **fixed, quantity=MEASURED)
+    said = predicted(recording).gradients.get((stack, W2))
+    if said is not None:
+        yield {**fixed, "x": depth(recording), "quantity": PREDICTED, "value": said.iloc[-1]}
 
 
 def _slope(gradient: pd.DataFrame, fixed: dict[str, str]) -> Iterator[dict[str, Any]]:
@@ -76,15 +110,15 @@ def _slope(gradient: pd.DataFrame, fixed: dict[str, str]) -> Iterator[dict[str, 
         return
     depths = np.array(gradient.columns, dtype=np.float64)
     yield {**fixed, "quantity": "slope", "x": depths.max(), **slope(gradient).row()}
-    first = float(np.exp(np.log(gradient.iloc[:, 0]).mean()))
+    start = float(np.exp(np.log(gradient.iloc[:, 0]).mean()))
     power = 0.0 if fixed["variant"] == "post-ln" else -0.5
-    for x, value in zip(depths, first * (depths / depths[0]) ** power, strict=True):
-        yield {**fixed, "panel": fixed["group"], "quantity": _BOUND, "x": x, "value": value}
+    bound = pd.Series(start * (depths / depths[0]) ** power, depths)
+    yield from curve(bound, **{**fixed, "panel": fixed["group"], "quantity": _BOUND})
 
 
 def _slope_of_theory(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield the slope of what theory says at the same depths."""
-    curve = {row["x"]: [row["value"]] for row in rows if row["quantity"] == panels.PREDICTED}
+    curve = {row["x"]: [row["value"]] for row in rows if row["quantity"] == PREDICTED}
     if len(curve) > 1:
         fixed = {name: rows[0][name] for name in ("label", "variant", "group")}
         yield {**fixed, "panel": SUMMARY, "quantity": "slope, theory", "value": slope(pd.DataFrame(curve)).value}
@@ -96,54 +130,44 @@ def _ratio(last: dict[str, tuple[pd.DataFrame, pd.DataFrame]], kind: str) -> Ite
     Pairs of one seed have the same weights and the same batch.
     """
     (post, q_post), (pre, q_pre) = last["post-ln"], last["pre-ln"]
-    for blocks in [blocks for blocks in pre.columns if blocks in post.columns]:
-        ratio = (pre[blocks] / post[blocks]).dropna()
-        law = ((q_post[blocks] / q_pre[blocks]) ** 0.5).reindex(ratio.index)
-        fixed = {"panel": "ratio", "group": kind, "label": kind, "variant": kind, "x": blocks}
-        yield {**fixed, "quantity": panels.MEASURED, **log_t_interval(ratio).row()}
-        yield {**fixed, "quantity": "law", "value": log_t_interval(law).value}
-        yield {**fixed, "panel": SUMMARY, "quantity": "ratio over law", **log_t_interval(ratio / law).row()}
+    ratios = ratio(pre, post)
+    fixed = {"group": kind, "label": kind, "variant": kind}
+    for blocks in ratios.columns:
+        own = ratios[[blocks]].dropna()
+        law = ((q_post[[blocks]] / q_pre[[blocks]]) ** 0.5).reindex(own.index)
+        yield from over(own, **fixed, panel="ratio", quantity=MEASURED)
+        yield {**fixed, "panel": "ratio", "quantity": "law", "x": blocks, "value": log_t_interval(law).value}
+        yield from over(own / law, **fixed, panel=SUMMARY, quantity="ratio over law")
 
 
-def plot(table: pd.DataFrame, figure: Figure) -> None:
-    """Draw the gradient against depth in both kinds of networks, and the ratio of the arrangements.
-
-    Args:
-        table: of ``compute``.
-        figure: an empty one.
-    """
+def _plot(table: pd.DataFrame, figure: Figure) -> None:
+    """Draw the gradient against depth in both kinds of networks, and the ratio of the arrangements."""
     drawn = table[table["panel"] != SUMMARY]
-    if drawn.empty:
-        drawing.say(figure, "No recording holds the gradients of an encoder-decoder or an encoder.")
-        return
     titles = {
         "encoder-decoder": "Last decoder block",
         "encoder": "Last block, encoder only",
         "ratio": "Pre-LN / Post-LN",
     }
-    shown = [panel for panel in titles if (drawn["panel"] == panel).any()]
-    for ax, panel in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+    axes = beside(figure, drawn, titles, "No recording holds the gradients of an encoder-decoder or an encoder.")
+    for panel, ax in axes.items():
         own = pick(drawn, panel=panel)
         if panel == "ratio":
             _draw_ratio(ax, own)
         else:
             _draw(ax, own, pick(table, panel=SUMMARY, quantity="slope", group=panel))
-        drawing.value_axis(ax, panels.finite(own["value"], own["low"], own["high"]), log_from=1.5)
-        panels.depth_axis(ax, own["x"].tolist())
-        ax.set_title(titles[panel])
+        scale(ax, own, log_from=1.5)
+        depth_axis(ax, own["x"])
         if panel != "ratio":
             ax.set_ylim(bottom=0.78 * ax.get_ylim()[0])  # room for the slopes
     keys = panels.entries(drawn[drawn["panel"].isin(STACKS)])
     if (drawn["quantity"] == _BOUND).any():
         keys.append(drawing.entry("order of Theorem 1", **_GUIDE))
     if (drawn["quantity"] == "law").any():
-        keys += [
-            drawing.entry(f"Pre/Post, {_SHORT[kind]}", **look)
-            for kind, look in _KINDS.items()
-            if kind in set(drawn["label"])
-        ]
+        kinds = {kind: look for kind, look in _KINDS.items() if kind in set(drawn["label"])}
+        keys += [drawing.entry(f"Pre/Post, {_SHORT[kind]}", **look) for kind, look in kinds.items()]
         keys.append(drawing.entry("√(q Post / q Pre)", **_LAW))
-    drawing.legend(figure, keys, columns=4)
+    if axes:
+        drawing.legend(figure, keys, columns=4)
 
 
 _GUIDE: dict[str, Any] = {"color": drawing.THEORY, "linewidth": 0.8, "linestyle": (0, (5, 2))}
@@ -175,13 +199,60 @@ def _draw_ratio(ax: Axes, rows: pd.DataFrame) -> None:
     for kind, look in _KINDS.items():
         own = pick(rows, label=kind)
         if len(own):
-            drawing.measured(ax, pick(own, quantity=panels.MEASURED), look)
+            drawing.measured(ax, pick(own, quantity=MEASURED), look)
             law = pick(own, quantity="law")
             ax.plot(law["x"], law["value"], **_LAW, zorder=5)
 
 
-ANALYSIS = Analysis(
-    name=NAME,
+def _judge(table: pd.DataFrame) -> list[Finding]:
+    """Return a finding an arrangement and kind of network for the slopes, and one a kind for the ratio."""
+    return [*_slopes(table), *_ratios(table)]
+
+
+def _slopes(table: pd.DataFrame) -> Iterator[Finding]:
+    for _, row in pick(table, panel=SUMMARY, quantity="slope").iterrows():
+        post, (network, source) = row["variant"] == "post-ln", _WORDS[row["group"]]
+        most = limit("GL607", "post") if post else limit("GL607", "pre_most")
+        least = -most if post else limit("GL607", "pre_least")
+        theory = first(pick(table, variant=row["variant"], group=row["group"], quantity="slope, theory"))
+        also = "" if theory is None else f"; theory gives {signed(theory['value'], 3)} for these networks"
+        says = "does not depend on the number of blocks" if post else "falls about like 1/√L"
+        blocks = pick(table, panel=row["group"], variant=row["variant"], quantity="measured")["x"]
+        yield SLOPES.held(
+            row,
+            f"in {network}, {row['label']}'s gradient of the last W2 {says}: its slope over {blocks.min():.0f} to "
+            f"{blocks.max():.0f} blocks is {signed(row['value'], 3)}{span(row, partial(signed, digits=3))}{also}",
+            least=least,
+            most=most,
+            subject=f"{row['label']}, {row['group']}",
+            expected=0.0 if post else -0.5,
+            expected_from=f"the order in L of {source}",
+            threshold=f"{row['label']}: {signed(least)} to {signed(most)}",
+        )
+
+
+def _ratios(table: pd.DataFrame) -> Iterator[Finding]:
+    """GL608: every depth is held against the law; the one that is farthest off is told."""
+    room = limit("GL608", "room")
+    for kind, rows in pick(table, panel=SUMMARY, quantity="ratio over law").groupby("group", sort=False):
+        worst = farthest(rows, (rows["value"] - 1).abs())
+        yield LAW.held(
+            rows,
+            f"in {_WORDS[str(kind)][0]}, Pre-LN's last gradient over Post-LN's is √(q Post / q Pre) at {len(rows)} "
+            f"depth{plural(len(rows))}; farthest off at {worst['x']:.0f} blocks, where it is "
+            f"{number(worst['value'])} times that{span(worst)}",
+            least=1 - room,
+            most=1 + room,
+            told=worst,
+            subject=str(kind),
+            threshold=f"{1 - room:g} to {1 + room:g} at every depth",
+            details=details(rows),
+        )
+
+
+ANALYSIS = question(
+    SLOPES,
+    LAW,
     title="The last block's gradient against depth",
     question="How does the gradient of the last block change with the number of blocks?",
     reading=(
@@ -196,11 +267,9 @@ ANALYSIS = Analysis(
     ),
     needs={"params": ("step", "name", "grad_norm"), "activations": ("step", "site", "tensor", "rms")},
     compute=compute,
-    plot=plot,
-    judge=judge,
+    plot=_plot,
+    judge=_judge,
     kinds=("init",),
     size=(6.7, 2.9),
-    codes=CODES,
-    reference=REFERENCE,
     optional=True,
 )

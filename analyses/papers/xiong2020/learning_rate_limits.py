@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analyses import drawing
 from analyses.limits import limit
-from analyses.papers.xiong2020.limits_findings import CODES, NAME, PREDICTIONS, REFERENCE, judge
-from analyses.papers.xiong2020.measured import ARRANGEMENTS, arrangement
+from analyses.papers.findings import question
+from analyses.papers.measured import ARRANGEMENTS, arrangement
+from analyses.papers.profiles import plain_ticks
+from analyses.papers.xiong2020.limits_findings import PREDICTIONS, judge
 from analyses.papers.xiong2020.runs import OPTIMIZERS, optimizer_name
 from analyses.steps import end_of_training
 from analyses.tables import ABSENT, SUMMARY, pick, tidy
-from gradlens.analysis import Analysis
 from gradlens.recording import Recording
 
 #: Columns that together name a prediction: arrangement, optimizer, and what predicted.
@@ -74,9 +74,7 @@ def _judged(runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
 def plot(table: pd.DataFrame, figure: Figure) -> None:
     """Draw a row a prediction: each multiple with how many runs trained and how many diverged.
 
-    Args:
-        table: of ``compute``.
-        figure: an empty one; its height is set to its rows.
+    The figure's height is set to its rows.
     """
     runs = pick(table, panel="runs")
     if runs.empty:
@@ -93,9 +91,7 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
     factors = sorted(runs["x"].unique())
     ax.set_xscale("log")
     ax.set_xlim(0.6 * min(*factors, 1.0), 1.7 * max(*factors, 1.0))
-    ax.xaxis.set_major_locator(FixedLocator(sorted({*factors, 1.0})))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    plain_ticks(ax, sorted({*factors, 1.0}))
     ax.set_xlabel("learning rate over the predicted limit")
     ax.set_yticks(range(len(tried)), [", ".join(_named(key)) for key in tried])
     ax.set_ylim(len(tried) - 0.5, -0.5)
@@ -129,11 +125,7 @@ def _runs(ax: Axes, x: float, place: int, diverged: Sequence[float]) -> None:
 
 
 def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return a row a prediction: the limit, and the loss at the end at each multiple.
-
-    Args:
-        table: of ``compute``.
-    """
+    """Return a row a prediction: the limit, and the loss at the end at each multiple."""
     runs = pick(table, panel="runs")
     if runs.empty:
         return {}
@@ -169,8 +161,8 @@ def _ends(runs: pd.DataFrame) -> str:
     return f"{trained.mean():.2f}" + (f" ({broke} of {len(runs)} diverged)" if broke else "")
 
 
-ANALYSIS = Analysis(
-    name=NAME,
+ANALYSIS = question(
+    *PREDICTIONS.values(),
     title="Learning rates around the predicted limit",
     question="Does a learning rate that is predicted as the largest stable one part the runs that train from others?",
     reading=(
@@ -186,7 +178,5 @@ ANALYSIS = Analysis(
     judge=judge,
     kinds=("training",),
     size=(6.7, 2.8),
-    codes=CODES,
-    reference=REFERENCE,
     optional=True,
 )

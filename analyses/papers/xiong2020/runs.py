@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.papers.xiong2020.measured import PAPER, arrangement
+from analyses.papers.measured import arrangement
+from analyses.papers.xiong2020.paper import PAPER
 from analyses.steps import end_of_training, last_value
 from gradlens.recording import Recording
 
@@ -44,6 +45,11 @@ def optimizer_name(name: str) -> str:
 def setting_name(task: str, optimizer: str, lr: float | str) -> str:
     """Return how a setting is printed, such as ``translation, Adam 0.001``."""
     return f"{task}, {optimizer_name(optimizer)} {float(lr):g}"
+
+
+def name_of(row: pd.Series) -> str:
+    """Name the task, optimizer and learning rate of a row."""
+    return setting_name(row["task"], row["optimizer"], row["lr"])
 
 
 def _is_training(recording: Recording) -> bool:

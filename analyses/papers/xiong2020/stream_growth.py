@@ -11,17 +11,55 @@ from matplotlib.patches import Patch
 
 from analyses import drawing
 from analyses.depth_theory import variation
-from analyses.intervals import Interval, jackknife_interval, log_t_interval, t_interval
-from analyses.papers.xiong2020 import panels
-from analyses.papers.xiong2020.measured import W2, arrangement, depth, gradients, initial, model, of, of_paper, profile
-from analyses.papers.xiong2020.measured import streams as streams_of
-from analyses.papers.xiong2020.prediction import predicted
-from analyses.papers.xiong2020.stream_growth_findings import CODES, NAME, REFERENCE, judge
-from analyses.tables import SUMMARY, pick, tidy
-from gradlens.analysis import Analysis
+from analyses.intervals import Interval, jackknife_interval, t_interval
+from analyses.limits import limit
+from analyses.papers import panels
+from analyses.papers.findings import Code, all_held, ends, farthest, question
+from analyses.papers.measured import W2, arrangement, depth, gradients, initial, model, of, profile
+from analyses.papers.measured import streams as streams_of
+from analyses.papers.prediction import predicted
+from analyses.papers.profiles import MEASURED, PREDICTED, beside, curve, finite, over
+from analyses.papers.xiong2020.paper import MORE_NETWORKS, OWN_THEORY, XIONG, of_paper
+from analyses.tables import SUMMARY, listed, number, percent, pick, span, tidy
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 from gradlens.theory import xiong2020
 
+_NAME = "xiong2020_stream_growth"
+GROWTH = Code(
+    code="GL609",
+    analysis=_NAME,
+    explanation=(
+        "The stream grows as Lemma 2 says. Before each block's last norm a Post-LN stream has the second moment 1 + v "
+        "whatever the block; a Pre-LN stream grows by v to 1 + v a block. v is the FFN's gain, 1/2 for an FFN as wide "
+        "as the stream (Lemma 1). The lemma speaks of expectations; room is left for finite width and few seeds."
+    ),
+    causes=(
+        "Another initialization, activation or branch scale than the lemma's.",
+        "Dropout, which raises second moments by 1/(1 − p).",
+        "Few seeds or a narrow stream: the lemma speaks of expectations.",
+    ),
+    remedies=(MORE_NETWORKS, "Compare the initialization with the paper's."),
+    reference=f"{XIONG}, Lemma 2",
+)
+CONSTANT = Code(
+    code="GL610",
+    analysis=_NAME,
+    explanation=(
+        "Gradient times stream is one constant. In each block the norm of the gradient of W2 times the root of the "
+        "stream's second moment is the same number: the norm divides the gradient by the size of what it normalizes, "
+        "and nothing else changes with depth. Value: coefficient of variation over the blocks, corrected for the "
+        "seeds' noise."
+    ),
+    expected=0.0,
+    expected_from="equal forward and backward gain of each branch (exact for FFNs, near for attention)",
+    causes=(
+        "Tokens that grow alike with depth, so that attention's gain changes.",
+        "Labels that depend on the tokens, or tokens that repeat: gradients of one sequence are alike.",
+    ),
+    remedies=(MORE_NETWORKS, OWN_THEORY),
+    reference=f"after {XIONG}, Lemmas 2 and 3",
+)
 _LEMMA = "lemma 2"
 _CONSTANT = "constant"
 
@@ -57,18 +95,13 @@ def _lemma(recording: Recording) -> tuple[pd.Series, pd.Series]:
 def _drawn(recording: Recording, q: pd.DataFrame, constant: pd.DataFrame) -> Iterator[dict[str, Any]]:
     who, own = of(recording), arrangement(recording)
     low, high = _lemma(recording)
+    stream = predicted(recording).streams.get("", pd.Series(dtype="float64"))
     for block in q.columns[1:]:
-        yield {**who, "panel": own, "quantity": panels.MEASURED, "x": block, **t_interval(q[block]).row()}
+        yield from over(q[[block]], t_interval, **who, panel=own, quantity=MEASURED)
         yield {**who, "panel": own, "quantity": _LEMMA, "x": block, "low": low[block], "high": high[block]}
-        interval = log_t_interval(constant[block])
-        yield {**who, "panel": _CONSTANT, "quantity": panels.MEASURED, "x": block, **interval.row()}
-    theory = predicted(recording)
-    stream = theory.streams.get("", pd.Series(dtype="float64"))
-    yield from (
-        {**who, "panel": own, "quantity": panels.PREDICTED, "x": x, "value": v} for x, v in stream.items() if x != 0
-    )
-    fixed = {**who, "panel": _CONSTANT, "quantity": panels.PREDICTED}
-    yield from ({**fixed, "x": x, "value": value} for x, value in _constant_of_theory(recording).items())
+        yield from over(constant[[block]], **who, panel=_CONSTANT, quantity=MEASURED)
+    yield from curve(stream[stream.index != 0], **who, panel=own, quantity=PREDICTED)
+    yield from curve(_constant_of_theory(recording), **who, panel=_CONSTANT, quantity=PREDICTED)
 
 
 def _constant_of_theory(recording: Recording) -> pd.Series:
@@ -108,30 +141,22 @@ def _beyond(q: pd.Series, low: float, high: float) -> Interval:
     return Interval(low / interval.value, low / interval.high, low / interval.low, interval.n)
 
 
-def plot(table: pd.DataFrame, figure: Figure) -> None:
-    """Draw both streams over the lemma's range, and c_l.
-
-    Args:
-        table: of ``compute``.
-        figure: an empty one.
-    """
+def _plot(table: pd.DataFrame, figure: Figure) -> None:
+    """Draw both streams over the lemma's range, and c_l."""
     drawn = table[table["panel"] != SUMMARY]
-    if drawn.empty:
-        drawing.say(figure, "No recording holds the stream of an encoder at initialization.")
-        return
     titles = {"post-ln": "Post-LN stream", "pre-ln": "Pre-LN stream", _CONSTANT: "Gradient of W2 times √q"}
-    shown = [panel for panel in titles if (drawn["panel"] == panel).any()]
-    for ax, panel in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+    axes = beside(figure, drawn, titles, "No recording holds the stream of an encoder at initialization.")
+    for panel, ax in axes.items():
         own = pick(drawn, panel=panel)
         _range(ax, pick(own, quantity=_LEMMA))
         panels.measurements(ax, own)
         _scale(ax, own, panel)
         drawing.counted_axis(ax, "block", start=1)
-        ax.set_title(titles[panel])
         ax.set_ylabel("c = ‖dL/dW2‖·√q" if panel == _CONSTANT else "second moment q")
     keys = panels.entries(drawn)
     keys.append(Patch(facecolor=drawing.THEORY_FILL, edgecolor=drawing.THEORY, linestyle="--", label="Lemma 2"))
-    drawing.legend(figure, keys)
+    if axes:
+        drawing.legend(figure, keys)
 
 
 def _range(ax: Axes, rows: pd.DataFrame) -> None:
@@ -144,7 +169,7 @@ def _range(ax: Axes, rows: pd.DataFrame) -> None:
 
 def _scale(ax: Axes, rows: pd.DataFrame, panel: str) -> None:
     """Scale the vertical axis: what is to be one level begins at 0, so that it looks as flat as it is."""
-    values = panels.finite(rows["value"], rows["low"], rows["high"])
+    values = finite(rows)
     if panel == "pre-ln":
         drawing.value_axis(ax, values)
     else:
@@ -152,8 +177,81 @@ def _scale(ax: Axes, rows: pd.DataFrame, panel: str) -> None:
         ax.set_ylim(0, 1.25 * max(values))
 
 
-ANALYSIS = Analysis(
-    name=NAME,
+def _judge(table: pd.DataFrame) -> list[Finding]:
+    """Return a finding an arrangement for the lemma, and one for the constant."""
+    summary = pick(table, panel=SUMMARY)
+    return [*_post(pick(summary, variant="post-ln")), *_pre(pick(summary, variant="pre-ln")), *_constant(summary)]
+
+
+def _post(rows: pd.DataFrame) -> Iterator[Finding]:
+    levels = pick(rows, quantity="level")
+    if levels.empty:
+        return
+    room, expected = limit("GL609", "post"), float(pick(rows, quantity=_LEMMA)["low"].iloc[0])
+    least, most = expected - room, expected + room
+    worst = farthest(levels, (levels["value"] - expected).abs())
+    yield GROWTH.held(
+        levels,
+        f"the Post-LN stream has the second moment {number(expected)} before each block's last norm, at {len(levels)} "
+        f"depths; farthest off in networks of {worst['x']:.0f} blocks, with {number(worst['value'])}{span(worst)}",
+        least=least,
+        most=most,
+        told=worst,
+        subject="Post-LN",
+        unit="second moment",
+        expected=expected,
+        expected_from="Lemma 2 at this network's FFN: 1 + v",
+        threshold=f"Post-LN: {least:g} to {most:g}, mean over the blocks, at every depth",
+        details=_by_group(levels),
+    )
+
+
+def _pre(rows: pd.DataFrame) -> Iterator[Finding]:
+    beyond = pick(rows, quantity="beyond the range")
+    if beyond.empty:
+        return
+    most, worst = 1 + limit("GL609", "pre"), farthest(beyond, beyond["value"])
+    off = f"{percent(worst['value'] - 1)} beyond" if worst["value"] > 1 else f"{percent(1 - worst['value'])} inside"
+    depths = listed(str(group).split()[0] for group in beyond["group"])
+    yield GROWTH.held(
+        beyond,
+        f"the Pre-LN stream stays within Lemma 2's range in every block of networks of {depths} blocks; nearest to its "
+        f"end, after block {worst['x']:.0f} of {worst['group'].split()[0]}, the mean is {off} it",
+        most=most,
+        told=worst,
+        subject="Pre-LN",
+        expected="at most 1",
+        expected_from="Lemma 2: 1 + v·l to 1 + (1 + v)·l after l blocks",
+        threshold=f"Pre-LN: at most {most:g} times beyond an end of the range, in every block",
+    )
+
+
+def _constant(summary: pd.DataFrame) -> Iterator[Finding]:
+    most = limit("GL610", "most")
+    for label, rows in pick(summary, quantity="variation of c").groupby("label", sort=False):
+        theory = pick(summary, label=str(label), quantity="variation of c, theory").set_index("group")["value"]
+        status, worst = all_held(rows, most=most, outside="warn"), farthest(rows, rows["value"])
+        says = {"pass": "is one constant over the blocks", "warn": "is no constant over the blocks"}
+        also = f"; theory gives {percent(theory[worst['group']])}" if worst["group"] in theory else ""
+        yield CONSTANT.finding(
+            status,
+            f"{label} encoders: ‖dL/dW2‖·√q {says.get(status, 'may or may not be constant over the blocks')}: "
+            f"beyond the seeds' noise it varies by {percent(worst['value'])}{span(worst, percent)} over "
+            f"{worst['x']:.0f} blocks, where it varies most{also}.",
+            subject=str(label),
+            **ends(worst),
+            threshold=f"at most {most:g} at every depth",
+            details=_by_group(rows),
+        )
+
+
+def _by_group(rows: pd.DataFrame) -> dict[str, float]:
+    return {row["group"]: float(row["value"]) for _, row in rows.iterrows()}
+
+
+ANALYSIS = question(
+    GROWTH,
+    CONSTANT,
     title="The stream, and the gradient that it divides",
     question="Does the stream grow as Lemma 2 says, and does the norm divide the gradient by its size?",
     reading=(
@@ -167,11 +265,10 @@ ANALYSIS = Analysis(
     ),
     needs={"params": ("step", "name", "grad_norm"), "activations": ("step", "site", "tensor", "rms")},
     compute=compute,
-    plot=plot,
-    judge=judge,
+    plot=_plot,
+    judge=_judge,
     kinds=("init",),
     size=(6.7, 2.6),
-    codes=CODES,
-    reference=REFERENCE,
+    reference=f"{XIONG}, Lemmas 1 to 3",
     optional=True,
 )

@@ -7,25 +7,31 @@ from typing import Any
 import pandas as pd
 
 from analyses.intervals import t_interval
-from analyses.papers.xiong2020.measured import PAPER
+from analyses.papers.findings import Code, plural, question
+from analyses.papers.xiong2020.paper import PAPER, XIONG
 from analyses.papers.xiong2020.runs import OPTIMIZERS, WARM_UPS, optimizer_name, setting_name, warm_up_runs
 from analyses.papers.xiong2020.warm_up_figure import plot
-from analyses.papers.xiong2020.words import PAPER as REFERENCE
 from analyses.steps import over_seeds, smoothed
 from analyses.tables import ABSENT, SUMMARY, pick, tidy, with_spread
-from gradlens.analysis import Analysis, Finding
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
-_NAME = "xiong2020_warm_up"
 _KEYS = ["task", "variant", "optimizer", "lr", "warm_up"]
 
-CODES = {
-    "GL616": (
+DIVERGED = Code(
+    code="GL616",
+    analysis="xiong2020_warm_up",
+    explanation=(
         "Runs that diverged. Of the runs with and without warm-up, each setting of which a seed was stopped as "
         "diverged is named, with the step. A run that diverged is a result: its curve is drawn up to its end, and in "
         "the claims it is worse than any that did not."
     ),
-}
+    unit="runs",
+    expected="a score",
+    expected_from="the paper, Fig. 2; a low one for Post-LN without warm-up",
+    threshold="no run that the trainer stopped as diverged",
+    reference=XIONG,
+)
 
 
 def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
@@ -91,11 +97,7 @@ def published() -> pd.DataFrame:
 
 
 def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return a row a setting: our scores, and the paper's.
-
-    Args:
-        table: of ``compute``.
-    """
+    """Return a row a setting: our scores, and the paper's."""
     ended = pick(table, panel=SUMMARY, quantity="diverged")
     if ended.empty:
         return {}
@@ -124,7 +126,7 @@ def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     seeds = ended["n"].max()
     caption = (
         f"Held-out loss in nats per piece at the end, and in translation BLEU, mean over {seeds:.0f} "
-        f"seed{'s' if seeds > 1 else ''} and half the width of its 95 % interval (where there is more than one). The "
+        f"seed{plural(seeds)} and half the width of its 95 % interval (where there is more than one). The "
         "rate is the highest learning rate, the number behind a warm-up its steps. The paper's BLEU is that of its "
         "own data (IWSLT14 De-En), network and length of training, at the lower or the higher of its two learning "
         f"rates, as ours, or at one that is not stated; – where no number of it was at hand.{left_out}"
@@ -157,46 +159,32 @@ def _papers(table: pd.DataFrame, key: Any) -> str:
 
 
 def judge(table: pd.DataFrame) -> list[Finding]:
-    """GL616: a finding a setting of which a seed diverged, or one that says that none did.
-
-    Args:
-        table: of ``compute``.
-    """
+    """GL616: a finding a setting of which a seed diverged, or one that says that none did."""
     ended = pick(table, panel=SUMMARY, quantity="diverged")
     if ended.empty:
         return []
     broke = ended[ended["value"] > 0]
     if broke.empty:
-        return [_finding("pass", f"None of the {ended['n'].sum():.0f} runs with and without warm-up diverged.", 0.0)]
-    return [_finding("warn", _broke(row), float(row["value"])) for _, row in broke.iterrows()]
+        claim = f"None of the {ended['n'].sum():.0f} runs with and without warm-up diverged."
+        return [DIVERGED.finding("pass", claim, value=0.0)]
+    return [_broke(row) for _, row in broke.iterrows()]
 
 
-def _broke(row: pd.Series) -> str:
+def _broke(row: pd.Series) -> Finding:
     task, optimizer = row["group"].split("/")
     setting = f"{PAPER[row['variant']]}, {setting_name(task, optimizer, row['schedule'])}, warm-up {row['stack']}"
-    first = f" (the first at step {row['x']:.0f})" if pd.notna(row["x"]) else ""
-    return f"{setting}: {row['value']:.0f} of {row['n']:.0f} seeds diverged{first}."
-
-
-def _finding(status: Any, claim: str, value: float) -> Finding:
-    return Finding(
-        code="GL616",
-        status=status,
-        claim=claim,
-        analysis=_NAME,
-        value=value,
-        unit="runs",
-        expected="a score",
-        expected_from="the paper, Fig. 2; a low one for Post-LN without warm-up",
-        threshold="no run that the trainer stopped as diverged",
-        causes=() if status == "pass" else ("A first learning rate too high for this arrangement.",),
-        remedies=() if status == "pass" else ("Warm the learning rate up, lower it, or use Pre-LN.",),
-        reference=REFERENCE,
+    at = f" (the first at step {row['x']:.0f})" if pd.notna(row["x"]) else ""
+    return DIVERGED.finding(
+        "warn",
+        f"{setting}: {row['value']:.0f} of {row['n']:.0f} seeds diverged{at}.",
+        value=float(row["value"]),
+        causes=("A first learning rate too high for this arrangement.",),
+        remedies=("Warm the learning rate up, lower it, or use Pre-LN.",),
     )
 
 
-ANALYSIS = Analysis(
-    name=_NAME,
+ANALYSIS = question(
+    DIVERGED,
     title="Training with and without warm-up",
     question="How do Post-LN and Pre-LN learn with the whole warm-up, some of it, and none?",
     reading=(
@@ -213,7 +201,6 @@ ANALYSIS = Analysis(
     judge=judge,
     kinds=("training",),
     size=(6.7, 3.4),
-    codes=CODES,
-    reference=f"{REFERENCE}, section 3.1 and Fig. 2",
+    reference=f"{XIONG}, section 3.1 and Fig. 2",
     optional=True,
 )

@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses import drawing
-from analyses.papers.xiong2020 import panels
-from analyses.papers.xiong2020.measured import PAPER
+from analyses.papers import panels, run_curves
+from analyses.papers.xiong2020.paper import PAPER
 from analyses.papers.xiong2020.runs import WARM_UPS, optimizer_name
 from analyses.tables import pick
 
@@ -19,7 +18,6 @@ _LOOKS: dict[str, drawing.Look] = {
     "full": {"color": "#0072B2", "marker": "", "linestyle": "-"},
 }
 _NAMES = {"none": "no warm-up", "short": "short warm-up", "full": "whole warm-up"}
-_CROSS: dict[str, Any] = {"marker": "x", "markersize": 5, "markeredgewidth": 1.3, "linestyle": ""}
 #: A vertical axis reaches this much above the loss at the start: what blows up beyond is cut.
 _ABOVE = 1.15
 
@@ -27,9 +25,7 @@ _ABOVE = 1.15
 def plot(table: pd.DataFrame, figure: Figure) -> None:
     """Draw the training loss over steps.
 
-    Args:
-        table: of ``warm_up.compute``.
-        figure: an empty one; its height is set to its rows.
+    The figure's height is set to its rows.
     """
     drawn = pick(table, panel="curves")
     if drawn.empty:
@@ -54,7 +50,7 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
     there = [name for name in WARM_UPS if (drawn["stack"] == name).any()]
     keys = [drawing.entry(_NAMES[name], **_LOOKS[name]) for name in there]
     if (drawn["label"] != "").any():
-        keys.append(drawing.entry("a run that diverged", color=drawing.THEORY, **_CROSS))
+        keys.append(run_curves.diverged_entry())
     drawing.legend(figure, keys)
 
 
@@ -63,15 +59,8 @@ def _draw(ax: Axes, rows: pd.DataFrame) -> None:
         ax.text(0.5, 0.5, "not trained", transform=ax.transAxes, ha="center", color=drawing.THEORY, fontsize=6.5)
     for name in WARM_UPS:
         own, look = pick(rows, stack=name), _LOOKS[name]
-        together = pick(own, label="").sort_values("x")
-        ax.plot(together["x"], together["value"], linewidth=1.1, **look)
-        if together["low"].notna().any():
-            ax.fill_between(together["x"], together["low"], together["high"], color=look["color"], alpha=0.15, lw=0)
-        for _, run in own[own["label"] != ""].groupby("label", sort=False):
-            run = run.sort_values("x")
-            ax.plot(run["x"], run["value"], linewidth=0.6, **look)
-            last = run.iloc[-1]
-            ax.plot([last["x"]], [last["value"]], color=look["color"], zorder=6, clip_on=False, **_CROSS)
+        run_curves.together(ax, pick(own, label="").sort_values("x"), look, 0.15)
+        run_curves.alone(ax, own[own["label"] != ""], look, lambda run: True)
 
 
 def _limit(axes: Any, drawn: pd.DataFrame) -> None:
@@ -84,6 +73,4 @@ def _limit(axes: Any, drawn: pd.DataFrame) -> None:
     for ax in axes.flat:
         ax.set_ylim(low - room, top + room)
         ax.tick_params(labelleft=bool(ax in axes[:, 0]))
-        for line in ax.lines:
-            if line.get_marker() == _CROSS["marker"]:
-                line.set_ydata(np.clip(np.asarray(line.get_ydata(), dtype=np.float64), low - room, top + room))
+        run_curves.crosses_inside(ax)

@@ -9,16 +9,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses import drawing
+from analyses.papers.findings import Code, question
+from analyses.papers.run_curves import crosses_inside
 from analyses.papers.xu2019 import panels
 from analyses.papers.xu2019.cells import cells, named
 from analyses.papers.xu2019.metrics import METRICS
 from analyses.papers.xu2019.runs import BROKE_OFF, NORMS, Run, grid, in_order
 from analyses.steps import over_seeds, smoothed
 from analyses.tables import SUMMARY, pick, tidy
-from gradlens.analysis import Analysis, Finding
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
-_NAME = "xu2019_curves"
+DIVERGED = Code(
+    code="GL507",
+    analysis="xu2019_curves",
+    explanation=(
+        "Runs that diverged. The paper's table holds the word Diverge where w/o Norm and DetachNorm were trained on "
+        "En-De with 12 layers, and a score in every other cell. Each task and norm of which a seed was stopped as "
+        "diverged is named, with the step. A run that diverged is a result: its curve is drawn up to its end, and it "
+        "counts in no mean."
+    ),
+    threshold="no run that the trainer stopped as diverged",
+    reference="Xu et al. 2019 (1911.07013), the tables of results",
+)
 #: Column of the figure to the column of ``steps`` that it shows.
 _PANELS = {"training": "loss", "held-out": "valid_loss"}
 _ROW_HEIGHT, _HEIGHT_OF_LEGEND = 1.55, 0.5
@@ -68,9 +81,7 @@ def _endings(found: Sequence[Run]) -> Iterator[dict[str, Any]]:
 def plot(table: pd.DataFrame, figure: Figure) -> None:
     """Draw a row a task, training beside held-out loss.
 
-    Args:
-        table: of ``compute``.
-        figure: an empty one; its height is set to its rows.
+    The figure's height is set to its rows.
     """
     drawn = table[table["panel"] != SUMMARY]
     if drawn.empty:
@@ -108,35 +119,26 @@ def _limit(ax: Axes, rows: pd.DataFrame) -> None:
     low = later["value"].min()
     room = 0.06 * max(top - low, 1e-3 * abs(top), 1e-12)
     ax.set_ylim(low - room, top + room)
-    panels.crosses_inside(ax)
+    crosses_inside(ax)
 
 
 def judge(table: pd.DataFrame) -> list[Finding]:
-    """Return a finding for each task and norm with a run that diverged, or one that says that none did.
-
-    Args:
-        table: of ``compute``.
-    """
+    """Return a finding for each task and norm with a run that diverged, or one that says that none did."""
     ended = pick(table, panel=SUMMARY, quantity="diverged")
     if ended.empty:
-        claim = "There is no run of the paper's grid."
-        return [Finding(code="GL507", status="not applicable", claim=claim, analysis=_NAME)]
+        return [DIVERGED.silent("There is no run of the paper's grid.")]
     broke = ended[ended["value"] > 0]
     if len(broke):
         return [_diverged(row) for _, row in broke.iterrows()]
     early = pick(table, panel=SUMMARY, quantity="not at their end")["value"].sum()
     but = f" ({early:.0f} of them broke off for another reason, or still run)" if early else ""
     return [
-        Finding(
-            code="GL507",
-            status="pass",
-            claim=f"None of the {ended['n'].sum():.0f} runs diverged{but}.",
-            analysis=_NAME,
+        DIVERGED.finding(
+            "pass",
+            f"None of the {ended['n'].sum():.0f} runs diverged{but}.",
             value=0.0,
             expected="Diverge for w/o Norm and DetachNorm on En-De, a score in every other cell",
             expected_from="the paper's table (En-De: 12 layers)",
-            threshold="no run that the trainer stopped as diverged",
-            reference=_REFERENCE,
         )
     ]
 
@@ -148,39 +150,25 @@ def _diverged(row: pd.Series) -> Finding:
     known = pd.notna(row["x"])
     when = f" (the first at step {row['x']:.0f})" if known else ""
     in_paper = task == "translation" and norm in _DIVERGE_IN_PAPER
-    return Finding(
-        code="GL507",
-        status="warn",
-        claim=f"{panels.named(task)}, {paper}: {row['value']:.0f} of {row['n']:.0f} seeds diverged{when}.",
-        analysis=_NAME,
+    return DIVERGED.finding(
+        "warn",
+        f"{panels.named(task)}, {paper}: {row['value']:.0f} of {row['n']:.0f} seeds diverged{when}.",
         subject=paper,
         value=float(row["value"]),
         unit="runs",
         expected="Diverge" if in_paper else "a score",
         expected_from="the paper's table, En-De with 12 layers" if in_paper else "the paper's table",
-        threshold="no run that the trainer stopped as diverged",
         steps=(int(row["x"]),) if known else (),
         causes=(
             "Without a norm, or with its derivatives cut, the gradient may grow over depth or training.",
             "A learning rate too high for this norm: all norms are given the same.",
         ),
         remedies=("Lower the learning rate or warm up longer, for all norms alike.", "Repeat with other seeds."),
-        reference=_REFERENCE,
     )
 
 
-_REFERENCE = "Xu et al. 2019 (1911.07013), the tables of results"
-CODES = {
-    "GL507": (
-        "Runs that diverged. The paper's table holds the word Diverge where w/o Norm and DetachNorm were trained on "
-        "En-De with 12 layers, and a score in every other cell. Each task and norm of which a seed was stopped as "
-        "diverged is named, with the step. A run that diverged is a result: its curve is drawn up to its end, and it "
-        "counts in no mean."
-    ),
-}
-
-ANALYSIS = Analysis(
-    name=_NAME,
+ANALYSIS = question(
+    DIVERGED,
     title="Loss curves",
     question="How does the loss of each norm fall in training and on held-out data, and which runs diverge?",
     reading=(
@@ -196,6 +184,4 @@ ANALYSIS = Analysis(
     judge=judge,
     kinds=("training",),
     size=(6.7, 5 * _ROW_HEIGHT + _HEIGHT_OF_LEGEND + 0.15),
-    codes=CODES,
-    reference=_REFERENCE,
 )

@@ -1,7 +1,5 @@
 """The figure of ``xu2019_claims``: a panel a claim, a row a task."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,68 +9,50 @@ from matplotlib.ticker import MaxNLocator
 from analyses import drawing
 from analyses.limits import limit
 from analyses.papers import claims_axes
-from analyses.papers.claims_axes import LOOKS
+from analyses.papers.claims import Claim
+from analyses.papers.xu2019.claimed import CLAIMS
 from analyses.papers.xu2019.metrics import METRICS
 from analyses.papers.xu2019.panels import named
 from analyses.papers.xu2019.runs import NORMS, in_order
-from analyses.papers.xu2019.verdicts import WORDS
 from analyses.tables import pick
 
-_NOT_COUNTED: dict[str, Any] = {"color": "#a9afb8", "marker": "d"}
-_ENTRIES = {**LOOKS, "not counted": _NOT_COUNTED}
+_NOT_COUNTED = {"color": "#a9afb8", "marker": "d"}
 #: From this many per cent on, an axis is logarithmic beyond a linear middle of this many.
 _FAR, _NEAR = 30.0, 2.0
 _APART, _COLUMNS = 0.21, 2
-_GREY = "#6b717a"
 
 
 def plot(table: pd.DataFrame, figure: Figure) -> None:
-    """Draw the claims' differences with their intervals; positive speaks for the claim.
-
-    Args:
-        table: of ``xu2019_claims.compute``.
-        figure: an empty one.
-    """
+    """Draw the claims' differences with their intervals; positive speaks for the claim."""
     if table.empty:
         drawing.say(figure, "No two runs share a task and a seed and differ in the norm as a claim of the paper asks.")
         return
     tasks = in_order(table["task"], METRICS)
-    axes = figure.subplots(len(WORDS) // _COLUMNS, _COLUMNS, squeeze=False)
-    for code, ax in zip(WORDS, axes.flat, strict=True):
-        _draw(ax, pick(table, code=code), code, tasks)
+    axes = figure.subplots(len(CLAIMS) // _COLUMNS, _COLUMNS, squeeze=False)
+    for claim, ax in zip(CLAIMS, axes.flat, strict=True):
+        _draw(ax, pick(table, code=claim.code), claim, tasks)
     for ax in axes[:, 1:].flat:
         ax.set_yticklabels([])
-    entries = [drawing.entry(name, **{"linestyle": "", "markersize": 4.5, **look}) for name, look in _ENTRIES.items()]
-    if (table["counted"] == 1).all():
-        entries.pop()
+    more = {} if (table["counted"] == 1).all() else {"not_counted": _NOT_COUNTED}
     margin = f"{100 * limit('GL501', 'margin'):g} % worse: still no difference"
-    drawing.legend(figure, [*entries, drawing.entry(margin, **drawing.DOTTED)], columns=5)
+    drawing.legend(figure, claims_axes.entries(margin, **more), columns=5)
 
 
-def _draw(ax: Axes, rows: pd.DataFrame, code: str, tasks: list[str]) -> None:
-    claims_axes.lines(ax, None if WORDS[code].superior else -100 * limit("GL501", "margin"))
+def _draw(ax: Axes, rows: pd.DataFrame, claim: Claim, tasks: list[str]) -> None:
+    bar = None if claim.compared[0].better else -100 * limit("GL501", "margin")
+    claims_axes.panel(ax, claim, [named(task) for task in tasks], bar)
     for place, task in enumerate(tasks):
         own = pick(rows, task=task)
         if own.empty:
-            claims_axes.say(ax, place, "no pair of runs", _GREY)
+            claims_axes.say(ax, place, "no pair of runs")
         for index, (_, row) in enumerate(own.iterrows()):
-            _compared(ax, place + (index - (len(own) - 1) / 2) * 2 * _APART, row)
+            shift = (index - (len(own) - 1) / 2) * 2 * _APART
+            other = None if row["counted"] == 1 else _NOT_COUNTED
+            claims_axes.comparison(ax, place + shift, row, NORMS.__getitem__, other)
     ends = rows[["value", "low", "high"]].to_numpy(dtype="float64")
     _scale(ax, float(np.nanmax(np.abs(ends))) if np.isfinite(ends).any() else 0.0)
-    claims_axes.signed_rows(ax, [named(task) for task in tasks])
-    ax.set_title(f"{code}  {WORDS[code].title}", fontsize=7.2)
+    claims_axes.signed_axis(ax)
     ax.set_xlabel(_axis_label(rows), fontsize=6.8)
-
-
-def _compared(ax: Axes, place: float, row: pd.Series) -> None:
-    """Draw one comparison, or say in words which runs diverged."""
-    look = LOOKS[row["verdict"]] if row["counted"] == 1 else _NOT_COUNTED
-    if row["diverged"] > 0:
-        counted = "" if row["counted"] == 1 else ", not counted"
-        words = f"{row['verdict']}{counted}: {claims_axes.who_diverged(row, NORMS.__getitem__)}"
-        claims_axes.say(ax, place, words, _GREY if counted else look["color"])
-        return
-    claims_axes.difference(ax, place, row, look)
 
 
 def _scale(ax: Axes, most: float) -> None:

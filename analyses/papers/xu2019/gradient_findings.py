@@ -5,33 +5,52 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analyses.limits import limit
+from analyses.papers.findings import Code, ends, plural
 from analyses.papers.xu2019.panels import named
 from analyses.papers.xu2019.runs import NORMS
 from analyses.tables import SUMMARY, number, pick
 from gradlens.analysis import Finding, Status
 
-BY_DEPTH, OVER_TRAINING = "xu2019_gradients_by_depth", "xu2019_gradients_over_training"
-_XU = "Xu et al. 2019 (1911.07013), Theorem 1"
-_NOTHING = "No recording of the paper's grid holds a norm with a gradient (w/o Norm has none)."
-
-CODES_BY_DEPTH = {
-    "GL509": (
+THEOREM = Code(
+    code="GL509",
+    analysis="xu2019_gradients_by_depth",
+    explanation=(
         "Theorem 1 on real gradients. In every recorded row of every run: where the derivative of μ flows, the mean of "
         "dL/dx is zero, else ḡ/σ; the variance of dL/dx is at most D_g/σ², and equal to it where the derivative of σ "
         "is cut. These are exact, up to rounding: a row that breaks one says that the measurement, or what is known "
         "of the norm, is wrong. A row of one vector is also held against var(dL/dx) = (1 − ρ²)·D_g/σ²; of several "
         "vectors that equality cannot be seen in their means."
     ),
-}
-CODES_OVER_TRAINING = {
-    "GL510": (
+    expected=0.0,
+    expected_from="Theorem 1, exact for every vector; ρ² makes its inequality an equality",
+    causes=(
+        "Gradients in bfloat16 or float16, whose rounding is a thousand times coarser.",
+        "A norm whose derivatives flow otherwise than its name says.",
+    ),
+    remedies=("Measure in float32; look at the rows of the site and step named.",),
+    reference="Xu et al. 2019 (1911.07013), Theorem 1",
+)
+GROWTH = Code(
+    code="GL510",
+    analysis="xu2019_gradients_over_training",
+    explanation=(
         "Re-scaling in training. ρ², the squared correlation of g with the normalized value, is the part of the "
         "gradient's variance that the derivative of σ removes. A g that knows nothing of the normalized value has "
         "E[ρ²] = 1/(H − 1). The finding compares ρ²·(H − 1), mean over norms, at the first recorded step and at the "
         "end, each with its interval over seeds: the paper's re-scaling can only matter where it has grown. It "
         "describes these runs, and says nothing of their scores."
     ),
-}
+    expected="about 1 at the start, more at the end",
+    expected_from="E[ρ²] = 1/(H − 1) for g independent of the normalized value",
+    causes=(
+        "Training aligns g with the normalized value where the loss depends on its scale.",
+        "Above one at the start: what follows depends on that scale already, as a cubed activation does.",
+        "Below one: layers behind the norm do not see the scale (ReLU and another norm; expected).",
+    ),
+    remedies=("Repeat with more seeds, or train longer.",),
+    reference="Xu et al. 2019 (1911.07013), Theorem 1",
+)
+_NOTHING = "No recording of the paper's grid holds a norm with a gradient (w/o Norm has none)."
 _PARTS = {
     "mean": "means of dL/dx that are not as the derivative of μ makes them",
     "variance": "variances above D_g/σ², or not equal to it where σ's derivative is cut",
@@ -40,28 +59,20 @@ _PARTS = {
 
 
 def judge_by_depth(table: pd.DataFrame) -> list[Finding]:
-    """Return Theorem 1's finding over all rows of all runs.
-
-    Args:
-        table: of ``gradients.compute_by_depth``.
-    """
+    """Return Theorem 1's finding over all rows of all runs."""
     checks = table[table["quantity"].str.startswith("theorem 1: ")]
     if checks.empty:
-        return [Finding(code="GL509", status="not applicable", claim=_NOTHING, analysis=BY_DEPTH)]
+        return [THEOREM.silent(_NOTHING)]
     return [_theorem(checks)]
 
 
 def judge_over_training(table: pd.DataFrame) -> list[Finding]:
-    """Return a finding on re-scaling for each task and LayerNorm, with and without gain.
-
-    Args:
-        table: of ``gradients.compute_over_training``.
-    """
+    """Return a finding on re-scaling for each task and LayerNorm, with and without gain."""
     found = list(_growth(pick(table, panel=SUMMARY)))
     if found:
         return found
     claim = "No complete run with LayerNorm or LayerNorm-simple holds ρ² at two steps." if len(table) else _NOTHING
-    return [Finding(code="GL510", status="not applicable", claim=claim, analysis=OVER_TRAINING)]
+    return [GROWTH.silent(claim)]
 
 
 def _theorem(checks: pd.DataFrame) -> Finding:
@@ -72,64 +83,38 @@ def _theorem(checks: pd.DataFrame) -> Finding:
     parts = {part: pick(checks, quantity=f"theorem 1: {part}") for part in _PARTS}
     runs, rows = checks["label"].nunique(), checks.groupby("label")["n"].max().sum()
     where = f"{worst['label']}, {worst['group']}, step {worst['x']:.0f}"
-    counted = f"{rows:.0f} rows of {runs} run{'s' if runs > 1 else ''}"
+    counted = f"{rows:.0f} rows of {runs} run{plural(runs)}"
     if len(wrong):
         broken = "; ".join(words for part, words in _PARTS.items() if (parts[part]["value"] > most).any())
         claim = f"Theorem 1 does not hold in {wrong['label'].nunique()} of {runs} runs: {broken} (worst by "
         claim += f"{worst['value']:.1g}: {where})."
     else:
         claim = f"Theorem 1 holds in all {counted}, at worst to {worst['value']:.1g} ({where})."
-    return Finding(
-        code="GL509",
-        status="fail" if len(wrong) else "pass",
-        claim=claim,
-        analysis=BY_DEPTH,
+    return THEOREM.finding(
+        "fail" if len(wrong) else "pass",
+        claim,
         subject=str(worst["label"]) if len(wrong) else "",
         value=float(worst["value"]),
-        expected=0.0,
-        expected_from="Theorem 1, exact for every vector; ρ² makes its inequality an equality",
         threshold=f"at most {most:g} of the gradient's size, or of its variance",
         sites=tuple(dict.fromkeys(wrong["group"])),
         steps=tuple(dict.fromkeys(int(step) for step in wrong["x"])),
-        causes=(
-            "Gradients in bfloat16 or float16, whose rounding is a thousand times coarser.",
-            "A norm whose derivatives flow otherwise than its name says.",
-        ),
-        remedies=("Measure in float32; look at the rows of the site and step named.",),
-        reference=_XU,
         details={part: float(rows["value"].max()) for part, rows in parts.items() if len(rows)},
     )
 
 
 def _growth(summary: pd.DataFrame) -> Iterator[Finding]:
     """GL510: ρ² against that of a random gradient, at the start and at the end."""
-    ends = pick(summary, quantity="rho2 over random, end")
-    for _, end in ends.iterrows():
+    for _, end in pick(summary, quantity="rho2 over random, end").iterrows():
         task, norm = str(end["schedule"]), str(end["variant"])
         start = pick(summary, quantity="rho2 over random, start", schedule=task, variant=norm).iloc[0]
         status, verdict = _grown(start, end)
-        yield Finding(
-            code="GL510",
-            status=status,
-            claim=(
-                f"{named(task)}, {NORMS[norm]}: ρ² is {_times(start)} that of a random gradient at the first recorded "
-                f"step and {_times(end)} at the end: {verdict}."
-            ),
-            analysis=OVER_TRAINING,
+        yield GROWTH.finding(
+            status,
+            f"{named(task)}, {NORMS[norm]}: ρ² is {_times(start)} that of a random gradient at the first recorded "
+            f"step and {_times(end)} at the end: {verdict}.",
             subject=NORMS[norm],
-            value=float(end["value"]),
-            low=float(end["low"]),
-            high=float(end["high"]),
-            expected="about 1 at the start, more at the end",
-            expected_from="E[ρ²] = 1/(H − 1) for g independent of the normalized value",
+            **ends(end),
             threshold=f"at the start at most {limit('GL510', 'start'):g}; intervals over seeds that do not meet",
-            causes=(
-                "Training aligns g with the normalized value where the loss depends on its scale.",
-                "Above one at the start: what follows depends on that scale already, as a cubed activation does.",
-                "Below one: layers behind the norm do not see the scale (ReLU and another norm; expected).",
-            ),
-            remedies=("Repeat with more seeds, or train longer.",),
-            reference=_XU,
             details={"start": float(start["value"])},
         )
 

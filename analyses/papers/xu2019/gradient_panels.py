@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from analyses import drawing
+from analyses.papers.run_curves import crosses_inside
 from analyses.papers.xu2019 import panels
 from analyses.papers.xu2019.metrics import METRICS
 from analyses.papers.xu2019.runs import in_order
@@ -38,9 +39,7 @@ _LEAST_SPAN = 0.005
 def plot_by_depth(table: pd.DataFrame, figure: Figure) -> None:
     """Draw every norm in forward order at the end of training.
 
-    Args:
-        table: of ``gradients.compute_by_depth``.
-        figure: an empty one; its height is set to its rows.
+    The figure's height is set to its rows.
     """
     _plot(table, figure, "norm, in order", start=1)
 
@@ -48,9 +47,7 @@ def plot_by_depth(table: pd.DataFrame, figure: Figure) -> None:
 def plot_over_training(table: pd.DataFrame, figure: Figure) -> None:
     """Draw the mean over norms, step by step.
 
-    Args:
-        table: of ``gradients.compute_over_training``.
-        figure: an empty one; its height is set to its rows.
+    The figure's height is set to its rows.
     """
     _plot(table, figure, "step", start=0)
 
@@ -89,7 +86,7 @@ def _draw(ax: Axes, rows: pd.DataFrame, quantity: str, *, by_depth: bool) -> Non
     if by_depth:
         _between_stacks(ax, own)
     _value_axis(ax, [*own["value"], *random["value"]], quantity)
-    panels.crosses_inside(ax)
+    crosses_inside(ax)
 
 
 def _between_stacks(ax: Axes, own: pd.DataFrame) -> None:

@@ -7,19 +7,13 @@ import numpy as np
 import pandas as pd
 
 from analyses.intervals import log_t_interval
+from analyses.papers.findings import question
+from analyses.papers.profiles import curve
 from analyses.papers.xu2019 import gradient_findings, gradient_panels
-from analyses.papers.xu2019.cells import (
-    MEAN_IS_CUT,
-    SIGMA_IS_CUT,
-    cells,
-    last_rows,
-    named,
-    places,
-)
+from analyses.papers.xu2019.cells import MEAN_IS_CUT, SIGMA_IS_CUT, cells, last_rows, named, places
 from analyses.papers.xu2019.runs import Run, grid
 from analyses.steps import over_seeds, smoothed
 from analyses.tables import SUMMARY, tidy
-from gradlens.analysis import Analysis
 from gradlens.analysis.ending import at_the_end
 from gradlens.recording import Recording
 
@@ -90,8 +84,7 @@ def compute_by_depth(recordings: Sequence[Recording]) -> pd.DataFrame:
 
 def _random(who: dict[str, str], series: dict[str, pd.Series]) -> Iterator[dict[str, Any]]:
     for quantity, values in series.items():
-        fixed = {**who, "panel": quantity, "quantity": "random g"}
-        yield from ({**fixed, "x": x, "value": value} for x, value in values.items())
+        yield from curve(values, **who, panel=quantity, quantity="random g")
 
 
 def theorem(run: Run) -> Iterator[dict[str, Any]]:
@@ -174,8 +167,8 @@ _READING = (
     "what a g without preferred direction gives, 1/H and 1/(H − 1). Values below 10⁻⁶ (of the mean: 10⁻⁹) are "
     "rounding and lie on the lower edge. w/o Norm has no norm to look at."
 )
-BY_DEPTH = Analysis(
-    name=gradient_findings.BY_DEPTH,
+BY_DEPTH = question(
+    gradient_findings.THEOREM,
     title="What the derivatives of mean and variance do, by depth",
     question="Does the derivative of the mean re-center gradients, and that of the variance re-scale them?",
     reading=(
@@ -189,11 +182,9 @@ BY_DEPTH = Analysis(
     judge=gradient_findings.judge_by_depth,
     kinds=("training",),
     size=gradient_panels.SIZE,
-    codes=gradient_findings.CODES_BY_DEPTH,
-    reference="Xu et al. 2019 (1911.07013), Theorem 1",
 )
-OVER_TRAINING = Analysis(
-    name=gradient_findings.OVER_TRAINING,
+OVER_TRAINING = question(
+    gradient_findings.GROWTH,
     title="What the derivatives of mean and variance do, over training",
     question="How do the re-centering and the re-scaling of gradients change in training?",
     reading=(
@@ -206,6 +197,4 @@ OVER_TRAINING = Analysis(
     judge=gradient_findings.judge_over_training,
     kinds=("training",),
     size=gradient_panels.SIZE,
-    codes=gradient_findings.CODES_OVER_TRAINING,
-    reference="Xu et al. 2019 (1911.07013), Theorem 1",
 )

@@ -5,19 +5,23 @@ from typing import NamedTuple
 import pandas as pd
 
 from analyses.limits import limit
+from analyses.papers.findings import Code, known_ends
 from analyses.tables import first, percent, pick
 from gradlens.analysis import Finding, Status
 
-_NAME = "xu2019_scores"
-_REFERENCE = "Xu et al. 2019 (1911.07013)"
-
-CODES = {
-    "GL500": (
+LEVEL = Code(
+    code="GL500",
+    analysis="xu2019_scores",
+    explanation=(
         "The task is real work. A comparison of norms says something only where the networks have learned the task: "
         "with LayerNorm, the paper's starting point, each task must reach a level that no trivial model reaches. "
         "Below it the norms are compared early in training, which is another question than the paper's."
     ),
-}
+    expected_from="a level that a model which has learned the task exceeds, and a trivial one does not",
+    causes=("Too few steps for this task: a small budget.", "A network or data set smaller than the paper's."),
+    remedies=("Train longer: a larger budget (--budget medium or --budget paper).",),
+    reference="Xu et al. 2019 (1911.07013)",
+)
 
 
 class _Level(NamedTuple):
@@ -35,29 +39,21 @@ _LEVELS = {
 
 
 def judge(table: pd.DataFrame) -> list[Finding]:
-    """Return one finding a task.
-
-    Args:
-        table: of ``xu2019_scores.compute``.
-    """
+    """Return one finding a task."""
     tasks = list(pick(table, quantity="diverged")["panel"].unique())
     if not tasks:
-        return [_none("No run of the paper's grid came to its end.")]
+        return [LEVEL.silent("No run of the paper's grid came to its end.")]
     return [_reached(table, task) for task in tasks]
-
-
-def _none(claim: str, subject: str = "") -> Finding:
-    return Finding(code="GL500", status="not applicable", claim=claim, analysis=_NAME, subject=subject)
 
 
 def _reached(table: pd.DataFrame, task: str) -> Finding:
     """GL500: the mean decides, for the level is a rule of thumb; its interval is told."""
     if task not in _LEVELS:
-        return _none(f"{task}: no level is set; its norms are compared by their held-out loss.", task)
+        return LEVEL.silent(f"{task}: no level is set; its norms are compared by their held-out loss.", subject=task)
     own, level = pick(table, panel=task, variant="layernorm"), _LEVELS[task]
     ended = first(pick(own, quantity="diverged"))
     if ended is None:
-        return _none(f"{task}: no run with LayerNorm, whose level is asked for.", task)
+        return LEVEL.silent(f"{task}: no run with LayerNorm, whose level is asked for.", subject=task)
     bound, row = limit("GL500", task), first(pick(own, quantity=level.quantity))
     word = f"{'at least' if level.least else 'below'} {_amount(bound, level)}"
     status: Status = "warn"
@@ -80,21 +76,12 @@ def _amount(value: float, level: _Level) -> str:
 
 
 def _finding(task: str, level: _Level, status: Status, claim: str, word: str, row: pd.Series | None) -> Finding:
-    value, low, high = (None if row is None or pd.isna(row[k]) else float(row[k]) for k in ("value", "low", "high"))
-    return Finding(
-        code="GL500",
-        status=status,
-        claim=f"{task}: {claim}.",
-        analysis=_NAME,
+    return LEVEL.finding(
+        status,
+        f"{task}: {claim}.",
         subject=task,
-        value=value,
-        low=low,
-        high=high,
+        **known_ends(row),
         unit="%" if level.least else "",
         expected=word,
-        expected_from="a level that a model which has learned the task exceeds, and a trivial one does not",
         threshold=f"{task}: {word}, mean over seeds",
-        causes=("Too few steps for this task: a small budget.", "A network or data set smaller than the paper's."),
-        remedies=("Train longer: a larger budget (--budget medium or --budget paper).",),
-        reference=_REFERENCE,
     )

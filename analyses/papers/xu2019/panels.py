@@ -1,14 +1,13 @@
 """How the reproduction draws: one look a norm in all figures, a row of panels a task, broken-off runs marked."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from analyses import drawing
+from analyses.papers import run_curves
 from analyses.papers.xu2019.runs import BROKE_OFF, NORMS
 from analyses.tables import pick
 
@@ -30,7 +29,6 @@ LOOKS: dict[str, drawing.Look] = {
     "layernorm-simple": {"color": "#56B4E9", "marker": "^", "linestyle": (0, (4, 1.5))},
     "adanorm": {"color": "#009E73", "marker": "P", "linestyle": (0, (5, 1.2, 1, 1.2, 1, 1.2))},
 }
-_CROSS: dict[str, Any] = {"marker": "x", "markersize": 5, "markeredgewidth": 1.3, "linestyle": ""}
 _MARKERS = 6
 
 
@@ -51,30 +49,14 @@ def lines(ax: Axes, rows: pd.DataFrame, *, markers: bool = True, band: bool = Tr
     """
     for norm in [norm for norm in NORMS if (rows["variant"] == norm).any()]:
         own, look = pick(rows, variant=norm), LOOKS[norm]
-        together = pick(own, stack="").sort_values("x")
-        if len(together):
-            every = max(1, len(together) // _MARKERS)
+        ended = pick(own, stack="").sort_values("x")
+        if len(ended):
+            every = max(1, len(ended) // _MARKERS)
             shift = list(NORMS).index(norm) * every // len(NORMS)
-            style = look if markers or len(together) == 1 else look | {"marker": ""}
-            ax.plot(together["x"], together["value"], linewidth=1.1, markersize=2.8, markeredgewidth=0,
-                    markevery=(shift, every), **style)  # fmt: skip
-            if band and together["low"].notna().any():
-                ax.fill_between(together["x"], together["low"], together["high"], color=look["color"], alpha=0.13, lw=0)
-        for _, run in own[own["stack"] != ""].groupby("label", sort=False):
-            run = run.sort_values("x")
-            ax.plot(run["x"], run["value"], color=look["color"], linestyle=look["linestyle"], linewidth=0.6)
-            if ends and run["stack"].iloc[0] == BROKE_OFF:
-                last = run.iloc[-1]
-                ax.plot(last["x"], last["value"], color=look["color"], zorder=6, **_CROSS)
-
-
-def crosses_inside(ax: Axes) -> None:
-    """Move the crosses that lie beyond the vertical axis to its ends, once its limits are set."""
-    low, high = ax.get_ylim()
-    for line in ax.lines:
-        if line.get_marker() == _CROSS["marker"]:
-            line.set_ydata(np.clip(np.asarray(line.get_ydata(), dtype="float64"), low, high))
-            line.set_clip_on(False)
+            style = look if markers or len(ended) == 1 else look | {"marker": ""}
+            line = {"markersize": 2.8, "markeredgewidth": 0, "markevery": (shift, every)}
+            run_curves.together(ax, ended, style, 0.13, band=band, **line)
+        run_curves.alone(ax, own[own["stack"] != ""], look, lambda run: ends and run["stack"].iloc[0] == BROKE_OFF)
 
 
 def entries(rows: pd.DataFrame, *, markers: bool = True) -> list[Artist]:
@@ -82,7 +64,7 @@ def entries(rows: pd.DataFrame, *, markers: bool = True) -> list[Artist]:
     there = [norm for norm in NORMS if (rows["variant"] == norm).any()]
     keys = [drawing.entry(NORMS[n], **(LOOKS[n] if markers else LOOKS[n] | {"marker": ""})) for n in there]
     if (rows["stack"] == BROKE_OFF).any():
-        keys.append(drawing.entry("a run that diverged", color=drawing.THEORY, **_CROSS))
+        keys.append(run_curves.diverged_entry())
     return list(keys)
 
 

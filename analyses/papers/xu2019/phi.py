@@ -9,15 +9,53 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses import drawing
+from analyses.limits import limit
+from analyses.papers.findings import Code, question
+from analyses.papers.profiles import curve
 from analyses.papers.xu2019 import panels
 from analyses.papers.xu2019.cells import last_rows, places
 from analyses.papers.xu2019.metrics import METRICS
-from analyses.papers.xu2019.phi_findings import CODES, NAME, REFERENCE, SCALE, SLOPE, judge
 from analyses.papers.xu2019.runs import Run, grid, in_order
-from analyses.tables import SUMMARY, pick, tidy
-from gradlens.analysis import Analysis
+from analyses.tables import SUMMARY, number, percent, pick, tidy
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
+#: The zoo's AdaNorm takes the slope of the paper and the scale of the authors' example.
+SCALE, SLOPE = 1.0, 0.1
+MOMENTS = Code(
+    code="GL511",
+    analysis="xu2019_phi",
+    explanation=(
+        "Mean and deviation of φ. AdaNorm weighs y by φ(y) = C(1 − k y), where y has mean 0 and variance 1: φ has the "
+        "mean C, as the paper asks of it, and the standard deviation kC, whatever the input. Both are exact up to "
+        "rounding and eps, with C = 1 and k = 1/10 here."
+    ),
+    expected=0.0,
+    expected_from="y has mean 0 and variance 1, and φ is linear in it",
+    causes=("Inputs whose variance is near eps, or 0: there y has less than unit variance.", "Another C or k."),
+    remedies=("Look at 1/σ of the norm named: eps caps it.",),
+    reference="Xu et al. 2019 (1911.07013), AdaNorm",
+)
+POSITIVE = Code(
+    code="GL512",
+    analysis="xu2019_phi",
+    explanation=(
+        "Whether φ is positive. The paper asks for φ > 0 and argues with Chebyshev's inequality: at most k² = 1 % of "
+        "the entries are 1/k = 10 or more from the mean. That is no promise for every entry. Where max |y| stays below "
+        "10 in all recorded rows, φ was positive throughout; above, an entry may have been weighed by a negative φ. No "
+        "entry can be above √(H − 1), so that norms of up to 101 features are safe."
+    ),
+    unit="σ",
+    expected=f"below {1 / SLOPE:g}",
+    expected_from="φ = C(1 − k y) > 0 where y < 1/k; by Chebyshev in more than 99 % of the entries",
+    threshold=f"below 1/k = {1 / SLOPE:g}",
+    causes=(
+        "Sparse or heavy-tailed inputs: single entries many σ from the mean; Chebyshev allows 1 % of them.",
+        "A y below −1/k counts too, where φ is large and not negative; of a row only the largest |y| is known.",
+    ),
+    remedies=("A smaller k; where φ is negative the entry's gradient changes its sign.",),
+    reference="Xu et al. 2019 (1911.07013), AdaNorm",
+)
 _TIME, _DEPTH, _MOMENTS = "max |y| over training", "max |y| by depth", "φ over training"
 #: Relative room of float32 in telling the sign of the entry with the largest |y| by that of φ.
 _SIGN_ROOM = 1e-3
@@ -70,11 +108,10 @@ def _rows(task: str, tables: Sequence[tuple[Run, pd.DataFrame]]) -> Iterator[dic
     by_depth = pd.concat([last_rows(table) for table in own]).groupby("place")["largest"].max()
     for panel, series in ((_TIME, rows.groupby("step")["largest"].max()), (_DEPTH, by_depth)):
         fixed = {**who, "panel": panel, "quantity": "max |y|", "n": len(own)}
-        yield from ({**fixed, "x": x, "value": value} for x, value in series.dropna().items())
+        yield from curve(series.dropna(), **fixed)
     for moment in _DASHES:
         fixed = {**who, "panel": _MOMENTS, "quantity": moment, "n": len(own)}
-        series = rows.groupby("step")[moment].mean().dropna()
-        yield from ({**fixed, "x": x, "value": value} for x, value in series.items())
+        yield from curve(rows.groupby("step")[moment].mean().dropna(), **fixed)
     yield from _judged(rows, who)
 
 
@@ -100,12 +137,7 @@ def _judged(rows: pd.DataFrame, who: Mapping[str, str]) -> Iterator[dict[str, An
 
 
 def plot(table: pd.DataFrame, figure: Figure) -> None:
-    """Draw max |y| over training and by depth under 1/k, and the moments of φ on C and kC; a line a task.
-
-    Args:
-        table: of ``compute``.
-        figure: an empty one.
-    """
+    """Draw max |y| over training and by depth under 1/k, and the moments of φ on C and kC; a line a task."""
     drawn = table[table["panel"] != SUMMARY]
     if drawn.empty:
         drawing.say(figure, "No recording holds AdaNorm's factor φ.")
@@ -153,8 +185,72 @@ def _theory(ax: Axes, panel: str) -> None:
         ax.set_ylim(0, max(1.1 / SLOPE, ax.get_ylim()[1]))
 
 
-ANALYSIS = Analysis(
-    name=NAME,
+def judge(table: pd.DataFrame) -> list[Finding]:
+    """Return whether φ is what the paper says, over all tasks, and whether it stays positive, a task each."""
+    summary = pick(table, panel=SUMMARY)
+    if summary.empty:
+        return [MOMENTS.silent("No recording holds AdaNorm's factor φ.")]
+    return [*_moments(summary), *_positive(summary)]
+
+
+def _moments(summary: pd.DataFrame) -> Iterator[Finding]:
+    """GL511: a fact about every row, so there is no interval."""
+    means, deviations = pick(summary, quantity="φ: mean off"), pick(summary, quantity="φ: deviation off")
+    if means.empty or deviations.empty:
+        return
+    room, wide = limit("GL511", "mean"), limit("GL511", "deviation")
+    wrong = pd.concat([means[means["value"] > room], deviations[deviations["value"] > wide]])
+    verdict = "does not keep" if len(wrong) else "keeps"
+    yield MOMENTS.finding(
+        "fail" if len(wrong) else "pass",
+        f"AdaNorm's φ {verdict} the mean C = {SCALE:g} and the deviation kC = {SLOPE * SCALE:g} in all "
+        f"{means['n'].sum():.0f} rows: at worst off by {means['value'].max():.1g} and "
+        f"{deviations['value'].max():.1g} of them.",
+        subject=str(wrong["label"].iloc[0]) if len(wrong) else "",
+        value=float(max(means["value"].max(), deviations["value"].max())),
+        threshold=f"mean within {room:g} of C, deviation within {wide:g} of kC",
+        sites=tuple(dict.fromkeys(wrong["group"])),
+        steps=tuple(dict.fromkeys(int(step) for step in wrong["x"])),
+    )
+
+
+def _positive(summary: pd.DataFrame) -> Iterator[Finding]:
+    """GL512: a fact about every row, so there is no interval."""
+    for task in summary["schedule"].unique():
+        rows = pick(summary, schedule=task)
+        found = pick(rows, quantity="largest |y|")
+        if found.empty:
+            continue
+        worst = found.iloc[0]
+        most, possible = 1.0 / SLOPE, pick(rows, quantity="largest |y| there can be")["value"]
+        cannot = len(possible) and float(possible.iloc[0]) < most
+        claim = f"{panels.named(str(task))}: the largest |y| is {number(worst['value'])}"
+        if worst["value"] >= most:
+            over, sure = (_share(rows, what) for what in ("|y| over 1/k", "negative φ"))
+            claim += f"; |y| reaches 1/k in {percent(over)} of the {worst['n']:.0f} rows, with a y above 0 (and so a "
+            claim += f"negative φ) for certain in {percent(sure)}"
+        elif cannot:
+            claim += f", and cannot be above √(H − 1) = {number(float(possible.iloc[0]))}: φ is positive in every entry"
+        else:
+            claim += ", so that φ is positive in every recorded entry"
+        yield POSITIVE.finding(
+            "warn" if worst["value"] >= most else "pass",
+            f"{claim} (at worst {worst['label']}, {worst['group']}, step {worst['x']:.0f}).",
+            subject=panels.named(str(task)),
+            value=float(worst["value"]),
+            sites=(str(worst["group"]),),
+            steps=(int(worst["x"]),),
+        )
+
+
+def _share(rows: pd.DataFrame, what: str) -> float:
+    """Return the share of a task's rows with something."""
+    return float(pick(rows, quantity=f"share of rows with {what}")["value"].iloc[0])
+
+
+ANALYSIS = question(
+    MOMENTS,
+    POSITIVE,
     title="AdaNorm's factor φ",
     question="Has AdaNorm's factor φ the mean and deviation that it is built to have, and does it stay positive?",
     reading=(
@@ -172,7 +268,5 @@ ANALYSIS = Analysis(
     judge=judge,
     kinds=("training",),
     size=(6.7, 2.6),
-    codes=CODES,
-    reference=REFERENCE,
     optional=True,
 )

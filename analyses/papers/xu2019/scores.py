@@ -7,13 +7,13 @@ from typing import Any
 import pandas as pd
 
 from analyses.intervals import t_interval
+from analyses.papers.findings import question
 from analyses.papers.xu2019.final_scores import scored
-from analyses.papers.xu2019.levels import CODES, judge
+from analyses.papers.xu2019.levels import LEVEL, judge
 from analyses.papers.xu2019.metrics import METRICS, Metric, metrics
 from analyses.papers.xu2019.runs import NORMS, in_order
 from analyses.papers.xu2019.scores_figure import plot
 from analyses.tables import ABSENT, pick, tidy, with_spread
-from gradlens.analysis import Analysis
 from gradlens.recording import Recording
 
 #: Columns of a printed table beside the norm's name, letters that its line holds, and those between two columns.
@@ -79,11 +79,7 @@ def published() -> pd.DataFrame:
 
 
 def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return our table, the paper's in the same order of rows, the losses at the end, and the settings.
-
-    Args:
-        table: of ``compute``.
-    """
+    """Return our table, the paper's in the same order of rows, the losses at the end, and the settings."""
     ended = pick(table, quantity="diverged")
     if ended.empty:
         return {}
@@ -203,8 +199,8 @@ def _range(values: pd.Series) -> str:
     return f"{least}" if least == most else f"{least} to {most}"
 
 
-ANALYSIS = Analysis(
-    name="xu2019_scores",
+ANALYSIS = question(
+    LEVEL,
     title="The paper's table, and ours",
     question="How good does each norm become on each task, and how does that compare with the paper's table?",
     reading=(
@@ -221,6 +217,5 @@ ANALYSIS = Analysis(
     show=show,
     judge=judge,
     size=(6.7, 2.6),
-    codes=CODES,
     reference="Xu et al. 2019 (1911.07013), the table of all norms and data sets",
 )

@@ -21,9 +21,7 @@ _SMALL = 6.0
 def plot(table: pd.DataFrame, figure: Figure) -> None:
     """Draw every task's scores, better ones to the right.
 
-    Args:
-        table: of ``xu2019_scores.compute``.
-        figure: an empty one; its height is set to its rows of panels.
+    The figure's height is set to its rows of panels.
     """
     ended = pick(table, quantity="diverged")
     if ended.empty:

@@ -8,13 +8,13 @@ import pandas as pd
 
 from analyses.intervals import t_interval
 from analyses.limits import limit
+from analyses.papers.findings import Code, question
 from analyses.papers.xu2019.cells import SIGMA_IS_CUT, cells, last_rows
 from analyses.papers.xu2019.runs import Run, grid
 from analyses.tables import ABSENT, SUMMARY, pick, tidy
-from gradlens.analysis import Analysis, Finding
+from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
-NAME = "xu2019_shares"
 _SHARES = ("recentering", "rescaling", "kept")
 #: Quantity to its head in the table, what it is multiplied by there, and its digits.
 _HEADS = {
@@ -25,15 +25,18 @@ _HEADS = {
     "inv_sigma": ("1/σ", 1.0, 2),
 }
 _WHEN = ("start", "end")
-_XU = "Xu et al. 2019 (1911.07013), Theorem 1"
-
-CODES = {
-    "GL513": (
+SUM = Code(
+    code="GL513",
+    analysis="xu2019_shares",
+    explanation=(
         "Three shares that add up. In every recorded row of every run: what the derivative of the mean "
         "removes, what that of σ removes, and what is left are parts of one energy, Σ‖g‖²; where they do not sum to "
         "one, the measurement is wrong and the paper's questions cannot be answered with it."
     ),
-}
+    expected=0.0,
+    expected_from="the orthogonal decomposition of g",
+    reference="Xu et al. 2019 (1911.07013), Theorem 1",
+)
 
 
 def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
@@ -72,11 +75,7 @@ def _off_one(run: Run) -> Iterator[dict[str, Any]]:
 
 
 def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return a table a task: a row a norm, each quantity at the start and at the end.
-
-    Args:
-        table: of ``compute``.
-    """
+    """Return a table a task: a row a norm, each quantity at the start and at the end."""
     shown = {}
     drawn = table[table["panel"] != SUMMARY]
     for task, own in drawn.groupby("schedule", sort=False):
@@ -103,37 +102,27 @@ def _cell(rows: pd.DataFrame, quantity: str, factor: float, digits: int) -> str:
 
 
 def judge(table: pd.DataFrame) -> list[Finding]:
-    """GL513: a fact about every row, so there is no interval.
-
-    Args:
-        table: of ``compute``.
-    """
+    """GL513: a fact about every row, so there is no interval."""
     checks = pick(table, quantity="off one")
     if checks.empty:
-        claim = "No run holds a norm whose gradient was seen."
-        return [Finding(code="GL513", status="not applicable", claim=claim, analysis=NAME)]
+        return [SUM.silent("No run holds a norm whose gradient was seen.")]
     most, worst = limit("GL200", "sum"), float(checks["value"].max())
     wrong = checks[checks["value"] > most]["label"].unique()
     verdict = f"do not sum to one in {len(wrong)} runs, {wrong[0]} among them" if len(wrong) else "sum to one"
     return [
-        Finding(
-            code="GL513",
-            status="fail" if len(wrong) else "pass",
-            claim=f"The three shares {verdict} ({checks['n'].sum():.0f} rows of {len(checks)} runs).",
-            analysis=NAME,
+        SUM.finding(
+            "fail" if len(wrong) else "pass",
+            f"The three shares {verdict} ({checks['n'].sum():.0f} rows of {len(checks)} runs).",
             value=worst,
-            expected=0.0,
-            expected_from="the orthogonal decomposition of g",
             threshold=f"off one by at most {most:g}",
             causes=("Sums in half precision, or numbers that are not finite.",) if len(wrong) else (),
             remedies=("Look at the rows of the run named; measure in float32.",) if len(wrong) else (),
-            reference=_XU,
         )
     ]
 
 
-ANALYSIS = Analysis(
-    name=NAME,
+ANALYSIS = question(
+    SUM,
     title="The three shares in numbers",
     question="How much of the gradient do the derivatives of mean and variance take away, before and after training?",
     reading=(
@@ -149,6 +138,4 @@ ANALYSIS = Analysis(
     compute=compute,
     show=show,
     judge=judge,
-    codes=CODES,
-    reference=_XU,
 )

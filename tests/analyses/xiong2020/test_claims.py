@@ -5,13 +5,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from analyses.papers.xiong2020.claims import ANALYSIS, CLAIMS, verdict
+from analyses.papers.claims import verdict
+from analyses.papers.xiong2020 import claimed
+from analyses.papers.xiong2020.claims import ANALYSIS
 from analyses.papers.xiong2020.warm_up import ANALYSIS as CURVES
 from analyses.papers.xiong2020.warm_up import published
 from gradlens.analysis import Finding
 from gradlens.recording import Recording
 from tests.analyses.xiong2020.planted import translated, warm_ups
 
+CLAIMS = [claim.code for claim in claimed.CLAIMS]
 Losses = Mapping[tuple[str, int], float]
 #: The paper's world, and its opposite: held-out loss by arrangement and steps of warm-up (20 are the whole one).
 HOLDS: Losses = {

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from analyses.papers.prediction import predicted
 from analyses.papers.xiong2020 import (
     amplification_by_depth,
     arrangements_by_depth,
@@ -11,7 +12,6 @@ from analyses.papers.xiong2020 import (
     sharpness_by_depth,
 )
 from analyses.papers.xiong2020.arrangements_by_depth import over_networks
-from analyses.papers.xiong2020.prediction import predicted
 from analyses.tables import pick
 from gradlens.analysis import Analysis, Finding
 from gradlens.recording import Recording

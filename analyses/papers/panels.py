@@ -1,19 +1,17 @@
-"""How the study's figures are drawn: one look an arrangement, measurements over what theory says of them."""
+"""How networks are drawn: one look an arrangement, measurements over what theory says of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analyses import drawing
-from analyses.papers.xiong2020.measured import ARRANGEMENTS
+from analyses.papers.measured import ARRANGEMENTS
+from analyses.papers.profiles import MEASURED, PREDICTED
 from analyses.tables import pick
 
-MEASURED, PREDICTED = "measured", "predicted"
-#: Colour, marker and dashes of each arrangement; the paper's two as in all other figures.
+#: Colour, marker and dashes of each arrangement; Post-LN and Pre-LN as in all other figures.
 LOOKS: dict[str, drawing.Look] = {
     "post-ln": {"color": "#D55E00", "marker": "s", "linestyle": "-"},
     "pre-ln": {"color": "#0072B2", "marker": "o", "linestyle": "-"},
@@ -44,7 +42,7 @@ def measurements(ax: Axes, rows: pd.DataFrame, **changes: object) -> None:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Return the arrangements among the names, each once, the paper's two first."""
+    """Return the arrangements among the names, each once, in their order."""
     there = set(names)
     return [name for name in ARRANGEMENTS if name in there]
 
@@ -55,22 +53,3 @@ def entries(rows: pd.DataFrame, theory: str = "theory") -> list[Artist]:
     if (rows["quantity"] == PREDICTED).any():
         keys.append(drawing.entry(theory, **drawing.DOTTED))
     return keys
-
-
-def depth_axis(ax: Axes, depths: Sequence[float], name: str = "blocks of a stack") -> None:
-    """Scale a horizontal axis of depths by decades, with a tick at each that has room."""
-    ax.set_xscale("log")
-    shown: list[float] = []
-    for x in sorted(set(depths), reverse=True):
-        if not shown or shown[-1] / x > 1.22:
-            shown.append(x)
-    ax.xaxis.set_major_locator(FixedLocator(shown))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.set_xlabel(name)
-
-
-def finite(*columns: pd.Series) -> list[float]:
-    """Return the numbers of some columns that an axis must hold."""
-    values = np.concatenate([column.to_numpy(dtype=np.float64) for column in columns]) if columns else np.array([])
-    return [float(value) for value in values[np.isfinite(values)]]

@@ -1,19 +1,17 @@
-"""What the recordings of the study hold: which networks there are, and their gradients and streams block by block."""
+"""What the recordings of Transformers hold: which networks there are; gradients and streams, block by block."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analyses.depth import stream_by_depth
-from analyses.intervals import Array, Interval, t_interval
 from gradlens.recording import Recording
 
-#: The two arrangements of the paper, and what it calls them.
-PAPER = {"post-ln": "Post-LN", "pre-ln": "Pre-LN"}
-#: Those that came after it.
-LATER = {
+#: Arrangements of blocks, and how they are printed; in the order of tables and figures.
+ARRANGEMENTS = {
+    "post-ln": "Post-LN",
+    "pre-ln": "Pre-LN",
     "peri-ln": "Peri-LN",
     "deepnorm": "DeepNorm",
     "admin": "Admin",
@@ -23,8 +21,7 @@ LATER = {
     "sub-ln": "Sub-LN",
     "norm-free": "without norms",
 }
-ARRANGEMENTS = {**PAPER, **LATER}
-#: The matrices that Fig. 3 shows, by their names inside a block.
+#: The FFN's matrices, by their names inside a block.
 W1, W2 = "ffn.w1.weight", "ffn.w2.weight"
 #: Path of a parameter inside a block: its stack (empty where there is one), the block's number from 0, its name.
 _PATH = r"^(?:(?P<stack>encoder|decoder)\.)?blocks\.(?P<block>\d+)\.(?P<group>.+)$"
@@ -63,11 +60,6 @@ def initial(recordings: Sequence[Recording], kind: str = "", *, probe: str = "")
     ]
     places = list(ARRANGEMENTS)
     return sorted(found, key=lambda r: (places.index(arrangement(r)), depth(r)))
-
-
-def of_paper(recordings: Sequence[Recording]) -> list[Recording]:
-    """Return those with one of the paper's own two arrangements."""
-    return [recording for recording in recordings if arrangement(recording) in PAPER]
 
 
 def widest(recordings: Sequence[Recording]) -> list[Recording]:
@@ -111,14 +103,27 @@ def streams(recording: Recording) -> dict[str, pd.DataFrame]:
     }
 
 
-def slope(values: pd.DataFrame) -> Interval:
-    """Return the least-squares slope of log value over log column, mean over rows with its t-interval.
+def readings(recording: Recording, probe: str, name: str = "") -> pd.Series:
+    """Return what a probe read in the whole network, by seed or step.
 
     Args:
-        values: positive, [seeds, depths]; the columns are numbers of blocks. A seed that lacks a depth is left out.
+        recording: that holds readings of the probe.
+        probe: its name.
+        name: of the reading, where the probe has several.
     """
-    whole = values.dropna()
-    if whole.shape[1] < 2 or whole.empty:
-        return t_interval([])
-    x: Array = np.log(np.array(whole.columns, dtype=np.float64))
-    return t_interval(np.polyfit(x, np.log(whole.to_numpy(dtype=np.float64)).T, 1)[0])
+    rows = recording.probes
+    rows = rows[(rows["probe"] == probe) & (rows["name"].isin([name]) | (not name))]
+    return rows.groupby("step")["value"].first()
+
+
+def by_depth(
+    recordings: Sequence[Recording], read: Callable[[Recording], pd.Series], names: Iterable[str] = ARRANGEMENTS
+) -> dict[str, pd.DataFrame]:
+    """Return arrangement to numbers [seeds, depths].
+
+    Args:
+        recordings: in the order of their depth.
+        read: gives a number a seed of one network.
+        names: of the arrangements.
+    """
+    return {name: pd.DataFrame({depth(r): read(r) for r in recordings if arrangement(r) == name}) for name in names}

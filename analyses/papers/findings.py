@@ -1,0 +1,139 @@
+"""How a paper's findings are made: what all findings of one code share is data, and stands beside its explanation."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from math import inf
+from typing import Any
+
+import pandas as pd
+
+from analyses.limits import held_against
+from gradlens.analysis import Analysis, Finding, Status
+
+#: How a finding begins that says what became of a claim.
+BEGINS: Mapping[Status, str] = {
+    "pass": "Reproduced",
+    "warn": "Otherwise than expected",
+    "fail": "Not reproduced",
+    "inconclusive": "Undecided with the seeds at hand",
+}
+#: What to try where few seeds or a small study may be the reason.
+MORE_SEEDS = "Train more seeds (--seeds)."
+LARGER = "Train longer and larger (--budget medium or --budget paper)."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """A code, the paragraph on it for ``gradlens explain``, and the fields of ``Finding`` that all its findings share.
+
+    Attributes:
+        explanation: the paragraph.
+    """
+
+    code: str
+    analysis: str
+    explanation: str
+    unit: str = ""
+    expected: float | str | None = None
+    expected_from: str = ""
+    threshold: str = ""
+    causes: tuple[str, ...] = ()
+    remedies: tuple[str, ...] = ()
+    reference: str = ""
+
+    def finding(self, status: Status, claim: str, **own: Any) -> Finding:
+        """Return a finding.
+
+        Args:
+            status: what the numbers say of the claim.
+            claim: a sentence.
+            own: the fields in which it differs from the others of its code.
+        """
+        shared = {field.name: getattr(self, field.name) for field in fields(Code) if field.name != "explanation"}
+        return Finding(**{**shared, "status": status, "claim": claim, **own})
+
+    def silent(self, claim: str, **own: Any) -> Finding:
+        """Return that there is nothing to judge, and why."""
+        return Finding(code=self.code, status="not applicable", claim=claim, analysis=self.analysis, **own)
+
+    def held(
+        self, rows: pd.DataFrame | pd.Series, says: str, *, least: float = -inf, most: float = inf,
+        outside: Status = "fail", told: pd.Series | None = None, **own: Any,
+    ) -> Finding:  # fmt: skip
+        """Return what became of a claim that the intervals of some rows, or of one, all lie in a range.
+
+        Args:
+            rows: with ``low`` and ``high``.
+            says: the claim, behind what became of it.
+            least: lower end of the range.
+            most: upper end of it.
+            outside: what it is to lie outside.
+            told: the row whose number is the finding's; by default the first row.
+            own: as of ``finding``.
+        """
+        status = all_held(rows, least=least, most=most, outside=outside)
+        row = told if told is not None else rows if isinstance(rows, pd.Series) else rows.iloc[0]
+        return self.finding(status, f"{BEGINS[status]}: {says}.", **{**ends(row), **own})
+
+
+def question(*codes: Code, **record: Any) -> Analysis:
+    """Return the record of an analysis that bears the name and, if not told otherwise, the reference of its codes.
+
+    Args:
+        codes: that it may give.
+        record: the other fields of ``Analysis``.
+    """
+    shared = {"name": codes[0].analysis, "reference": codes[0].reference}
+    return Analysis(**{**shared, **record, "codes": {code.code: code.explanation for code in codes}})
+
+
+def ends(row: Mapping[str, Any] | pd.Series) -> dict[str, Any]:
+    """Return value, low and high of a row, as a finding has them."""
+    return {name: float(row[name]) for name in ("value", "low", "high")}
+
+
+def known_ends(row: Mapping[str, Any] | pd.Series | None) -> dict[str, Any]:
+    """Return the same with None for what does not exist."""
+    return {name: None if row is None or pd.isna(row[name]) else float(row[name]) for name in ("value", "low", "high")}
+
+
+def details(rows: pd.DataFrame) -> dict[str, float]:
+    """Return the value of each row by its number of blocks."""
+    return {f"{row['x']:.0f} blocks": float(row["value"]) for _, row in rows.iterrows()}
+
+
+def farthest(rows: pd.DataFrame, off: pd.Series) -> pd.Series:
+    """Return the row that is farthest off.
+
+    Args:
+        rows: at least one.
+        off: how far each is.
+    """
+    return rows.iloc[int(off.to_numpy(dtype="float64").argmax())]
+
+
+def all_held(
+    rows: pd.DataFrame | pd.Series, *, least: float = -inf, most: float = inf, outside: Status = "fail"
+) -> Status:
+    """Hold the interval of every row against a range, as ``analyses.limits.held_against`` does; all must lie in it."""
+    each = [rows] if isinstance(rows, pd.Series) else [row for _, row in rows.iterrows()]
+    return together(held_against(row["low"], row["high"], least=least, most=most, outside=outside) for row in each)
+
+
+def together(statuses: Iterable[Status]) -> Status:
+    """Return what several checks of one claim say together: all must pass, and one that does not decides."""
+    found = list(statuses)
+    for status in ("fail", "warn", "inconclusive", "pass"):
+        if status in found:
+            return status
+    return "not applicable"
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """Write a number with a true minus sign."""
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def plural(count: float) -> str:
+    """Return the ending of a noun that is counted."""
+    return "s" if count > 1 else ""
