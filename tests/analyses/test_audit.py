@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses.audits import settings, some
-from analyses.diagnostics.audit import ANALYSIS, compute, judge, show
+from analyses.audit import ANALYSIS, compute, judge, show
+from analyses.audit.words import settings, some
 from gradlens.analysis import Finding, worst
 from gradlens.lens.audit import Audit
 from gradlens.recording import Recording

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gradlens
-from analyses.depth_prediction import Prediction
-from analyses.diagnostics.depth_profile import ANALYSIS
+from analyses.depth_profile import ANALYSIS
+from analyses.depth_profile.prediction import Prediction
 from analyses.tables import pick
 from gradlens.analysis import Finding
 from gradlens.analysis.figures import draw

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses.depth_theory import DepthTheory, variation
-from analyses.diagnostics.depth_profile import ANALYSIS
+from analyses.depth_profile import ANALYSIS
+from analyses.depth_profile.theory import DepthTheory, variation
 from gradlens.analysis import Finding
 from gradlens.lab.models import ARRANGEMENTS
 from gradlens.recording import Recording

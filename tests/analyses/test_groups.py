@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from analyses.groups import name_of
+from analyses.audit.words import name_of
 
 KINDS = {"pre-ln": "init", "post-ln": "init", "pre-ln, warm-up": "training", "post-ln, warm-up": "training"}
 TABLE = pd.DataFrame(

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analyses import drawing
-from analyses.depth_theory import variation
+from analyses.depth_profile.theory import variation
 from analyses.intervals import Interval, jackknife_interval, log_t_interval, t_interval
 from analyses.papers.xiong2020 import panels
 from analyses.papers.xiong2020.measured import W2, arrangement, depth, gradients, initial, model, of, of_paper, profile

@@ -1,4 +1,4 @@
-"""What a lens says of itself, in words: ``recording.meta["audit"]`` as answers to questions.
+"""What a lens says of itself, in words: ``recording.meta["audit"]`` as answers to questions, and whose they are.
 
 A recording of an earlier gradlens lacks some of its keys: what it does not say is left out, never guessed.
 """
@@ -6,9 +6,15 @@ A recording of an earlier gradlens lacks some of its keys: what it does not say 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
+from analyses.tables import listed
+
 #: Question to its number, and the number in words.
 Count = tuple[str, float, str]
 
+#: Kind to what several such recordings are called.
+_KINDS = {"init": "models at initialization", "training": "training runs", "attached": "recorded runs"}
 _MOST_NAMES = 3
 
 
@@ -85,6 +91,35 @@ def some(names: Sequence[str]) -> str:
     """Name the first few, and count the others."""
     shown = ", ".join(names[:_MOST_NAMES])
     return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more"
+
+
+def name_of(labels: Sequence[str], recordings: pd.DataFrame) -> str:
+    """Name recordings by what they share, as ``all 4 training runs`` or ``pre-ln (3 recordings)``, else by label.
+
+    Args:
+        labels: of the recordings that are meant.
+        recordings: all there are, with the columns ``label``, ``variant`` and ``kind``.
+    """
+    known = recordings[["label", "variant", "kind"]].drop_duplicates("label")
+    meant = known[known["label"].isin(labels)]
+    kinds = set(meant["kind"])
+    if len(meant) > 1:
+        of_kind = known[known["kind"].isin(kinds)]
+        if len(kinds) == 1 and len(of_kind) == len(meant):
+            return f"{_all(len(meant))} {_KINDS.get(kinds.pop(), 'recordings')}"
+        if len(meant) == len(known):
+            return f"{_all(len(meant))} recordings"
+        variants = set(meant["variant"])
+        if len(variants) == 1 and (known["variant"].isin(variants)).sum() == len(meant):
+            return f"{variants.pop()} ({len(meant)} recordings)"
+    names = list(meant["label"])
+    if len(names) > _MOST_NAMES:
+        names = [*names[: _MOST_NAMES - 1], f"{len(names) - _MOST_NAMES + 1} more"]
+    return "; ".join(names) if any("," in name for name in names) else listed(names)
+
+
+def _all(count: int) -> str:
+    return "both" if count == 2 else f"all {count}"
 
 
 def _count(question: str, number: int) -> Count:

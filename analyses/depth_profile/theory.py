@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analyses.depth_profile.whole_network import UNIT_NORMS
 from analyses.intervals import Array, Interval, jackknife_interval, t_interval
-from analyses.whole_network import UNIT_NORMS
 from gradlens.theory import xiong2020
 
 Row = dict[str, Any]

@@ -5,12 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from analyses.audits import counts, lacking_processes, settings
-from analyses.broken import OWN, first_broken
-from analyses.findings.audit import CODES, judge
-from analyses.groups import name_of
+from analyses.audit.words import counts, lacking_processes, name_of, settings
 from analyses.tables import ABSENT, identity, pick
-from gradlens.analysis import Analysis
 from gradlens.recording import Recording
 
 #: ``part``: ``norms`` (how far they were seen), ``setting``, ``problem`` (a sentence of the lens), ``missed`` (one site
@@ -21,6 +17,8 @@ _MISSED = (
     "silent", "strangers", "transformed", "without_graph", "impossible", "hooked",
     "without_grad_output", "without_grad_input", "unsupported", "functional",
 )  # fmt: skip
+#: How the audit of a lens begins to tell of its own process.
+_OWN = "Non-finite values, left out of all sums, first at"
 _SEEN = (
     "How far the norms were seen. Found: modules that normalize, or are called norms; armed: with hooks; fired: ran in "
     "a recorded step; output and input reached: a gradient arrived there; calls: of one norm in the first recorded "
@@ -57,9 +55,9 @@ def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
     for question, answer in settings(audit, kind):
         yield {**who, "part": "setting", "question": question, "answer": answer}
     without = (recording.meta.get("model") or {}).get("norm") == "none"
-    problems, anywhere = list(audit.get("problems") or ()), first_broken(recording)
+    problems, anywhere = list(audit.get("problems") or ()), _first_broken(recording)
     if anywhere:
-        problems = [*(sentence for sentence in problems if not str(sentence).startswith(OWN)), anywhere]
+        problems = [*(sentence for sentence in problems if not str(sentence).startswith(_OWN)), anywhere]
     for sentence in problems:
         if not (without and str(sentence).startswith(_NO_NORM)):
             yield {**who, "part": "problem", "answer": str(sentence)}
@@ -77,6 +75,48 @@ def _functions(recording: Recording, audit: Mapping[str, Any]) -> int:
     """Return how many normalizations were recorded that no module is."""
     sites = recording.sites
     return len(set(sites.loc[sites["kind"] == "norm", "site"]) - set(audit["norms"])) if "norms" in audit else 0
+
+
+def _first_broken(recording: Recording) -> str:
+    """Say where and in which of several processes something was not finite first; empty where all was finite.
+
+    A lens knows of its own process alone. First in time, of one step outputs before gradients, of outputs the first in
+    forward order, of gradients the first in backward order; modules are taken to run in the order in which they were
+    registered.
+    """
+    inputs, norms = recording.activations, recording.norms
+    if inputs["rank"].nunique() < 2:
+        return ""
+    outputs = inputs[inputs["absmax"].isna() & (inputs["numel"] > 0)]
+    gradients = norms[norms["nonfinite"] > 0]
+    # A gradient behind an output that is none is none either.
+    there = pd.MultiIndex.from_frame(outputs[["step", "rank"]])
+    gradients = gradients[~pd.MultiIndex.from_frame(gradients[["step", "rank"]]).isin(there)]
+    place = _places(recording.sites)
+    found = [
+        (step, 0, place[site][tensor], f"the {tensor} of {site}, in the forward pass", rank)
+        for step, rank, site, tensor in _columns(outputs, "step", "rank", "site", "tensor")
+    ] + [
+        (step, 1, -place[site]["input"], f"the gradient at {site}, in the backward pass", rank)
+        for step, rank, site in _columns(gradients, "step", "rank", "site")
+    ]
+    if not found:
+        return ""
+    step, _, _, where, rank = min(found)
+    return f"{_OWN} {where}, step {step}, process {rank}."
+
+
+def _columns(table: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, ...]]:
+    return zip(*(table[column] for column in columns), strict=True)
+
+
+def _places(sites: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Return where the input and the output of each site stand in the forward pass: an output is behind all inside."""
+    order = dict(zip(sites["site"], sites["order"], strict=True))
+    return {
+        path: {"input": own, "output": 0.5 + max(n for other, n in order.items() if f"{other}.".startswith(f"{path}."))}
+        for path, own in order.items()
+    }
 
 
 def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -116,20 +156,3 @@ def _settings(table: pd.DataFrame) -> pd.DataFrame:
             rows.append({"setting": question, "value": answer, "recordings": whose})
     found = pd.DataFrame(rows)
     return found if found.empty or found["recordings"].any() else found.drop(columns="recordings")
-
-
-ANALYSIS = Analysis(
-    name="audit",
-    title="Audit: what was seen, and what was not",
-    question="Did the lens see every normalization, and which gradients are the numbers of?",
-    reading=(
-        "Each lens checks itself while it records. Recordings that say the same stand together. A norm that "
-        "was found but never fired, or that ran as a function, is missing from every other page of this report; what "
-        "was missed is therefore a finding, below, with what to do."
-    ),
-    needs={},
-    compute=compute,
-    show=show,
-    judge=judge,
-    codes=CODES,
-)

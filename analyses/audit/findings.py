@@ -6,15 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from analyses.audits import some
-from analyses.groups import name_of
+from analyses.audit.words import name_of, some
+from analyses.making import Check, codes
 from analyses.tables import pick
 from gradlens.analysis import Finding, Status
 
-_NAME = "audit"
-
-CODES = {
-    "GL001": (
+_SEEN = Check(
+    code="GL001",
+    analysis="audit",
+    explanation=(
         "The lens saw every norm. A recording holds only what the lens saw: a normalization that never ran as a "
         "module, ran as a function, is of an unknown class, or whose gradient never arrived is missing from every "
         "table and figure. Each such gap is a warning that names the place and what to do, and so is all else that "
@@ -22,8 +22,9 @@ CODES = {
         "found and nothing at all was recorded of them. Norms whose input needs no gradient, as at the front of a "
         "model, are named and not blamed."
     ),
-}
-_THRESHOLD = "nothing that normalizes stays unseen"
+    threshold="nothing that normalizes stays unseen",
+)
+CODES = codes(_SEEN)
 _LOOK = "Call lens.audit() after the first step: it names each norm and what keeps it from being seen."
 #: What cannot be measured there, and is no fault: the list of the audit to what is said of its sites.
 _INNOCENT = {
@@ -39,7 +40,7 @@ def judge(table: pd.DataFrame) -> list[Finding]:
         table: of ``audit.compute``.
     """
     if table.empty:
-        return [_finding("not applicable", "No recording holds the audit of its lens.")]
+        return [_SEEN.finding("not applicable", "No recording holds the audit of its lens.")]
     blank = _blank(table)
     problems = pick(table, part="problem")
     absent = pick(table, part="absent")["label"].unique()
@@ -113,12 +114,8 @@ def _said(labels: Sequence[str], table: pd.DataFrame) -> str:
 def _of(labels: Sequence[str], table: pd.DataFrame, status: Status, claim: str, **lists: Sequence[str]) -> Finding:
     """Return a finding on some recordings, named together."""
     name = name_of(labels, table)
-    more = {key: tuple(texts) for key, texts in lists.items()}
-    return _finding(status, f"{name}: {claim}", subject=name, details={"recordings": list(labels)}, **more)
-
-
-def _finding(status: Status, claim: str, **more: Any) -> Finding:
-    return Finding(code="GL001", status=status, claim=claim, analysis=_NAME, threshold=_THRESHOLD, **more)
+    more: dict[str, Any] = {key: tuple(texts) for key, texts in lists.items()}
+    return _SEEN.finding(status, f"{name}: {claim}", name, details={"recordings": list(labels)}, **more)
 
 
 def _small(sentence: str) -> str:

@@ -6,8 +6,6 @@ from typing import Any
 import pandas as pd
 
 from analyses.tables import identity, pick
-from gradlens.analysis import Analysis
-from gradlens.analysis.finding import Finding
 from gradlens.recording import Recording
 from gradlens.recording.schema import PUBLIC, names
 
@@ -63,26 +61,3 @@ def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         answers = texts.reset_index(drop=True).rename_axis(columns=None)
         shown[f"{label}: its answers to held-out questions."] = answers
     return shown
-
-
-def judge(_table: pd.DataFrame) -> list[Finding]:
-    """Judge nothing: what is good enough, the reader knows."""
-    return []
-
-
-ANALYSIS = Analysis(
-    name="held_out",
-    title="How good the trained models are",
-    question="What do the trained models achieve on held-out data, and what do they answer?",
-    reading=(
-        "The metrics are those of the task, over the same held-out data for every model. Answers are shown where a "
-        "task has any to read: their questions were drawn with a fixed seed, not chosen by their answers; beside each "
-        "stands the answer that the data has."
-    ),
-    needs={},
-    compute=compute,
-    show=show,
-    judge=judge,
-    kinds=("training",),
-    optional=True,
-)

@@ -1,6 +1,5 @@
 """What happened in training: the loss, the size of the gradient, and its balance over depth, step by step."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,18 +9,14 @@ import pandas as pd
 
 from analyses.advice import known
 from analyses.depth import WHOLE, gradient_by_block
-from analyses.findings.training_curves import CODES, judge
-from analyses.intervals import block_bootstrap_interval, t_interval
+from analyses.intervals import block_bootstrap_interval
 from analyses.limits import limit
-from analyses.run_ends import broken_steps, endings
 from analyses.steps import smoothed
 from analyses.tables import identity, tidy
-from analyses.training_figure import READING, SIZE, caption, plot
-from gradlens.analysis import Analysis
+from analyses.training_curves.run_end import broken_steps, endings
+from analyses.training_curves.warm_up import gains
 from gradlens.analysis.ending import at_the_end, span_of_steps
 from gradlens.recording import Recording
-
-_WARMUP_SETTINGS = ("warmup", "decay_from")
 
 
 def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
@@ -31,7 +26,7 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
         recordings: those that are not of kind ``init`` are used.
     """
     runs = [r for r in recordings if r.meta.get("kind") != "init" and len(r.steps)]
-    return tidy([*(row for run in runs for row in _rows(run)), *_warmup_gains(runs)])
+    return tidy([*(row for run in runs for row in _rows(run)), *gains(runs)])
 
 
 def _rows(run: Recording) -> Iterator[dict[str, Any]]:
@@ -107,64 +102,3 @@ def _spikes(gradient: pd.Series, who: Mapping[str, str]) -> Iterator[dict[str, A
     yield {**who, "panel": "summary", "quantity": "largest gradient over its median", **worst}
     for step in spikes.index:
         yield {**who, "panel": "gradient norm", "quantity": "spike", "x": step, "value": gradient[step]}
-
-
-def _warmup_gains(runs: Sequence[Recording]) -> Iterator[dict[str, Any]]:
-    """Yield for each variant the loss without warm-up less that with it, over the latter, at the end.
-
-    Runs are paired that differ in nothing but the warm-up; they saw the same batches. The interval is over
-    pairs where there are several, else over the last steps of the one pair (of that seed only).
-    """
-    keyed = {(r.meta.get("variant"), _settings(r), r.meta.get("schedule")): r for r in runs}
-    pairs: dict[str, list[tuple[Recording, Recording]]] = {}
-    for (variant, settings, schedule), without in keyed.items():
-        partner = keyed.get((variant, settings, "warm-up"))
-        if variant and schedule == "no warm-up" and partner is not None:
-            pairs.setdefault(str(variant), []).append((partner, without))
-    for variant, found in pairs.items():
-        fixed = {"label": variant, "variant": variant, "panel": "summary", "quantity": "warm-up gain"}
-        series = [_gain(*pair) for pair in found]
-        if any(len(gain) == 0 for gain in series):
-            yield {**fixed, "group": "diverged", "value": np.nan, "n": len(found)}
-        elif len(found) > 1:
-            yield {
-                **fixed,
-                "group": f"{len(found)} pairs of runs",
-                **t_interval([gain.mean() for gain in series]).row(),
-            }
-        else:
-            over = f"{span_of_steps(series[0])} of one pair"
-            yield {**fixed, "group": over, **block_bootstrap_interval(series[0]).row()}
-
-
-def _settings(run: Recording) -> str:
-    """Return seeds and settings of a run but for its warm-up, as text that compares."""
-    training = {k: v for k, v in (run.meta.get("training") or {}).items() if k not in _WARMUP_SETTINGS}
-    return json.dumps([run.meta.get("seeds"), training, run.meta.get("model")], sort_keys=True, default=str)
-
-
-def _gain(with_warmup: Recording, without: Recording) -> pd.Series:
-    """Return the paired gain over the last steps; empty where either run did not come to its end."""
-    if {with_warmup.meta.get("status"), without.meta.get("status")} != {"complete"}:
-        return pd.Series(dtype="float64")
-    losses = [r.steps.set_index("step")["loss"] for r in (with_warmup, without)]
-    paired = pd.concat(losses, axis=1, keys=["with", "without"]).dropna()
-    end = paired.loc[at_the_end(paired["with"]).index]
-    return (end["without"] - end["with"]) / end["with"].mean()
-
-
-ANALYSIS = Analysis(
-    name="training_curves",
-    title="Training",
-    question="Did each variant learn, did it need the warm-up, and what happened to its gradients meanwhile?",
-    reading=" ".join(READING.values()),
-    caption=caption,
-    needs={"steps": ("step", "loss", "grad_norm"), "params": ("step", "name", "grad_norm")},
-    compute=compute,
-    plot=plot,
-    judge=judge,
-    kinds=("training", "attached"),
-    size=SIZE,
-    codes=CODES,
-    reference="Xiong et al. 2020 (2002.04745), Figs. 2 and 3",
-)

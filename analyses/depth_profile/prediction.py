@@ -1,4 +1,4 @@
-"""The theory of whole Transformers beside the measurement: curves over depth, and how far the measurement is off them.
+"""The theory of whole Transformers beside the measurement: curves over depth, how far it is off them, and GL104.
 
 The prediction has no fitted constant. What is measured is compared with it as a root mean square over seeds, which is
 what is predicted.
@@ -11,12 +11,42 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from analyses.depth_profile.whole_network import predicted
 from analyses.intervals import Array, Interval
-from analyses.whole_network import predicted
+from analyses.limits import held_against
+from analyses.making import Check
+from analyses.tables import first, number, percent, pick, span
+from gradlens.analysis import SEVERITY, Finding
 from gradlens.recording import Recording
 from gradlens.theory.network import OutsideTheoryError
 from gradlens.theory.stack import Predicted
 
+CHECK = Check(
+    code="GL104",
+    analysis="depth_profile",
+    explanation=(
+        "Measurement against the theory of whole networks, at initialization. From its equations alone, arrangement, "
+        "sizes and how often tokens repeat, mean-field theory predicts the stream and the gradient of every weight "
+        "matrix but those of queries and keys, block by block, as absolute numbers: nothing is fitted. Value: by how "
+        "much the measured root mean square over seeds and the prediction differ, as a share of the larger, in the "
+        "median over blocks and groups; the group that is furthest off is judged by itself too. A model that is "
+        "further off is not the one that its name says: a factor is missing, weights are trained or drawn otherwise. "
+        "Or it is one that the theory leaves out: narrow, or on text whose tokens foretell the labels."
+    ),
+    unit="of the larger",
+    expected=0.0,
+    expected_from="mean-field theory of the whole network, forward and backward, without a fitted constant",
+    threshold="at most {most:g} in the median, {group:g} in one group; above it, networks narrower than {width:.0f} "
+    "are inconclusive",
+    causes=(
+        "A narrow network: the theory leaves out what is of order 1/width.",
+        "Text: frequent tokens that foretell their labels, which the theory takes for independent; it shows in the "
+        "FFN's W1 first.",
+        "Weights that are trained, or drawn otherwise than the arrangement's paper says.",
+        "A block that computes something else than its name says: a norm, skip or factor is missing or doubled.",
+    ),
+    reference="after Kedia et al. 2024 (2403.09635)",
+)
 PREDICTED = "predicted"
 STREAM = "stream"
 _RESAMPLES = 1000
@@ -125,3 +155,44 @@ def _bootstrap_interval(samples: Array, statistic: Callable[[Array], Array]) -> 
     half = float(stdtrit(n - 1, 0.975) * resampled.std(ddof=1) * np.sqrt(n / (n - 1)))
     centre = max(0.0, 2 * value - float(resampled.mean()))
     return Interval(value, max(0.0, centre - half), centre + half, n)
+
+
+def off_prediction(rows: pd.DataFrame, subject: str, name: str) -> Iterator[Finding]:
+    """Yield GL104: whether a model at initialization behaves as its equations say.
+
+    Args:
+        rows: of the summary of one stack.
+        subject: the recording's label.
+        name: label, with the stack where there are several.
+    """
+    outside = first(pick(rows, quantity="outside the theory"))
+    if outside is not None:
+        yield CHECK.silent(f"{name} is not held against a prediction. {outside['group']}", subject)
+    off, width = (first(pick(rows, quantity=q)) for q in ("off the prediction", "width"))
+    if off is None or width is None:
+        return
+    groups = pick(rows, quantity="off the prediction in a group")
+    furthest = groups.sort_values("value", ascending=False).iloc[0]
+    judged = (("most", off), ("group", furthest))
+    parts = (held_against(row["low"], row["high"], most=CHECK.limit(limit)) for limit, row in judged)
+    status = max(parts, key=SEVERITY.index)
+    verb = {"pass": "behaves as its equations say", "warn": "does not behave as its equations say"}
+    verdict = verb.get(status, "may or may not behave as its equations say")
+    if status == "warn" and width["value"] < CHECK.limit("width"):
+        status, verdict = "inconclusive", f"is off its equations, or too narrow for them with {width['value']:.0f} wide"
+    ratios = pick(rows, quantity="measured over predicted").set_index("group")["value"]
+    group = str(furthest["group"])
+    times = f", measured {number(ratios[group])} times the predicted" if group in ratios else ""
+    yield CHECK.finding(
+        status,
+        f"{name}: {verdict}: in the median, stream and gradients differ from the prediction by "
+        f"{percent(off['value'])}{span(off, percent)} of the larger of the two; furthest is {group}{times}, which is "
+        f"{percent(furthest['value'])} of the larger.",
+        subject,
+        off,
+        remedies=(
+            f"Compare {group} with the arrangement's equation, in code and in initialization.",
+            "Measure again at width 256, and on random tokens: what stays is the model's own.",
+        ),
+        details={f"measured over predicted {key}": float(ratio) for key, ratio in ratios.items()},
+    )

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 
 from analyses import drawing
 from analyses.depth import GRADIENT_UNIT, REST, W2, WHOLE
-from analyses.depth_prediction import PREDICTED
+from analyses.depth_profile.prediction import PREDICTED
 from analyses.tables import pick
 
 #: What a caption tells, by what must be drawn for it.

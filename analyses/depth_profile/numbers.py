@@ -8,13 +8,10 @@ import pandas as pd
 
 from analyses.advice import known
 from analyses.depth import GRADIENT_UNIT, W2, WHOLE, gradient_by_block, stream_by_depth
-from analyses.depth_figure import READING, caption, plot
-from analyses.depth_prediction import PREDICTED, Prediction
-from analyses.depth_theory import DepthTheory
-from analyses.findings.depth_profile import CODES, judge
+from analyses.depth_profile.prediction import PREDICTED, Prediction
+from analyses.depth_profile.theory import DepthTheory
 from analyses.intervals import log_t_interval
 from analyses.tables import identity, tidy
-from gradlens.analysis import Analysis
 from gradlens.recording import Recording
 
 
@@ -93,24 +90,3 @@ def _ratios(profile: pd.DataFrame, main: bool, fixed: Mapping[str, str]) -> Iter
     if main:
         factor = ratio.mapped(lambda end: end ** (1 / (blocks - 1)))
         yield {**fixed, "quantity": "gradient factor a block", **factor.row()}
-
-
-ANALYSIS = Analysis(
-    name="depth_profile",
-    title="Gradients and stream over depth, at initialization",
-    question="How do gradients and the stream grow or shrink with depth before the first step?",
-    reading=" ".join(READING.values()),
-    caption=caption,
-    needs={
-        "sites": ("site", "kind", "block", "order"),
-        "params": ("step", "name", "grad_norm"),
-        "activations": ("step", "site", "tensor", "rms"),
-    },
-    compute=compute,
-    plot=plot,
-    judge=judge,
-    kinds=("init",),
-    size=(6.7, 3.85),
-    codes=CODES,
-    reference="Xiong et al. 2020 (2002.04745), Lemmas 1 and 2, Theorem 1, Fig. 3; Kedia et al. 2024 (2403.09635)",
-)
