@@ -10,6 +10,7 @@ from analyses import limits
 from gradlens.analysis import Finding, Status
 
 _NUMBERS = ("value", "low", "high")
+_SHARED = ("unit", "expected", "expected_from", "threshold", "causes", "remedies", "reference")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +21,13 @@ class Check:
         code: stable identifier, such as ``GL102``.
         analysis: name of the analysis that judges.
         explanation: a paragraph for ``gradlens explain``.
-        unit: as in ``Finding``, and so are those that follow.
-        expected: a text may name limits of the code, as in ``below {most:g}``.
-        expected_from: where that comes from; a text that may name limits.
-        threshold: the same.
-        causes: likely ones, where they depend on nothing measured.
-        remedies: the same.
+        unit: as in ``Finding``, and so are those that follow, as far as they depend on nothing measured. A text may
+            name limits of the code, as in ``below {most:g}``.
+        expected: a number, or a range as text.
+        expected_from: where that comes from.
+        threshold: the limit that decides.
+        causes: likely ones.
+        remedies: what to try.
         reference: paper and equation.
     """
 
@@ -57,16 +59,8 @@ class Check:
             row: of a table, whose ``value``, ``low`` and ``high`` are taken.
             own: other attributes of a ``Finding``; each stands instead of what is shared or in the row.
         """
+        shared = {name: self._written(getattr(self, name)) for name in _SHARED}
         measured = {} if row is None else {name: None if pd.isna(row[name]) else float(row[name]) for name in _NUMBERS}
-        shared = {
-            "unit": self.unit,
-            "expected": self._written(self.expected) if isinstance(self.expected, str) else self.expected,
-            "expected_from": self._written(self.expected_from),
-            "threshold": self._written(self.threshold),
-            "causes": self.causes,
-            "remedies": self.remedies,
-            "reference": self.reference,
-        }
         return self.silent(claim, subject, **{"status": status, **shared, **measured, **own})
 
     def silent(self, claim: str, subject: str = "", **own: Any) -> Finding:
@@ -84,8 +78,9 @@ class Check:
         """Return a threshold of the code."""
         return limits.limit(self.code, name)
 
-    def _written(self, text: str) -> str:
-        return text.format(**limits.of(self.code)) if "{" in text else text
+    def _written(self, fact: Any) -> Any:
+        """Return a fact; in a text, names of limits are replaced by their numbers."""
+        return fact.format(**limits.of(self.code)) if isinstance(fact, str) else fact
 
 
 def codes(*checks: Check) -> dict[str, str]:

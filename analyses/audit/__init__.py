@@ -13,7 +13,7 @@ ANALYSIS = Analysis(
         "was found but never fired, or that ran as a function, is missing from every other page of this report; what "
         "was missed is therefore a finding, below, with what to do."
     ),
-    needs={},
+    needs={"sites": ("site", "kind", "order")},  # its tables of norms and activations may well be empty
     compute=compute,
     show=show,
     judge=judge,

@@ -45,8 +45,7 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
 def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
     audit, kind = recording.meta.get("audit"), str(recording.meta.get("kind") or "")
     who = {name: text for name, text in identity(recording).items() if name != "schedule"} | {"kind": kind}
-    for sentence in recording.meta.get("damage") or ():
-        yield {**who, "part": "problem", "answer": str(sentence)}
+    yield from ({**who, "part": "problem", "answer": str(sentence)} for sentence in recording.meta.get("damage") or ())
     if not isinstance(audit, Mapping) or not audit:
         yield {**who, "part": "absent"}
         return
@@ -58,11 +57,10 @@ def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
     problems, anywhere = list(audit.get("problems") or ()), _first_broken(recording)
     if anywhere:
         problems = [*(sentence for sentence in problems if not str(sentence).startswith(_OWN)), anywhere]
-    for sentence in problems:
-        if not (without and str(sentence).startswith(_NO_NORM)):
-            yield {**who, "part": "problem", "answer": str(sentence)}
-    if sentence := lacking_processes(recording.meta.get("processes") or {}):
-        yield {**who, "part": "problem", "answer": sentence}
+    problems.append(lacking_processes(recording.meta.get("processes") or {}))
+    for sentence in filter(None, map(str, problems)):
+        if not (without and sentence.startswith(_NO_NORM)):
+            yield {**who, "part": "problem", "answer": sentence}
     broken = set(recording.norms.loc[recording.norms["nonfinite"] > 0, "site"])
     for key in _MISSED:
         for site in audit.get(key) or ():
@@ -139,10 +137,8 @@ def _norms(table: pd.DataFrame) -> pd.DataFrame:
     for cells, same in wide.fillna(ABSENT).groupby(list(wide.columns), sort=False) if len(wide) else ():
         rows.append({"recordings": name_of(list(same.index), table), **dict(zip(wide.columns, cells, strict=True))})
     found = pd.DataFrame(rows)
-    whole = {
-        column: float for column in found if column != "recordings" and found[column].str.fullmatch("[0-9]+").all()
-    }  # printed flush right
-    return found.astype(whole)
+    counted = [name for name in found if name != "recordings" and found[name].str.fullmatch("[0-9]+").all()]
+    return found.astype(dict.fromkeys(counted, float))  # printed flush right
 
 
 def _settings(table: pd.DataFrame) -> pd.DataFrame:
@@ -150,8 +146,7 @@ def _settings(table: pd.DataFrame) -> pd.DataFrame:
     part = pick(table, part="setting")
     rows = []
     for question, own in part.groupby("question", sort=False):
-        answers = own.groupby("answer", sort=False)["label"].agg(list)
-        for answer, labels in answers.items():
+        for answer, labels in own.groupby("answer", sort=False)["label"].agg(list).items():
             whose = name_of(labels, table) if len(labels) < table["label"].nunique() else ""
             rows.append({"setting": question, "value": answer, "recordings": whose})
     found = pd.DataFrame(rows)

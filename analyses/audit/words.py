@@ -130,7 +130,7 @@ def _calls(calls: Mapping[str, Any], fired: int) -> Count:
     """Return the calls of a norm in a step: from the fewest to the most."""
     other, most = calls.get("sites") or {}, int(calls.get("most") or 0)
     fewest = min([*other.values(), *([1] if len(other) < fired else [])], default=most)
-    return "calls a step", float(most), str(most) if fewest == most else f"{fewest} to {most}"
+    return "calls a step", float(most), _from_to((fewest, most))
 
 
 def _cadence(every: int, kind: str) -> str:

@@ -12,7 +12,7 @@ ANALYSIS = Analysis(
     reading=" ".join(READING.values()),
     caption=caption,
     needs={
-        "sites": ("site", "kind", "block", "order"),
+        "sites": ("site", "kind", "placement", "block", "order"),
         "params": ("step", "name", "grad_norm"),
         "activations": ("step", "site", "tensor", "rms"),
     },

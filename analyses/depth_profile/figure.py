@@ -70,15 +70,9 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
         stack = "" if len(stacks) == 1 else f", {rows['stack'].iloc[0]}"
         _draw_gradient(gradient, pick(rows, panel="gradient"), look, stack)
         _draw_stream(stream, pick(rows, panel="stream"), look, stack)
-    drawing.value_axis(
-        gradient_axes[0],
-        pick(drawn, panel="gradient")["value"],
-        f"gradient norm ({GRADIENT_UNIT})",
-        log_from=5,
-    )
-    drawing.value_axis(
-        stream_axes[0], pick(drawn, panel="stream")[["value", "low", "high"]].to_numpy().ravel(), "stream rms"
-    )
+    gradients, rms = pick(drawn, panel="gradient")["value"], pick(drawn, panel="stream")[["value", "low", "high"]]
+    drawing.value_axis(gradient_axes[0], gradients, f"gradient norm ({GRADIENT_UNIT})", log_from=5)
+    drawing.value_axis(stream_axes[0], rms.to_numpy().ravel(), "stream rms")
     filled = [index for index, n in enumerate(strips) if n]
     for place, index in enumerate(filled, start=len(heights) - len(filled)):
         part = grid[place].subgridspec(strips[index], math.ceil(len(groups[index]) / strips[index]))
@@ -161,11 +155,7 @@ def _draw_curves(ax: Axes, rows: pd.DataFrame, look: Mapping[str, drawing.Look],
 
 
 def _draw_groups(
-    axes: npt.NDArray[Any],
-    rows: pd.DataFrame,
-    groups: Sequence[str],
-    look: Mapping[str, drawing.Look],
-    several: bool,
+    axes: npt.NDArray[Any], rows: pd.DataFrame, groups: Sequence[str], look: Mapping[str, drawing.Look], several: bool
 ) -> None:
     """Draw a small panel a group; they share their axes, and name the stack where there are several."""
     for index, ax in enumerate(axes.flat):
@@ -199,12 +189,6 @@ def _entries(drawn: pd.DataFrame, look: Mapping[str, drawing.Look]) -> list[Arti
     if (drawn["quantity"] == "law").any():
         entries.append(drawing.entry("law c/√q, fitted", **drawing.DOTTED))
     if (drawn["quantity"] == "lemma 2").any():
-        entries.append(
-            Patch(
-                facecolor=drawing.THEORY_FILL,
-                edgecolor=drawing.THEORY,
-                linewidth=0.4,
-                label="bound: Lemma 2",
-            )
-        )
+        field = {"facecolor": drawing.THEORY_FILL, "edgecolor": drawing.THEORY, "linewidth": 0.4}
+        entries.append(Patch(**field, label="bound: Lemma 2"))
     return entries

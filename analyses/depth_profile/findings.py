@@ -4,6 +4,7 @@ GL101 gradients over depth, GL102 the stream, GL103 the law of both; GL104 is in
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import pandas as pd
 
@@ -16,12 +17,11 @@ from analyses.making import Check, codes
 from analyses.tables import first, number, percent, pick, span
 from gradlens.analysis import Finding
 
-_NAME = "depth_profile"
+_check = partial(Check, analysis="depth_profile")
 _XIONG = "Xiong et al. 2020 (2002.04745)"
 
-_GRADIENT = Check(
+_GRADIENT = _check(
     code="GL101",
-    analysis=_NAME,
     explanation=(
         "Gradient over depth at initialization. By what factor a block the gradient norm of the FFN's output matrix "
         "(or of the whole block) changes from the first block to the last. A power law, as Pre-LN's 1/√l, is harmless: "
@@ -37,9 +37,8 @@ _GRADIENT = Check(
     ),
     reference=f"{_XIONG}, Theorem 1, Fig. 3; Liu et al. 2020 (2004.08249)",
 )
-_STREAM = Check(
+_STREAM = _check(
     code="GL102",
-    analysis=_NAME,
     explanation=(
         "Growth of the stream at initialization. Lemma 2 of Xiong et al. says: a Post-LN stream has second moment "
         "1 + v before each block's last norm; a Pre-LN stream grows by v to 1 + v a block, where v is the FFN's gain "
@@ -55,9 +54,8 @@ _STREAM = Check(
     remedies=("Compare the initialization with the paper's; measure more seeds.",),
     reference=f"{_XIONG}, Lemma 2",
 )
-_LAW = Check(
+_LAW = _check(
     code="GL103",
-    analysis=_NAME,
     explanation=(
         "Gradient norm times stream rms, block by block. Whether ‖dL/dW2_l‖·√q_l is one constant (q_l: the stream's "
         "second moment after block l). It is where each branch gains as much backward as forward, so that only the "

@@ -46,11 +46,10 @@ class DepthTheory:
             level = xiong2020.stream_second_moment_post(self.ratio)
             ends = {depth: (level, level) for depth in depths if depth > 0}
         else:
-            attentions = 2 if self.attends_to_memory(stack) else 1
-            low, high = xiong2020.stream_second_moment_pre(max(depths), self.ratio, attentions)
-            ends = {depth: (float(low[depth]), float(high[depth])) for depth in depths}
-        for depth, (low_q, high_q) in ends.items():
-            yield {"x": depth, "low": float(np.sqrt(low_q)), "high": float(np.sqrt(high_q))}
+            low, high = self._pre_ln(stack, max(depths))
+            ends = {depth: (low[depth], high[depth]) for depth in depths}
+        for depth, bounds in ends.items():
+            yield {"x": depth, "low": float(np.sqrt(bounds[0])), "high": float(np.sqrt(bounds[1]))}
 
     def stream_summary(self, stack: str, q: pd.DataFrame) -> Iterator[Row]:
         """Yield the number that Lemma 2 speaks of, with the lemma's range for it.
@@ -74,9 +73,11 @@ class DepthTheory:
         growth = t_interval(np.polyfit(depths, q.to_numpy().T, 1)[0])
         yield {"quantity": "stream growth a block", **growth.row()}
         if self.applies:
-            attentions = 2 if self.attends_to_memory(stack) else 1
-            low, high = xiong2020.stream_second_moment_pre(1, self.ratio, attentions)
+            low, high = self._pre_ln(stack, 1)
             yield {"quantity": "lemma 2", "low": float(low[1] - low[0]), "high": float(high[1] - high[0])}
+
+    def _pre_ln(self, stack: str, depth: int) -> tuple[Array, Array]:
+        return xiong2020.stream_second_moment_pre(depth, self.ratio, 2 if self.attends_to_memory(stack) else 1)
 
     def law(self, stack: str, gradient: pd.DataFrame, q: pd.DataFrame) -> tuple[dict[int, float], list[Row]]:
         """Return the law's curve through the measured q_l, and the numbers that say how well it holds.

@@ -12,15 +12,7 @@ from gradlens.theory.transformer import predict
 
 #: Norms whose output has unit second moment (AdaNorm: 1.03); ``none`` where the arrangement itself has no norm.
 UNIT_NORMS = frozenset(
-    {
-        "layernorm",
-        "layernorm-simple",
-        "detachnorm",
-        "detachnorm-mean",
-        "detachnorm-variance",
-        "adanorm",
-        "rmsnorm",
-    }
+    {"layernorm", "layernorm-simple", "detachnorm", "detachnorm-mean", "detachnorm-variance", "adanorm", "rmsnorm"}
 )
 _NORMLESS = frozenset(name for name, arrangement in ARRANGEMENTS.items() if not arrangement.normalized_output)
 #: Of ``UNIT_NORMS``, those that subtract no mean.

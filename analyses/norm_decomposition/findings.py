@@ -1,6 +1,7 @@
 """What ``norm_decomposition`` says: GL200 the shares add up, GL201, GL202 at init, GL203 in training."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pandas as pd
 
@@ -9,12 +10,18 @@ from analyses.making import Check, codes
 from analyses.tables import first, number, percent, pick, span
 from gradlens.analysis import Finding
 
-_NAME = "norm_decomposition"
-_XU = "Xu et al. 2019 (1911.07013), Theorem 1"
+_check = partial(Check, analysis="norm_decomposition", reference="Xu et al. 2019 (1911.07013), Theorem 1")
+_against_random = partial(
+    _check,
+    unit="times random",
+    expected=1.0,
+    threshold="at most {most:g} times; less is no fault",
+    remedies=("Look at the norms that show most of it in the figure's upper row.",),
+)
+_RANDOM = "a share of 1/H for g without preferred direction"
 
-_ADDS_UP = Check(
+_ADDS_UP = _check(
     code="GL200",
-    analysis=_NAME,
     explanation=(
         "Shares that add up. The shares of re-centering, re-scaling and kept are parts of one energy, Σ‖g‖²: they must "
         "sum to one and lie between 0 and 1. Where they do not, the measurement is wrong, or a sum over- or "
@@ -23,60 +30,40 @@ _ADDS_UP = Check(
     expected=0.0,
     expected_from="the orthogonal decomposition of g (exact)",
     threshold="sum within {sum:g} of one; shares within {range:g} of 0 to 1",
-    causes=(
-        "A float16 sum that over- or underflowed.",
-        "A norm that normalizes otherwise than it was taken for.",
-    ),
+    causes=("A float16 sum that over- or underflowed.", "A norm that normalizes otherwise than it was taken for."),
     remedies=("Register the norm with gradlens.register_norm; measure in float32.",),
-    reference=_XU,
 )
-_RANDOM = "a share of 1/H for g without preferred direction"
-_BELOW = "at most {most:g} times; less is no fault"
-_LOOK = ("Look at the norms that show most of it in the figure's upper row.",)
-_RECENTERING = Check(
+_RECENTERING = _against_random(
     code="GL201",
-    analysis=_NAME,
     explanation=(
         "Re-centering at initialization. The share of the gradient that the derivative of the mean removes, over the "
         "1/H that a gradient without preferred direction loses along any one of its H directions. Far above one, the "
         "gradient has a common offset over features; below one is usual behind another norm, which has already removed "
         "the mean."
     ),
-    unit="times random",
-    expected=1.0,
     expected_from=_RANDOM,
-    threshold=_BELOW,
     causes=(
         "Post-LN: the gradient comes through the next norm, which has already taken its mean out (expected).",
         "Above one: features with a common offset, as behind a ReLU or a bias shared by all features.",
     ),
-    remedies=_LOOK,
-    reference=_XU,
 )
-_RESCALING = Check(
+_RESCALING = _against_random(
     code="GL202",
-    analysis=_NAME,
     explanation=(
         "Re-scaling at initialization. The share of the gradient that the derivative of σ removes, over 1/H. With ρ "
         "the correlation of g with the normalized value, var(dL/dx) = (1 − ρ²)·var(g)/σ² holds exactly, and E[ρ²] = "
         "1/(H − 1) of the centered energy where the two are independent. Re-scaling is therefore invisible in a fresh "
         "network and matters once training aligns g with the normalized value."
     ),
-    unit="times random",
-    expected=1.0,
     expected_from=f"{_RANDOM}; E[ρ²] = 1/(H − 1) of what is left after re-centering",
-    threshold=_BELOW,
     causes=(
         "Post-LN: a norm followed by a ReLU FFN without biases and another norm re-scales nothing at all, since the "
         "sub-layer is homogeneous (Euler's theorem; expected).",
         "Above one: the loss depends on the scale of the normalized value, as with tied output embeddings.",
     ),
-    remedies=_LOOK,
-    reference=_XU,
 )
-_KEPT = Check(
+_KEPT = _check(
     code="GL203",
-    analysis=_NAME,
     explanation=(
         "What the norms let through at the end of training. The share of the gradient's energy that is left after "
         "re-centering and re-scaling, mean over norms. A share that falls while re-scaling grows says that gradients "
@@ -91,7 +78,6 @@ _KEPT = Check(
         "A network that has not begun to learn keeps its random shares.",
     ),
     remedies=("Compare with DetachNorm, which keeps everything, to see what the removed part was worth.",),
-    reference=_XU,
 )
 CODES = codes(_ADDS_UP, _RECENTERING, _RESCALING, _KEPT)
 #: Quantity to its word and its check.

@@ -11,7 +11,11 @@ ANALYSIS = Analysis(
     question="Did each variant learn, did it need the warm-up, and what happened to its gradients meanwhile?",
     reading=" ".join(READING.values()),
     caption=caption,
-    needs={"steps": ("step", "loss", "grad_norm"), "params": ("step", "name", "grad_norm")},
+    needs={
+        "sites": ("site", "kind"),
+        "steps": ("step", "loss", "grad_norm"),
+        "params": ("step", "name", "grad_norm", "nonfinite"),
+    },
     compute=compute,
     plot=plot,
     judge=judge,

@@ -4,6 +4,7 @@ GL303 spikes, GL304 whether they learned, GL305 gradients over depth; GL301 is i
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import pandas as pd
 
@@ -14,12 +15,11 @@ from analyses.tables import first, number, percent, pick, span
 from analyses.training_curves import run_end, warm_up
 from gradlens.analysis import Finding, Status
 
-_NAME = "training_curves"
+_check = partial(Check, analysis="training_curves")
 _PRE_LN = "Take the norm before the branch (Pre-LN)."
 
-_SPIKES = Check(
+_SPIKES = _check(
     code="GL303",
-    analysis=_NAME,
     explanation=(
         "Gradient spikes. Steps whose whole gradient norm is many times the running median of the steps before. Single "
         "ones come from odd batches; many, or one that the loss does not recover from, from an unstable run."
@@ -31,9 +31,8 @@ _SPIKES = Check(
     remedies=("Clip the gradient norm.", "Look at the steps named, and at the norms' 1/σ there."),
     reference="after Huang et al. 2025 (2501.06842)",
 )
-_LEARNED = Check(
+_LEARNED = _check(
     code="GL304",
-    analysis=_NAME,
     explanation=(
         "Learning from context. Whether the run learned anything beyond how often each token occurs: its loss at the "
         "end over the loss of a model that knows those frequencies alone; above one it does not even know these. "
@@ -50,9 +49,8 @@ _LEARNED = Check(
     ),
     reference="Xiong et al. 2020 (2002.04745), Fig. 2",
 )
-_BALANCE = Check(
+_BALANCE = _check(
     code="GL305",
-    analysis=_NAME,
     explanation=(
         "Balance of the gradient over depth in training. The last block's gradient norm over the first block's, "
         "geometric mean over the last steps, judged as the factor a block like GL101. A ratio of thousands says that "

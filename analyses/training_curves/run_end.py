@@ -45,8 +45,7 @@ def broken_steps(run: Recording, steps: pd.DataFrame) -> list[int]:
         run: whose status and gradients are asked.
         steps: its table of this name, by step.
     """
-    loss = steps["loss"]
-    suspect = _without_finite_gradient(run)
+    loss, suspect = steps["loss"], _without_finite_gradient(run)
     if run.meta.get("status") == "diverged":
         last = loss[np.isfinite(loss)].index.max()
         suspect |= {step for step in loss.index if not step <= last}
@@ -68,21 +67,20 @@ def endings(run: Recording, steps: pd.DataFrame, broken: Sequence[int]) -> Itera
     facts = {"value": len(broken), "n": len(steps), "x": at}
     yield {"quantity": "status", "group": str(run.meta.get("status", "")), **facts}
     yield {"quantity": "steps with a finite loss", "value": np.isfinite(steps["loss"]).sum(), "n": len(steps)}
-    yield {"quantity": "steps with a finite gradient", "value": _finite_gradients(run, steps), "n": len(steps)}
+    finite = set(steps.index[np.isfinite(steps["grad_norm"])]) - _without_finite_gradient(run)
+    yield {"quantity": "steps with a finite gradient", "value": len(finite), "n": len(steps)}
     if broken:
         nan = int(_nan_losses(steps).loc[list(broken)].sum())
         shown_by = "loss" if nan or _is_seen(run, steps["loss"], broken) else "gradient"
-        # A run is over where it stayed broken; a loss scaler skips single steps whose gradient overflowed.
-        stayed = steps.index.max() in broken
-        yield {"quantity": "broken", "group": shown_by, "value": float(stayed), "n": nan}
+        stayed = float(steps.index.max() in broken)  # a loss scaler skips single steps whose gradient overflowed
+        yield {"quantity": "broken", "group": shown_by, "value": stayed, "n": nan}
     if at is not None:
         yield {"quantity": "gradient before the break", "value": _growth(steps["grad_norm"], int(at))}
 
 
 def _nan_losses(steps: pd.DataFrame) -> pd.Series:
     """Whether the loss of a step was passed, and is NaN; recordings of an earlier gradlens do not say."""
-    known = "nan_loss" in steps
-    return steps["nan_loss"].eq(True) if known else pd.Series(False, steps.index)
+    return steps["nan_loss"].eq(True) if "nan_loss" in steps else pd.Series(False, steps.index)
 
 
 def _is_seen(run: Recording, loss: pd.Series, broken: Sequence[int]) -> bool:
@@ -96,11 +94,6 @@ def _is_seen(run: Recording, loss: pd.Series, broken: Sequence[int]) -> bool:
 def _without_finite_gradient(run: Recording) -> set[int]:
     entries = run.params.groupby("step")["nonfinite"].sum()
     return set(entries[entries > 0].index)
-
-
-def _finite_gradients(run: Recording, steps: pd.DataFrame) -> int:
-    known = steps.index[np.isfinite(steps["grad_norm"])]
-    return len(set(known) - _without_finite_gradient(run))
 
 
 def _growth(gradient: pd.Series, at: int) -> float:
@@ -187,20 +180,16 @@ def _count(rows: pd.DataFrame, what: str) -> float:
 
 def _advice(rows: pd.DataFrame) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return causes and remedies: of an unstable run where the gradient had grown, else of a fault at one step."""
-    growth = first(pick(rows, quantity="gradient before the break"))
-    grew = growth is None or growth["value"] > limit("GL303", "spike")
-    before = "" if growth is None or pd.isna(growth["value"]) else ": the gradient had not grown before it"
-    if grew:
+    growth, rate = first(pick(rows, quantity="gradient before the break")), lower_the_rate(rows)
+    if growth is None or growth["value"] > limit("GL303", "spike"):
         causes = ("A learning rate too high for the first steps.", "Overflow in float16.", "A fault in loss or data.")
-        steady: tuple[str, ...] = ()
-    else:
-        causes = (
-            "A batch with NaN or infinite inputs, or a loss that is none for it (log or division of 0).",
-            "Overflow in float16.",
-            "A learning rate far too high: one step was enough.",
-        )
-        steady = (f"Look at batch and loss of that step{before}.",)
-    rate = lower_the_rate(rows)
-    calm = (rate, "Clip the gradient norm.") if grew else (f"If both are sound: {rate[0].lower()}{rate[1:]}",)
-    otherwise = arrange_otherwise(rows, "Take the norm before the branch (Pre-LN).") if grew else ()
-    return causes, (*steady, *calm, *otherwise)
+        otherwise = arrange_otherwise(rows, "Take the norm before the branch (Pre-LN).")
+        return causes, (rate, "Clip the gradient norm.", *otherwise)
+    before = "" if pd.isna(growth["value"]) else ": the gradient had not grown before it"
+    causes = (
+        "A batch with NaN or infinite inputs, or a loss that is none for it (log or division of 0).",
+        "Overflow in float16.",
+        "A learning rate far too high: one step was enough.",
+    )
+    sound = f"If both are sound: {rate[0].lower()}{rate[1:]}"
+    return causes, (f"Look at batch and loss of that step{before}.", sound)
