@@ -183,12 +183,10 @@ def _in_lines(group: str) -> str:
 
 
 def _entries(drawn: pd.DataFrame, look: Mapping[str, drawing.Look]) -> list[Artist]:
-    entries = drawing.run_entries(drawn, look)
-    if (drawn["quantity"] == PREDICTED).any():
-        entries.append(drawing.entry("theory, no fit", **(drawing.DOTTED | {"color": "black"})))
-    if (drawn["quantity"] == "law").any():
-        entries.append(drawing.entry("law c/√q, fitted", **drawing.DOTTED))
-    if (drawn["quantity"] == "lemma 2").any():
-        field = {"facecolor": drawing.THEORY_FILL, "edgecolor": drawing.THEORY, "linewidth": 0.4}
-        entries.append(Patch(**field, label="bound: Lemma 2"))
-    return entries
+    field = {"facecolor": drawing.THEORY_FILL, "edgecolor": drawing.THEORY, "linewidth": 0.4}
+    theory: dict[str, Artist] = {
+        PREDICTED: drawing.entry("theory, no fit", **(drawing.DOTTED | {"color": "black"})),
+        "law": drawing.entry("law c/√q, fitted", **drawing.DOTTED),
+        "lemma 2": Patch(**field, label="bound: Lemma 2"),
+    }
+    return drawing.run_entries(drawn, look) + [theory[what] for what in theory if (drawn["quantity"] == what).any()]

@@ -100,12 +100,11 @@ def _hollow(style: drawing.Look) -> drawing.Look:
 
 
 def _entries(drawn: pd.DataFrame, look: Mapping[str, drawing.Look]) -> list[Artist]:
-    entries = drawing.run_entries(drawn, look, marker="")
     grey = _hollow({"marker": "o", "color": drawing.THEORY})
-    if (drawn["quantity"] == "held out").any():
-        entries.append(drawing.entry("held-out loss", linestyle="", **grey))
-    if (drawn["quantity"] == "frequencies alone").any():
-        entries.append(drawing.entry("token frequencies alone", **drawing.DOTTED))
-    if (drawn["quantity"] == "spike").any():
-        entries.append(drawing.entry("spike", linestyle="", marker="x", color=drawing.THEORY, markeredgewidth=1))
-    return entries
+    others = {
+        "held out": drawing.entry("held-out loss", linestyle="", **grey),
+        "frequencies alone": drawing.entry("token frequencies alone", **drawing.DOTTED),
+        "spike": drawing.entry("spike", linestyle="", marker="x", color=drawing.THEORY, markeredgewidth=1),
+    }
+    entries = drawing.run_entries(drawn, look, marker="")
+    return entries + [others[what] for what in others if (drawn["quantity"] == what).any()]
