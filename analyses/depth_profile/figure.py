@@ -183,10 +183,10 @@ def _in_lines(group: str) -> str:
 
 
 def _entries(drawn: pd.DataFrame, look: Mapping[str, drawing.Look]) -> list[Artist]:
-    field = {"facecolor": drawing.THEORY_FILL, "edgecolor": drawing.THEORY, "linewidth": 0.4}
+    bound = Patch(facecolor=drawing.THEORY_FILL, edgecolor=drawing.THEORY, linewidth=0.4, label="bound: Lemma 2")
     theory: dict[str, Artist] = {
         PREDICTED: drawing.entry("theory, no fit", **(drawing.DOTTED | {"color": "black"})),
         "law": drawing.entry("law c/√q, fitted", **drawing.DOTTED),
-        "lemma 2": Patch(**field, label="bound: Lemma 2"),
+        "lemma 2": bound,
     }
     return drawing.run_entries(drawn, look) + [theory[what] for what in theory if (drawn["quantity"] == what).any()]
