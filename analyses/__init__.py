@@ -1,10 +1,10 @@
-"""The questions asked of recordings, one file each, in reading order.
+"""The questions asked of recordings, a folder each, in reading order.
 
 ``gradlens`` finds them through the entry-point group ``gradlens.analyses``; another package adds its own
-tuple of ``gradlens.analysis.Analysis`` in the same way. A new question is one file and its line here.
+tuple of ``gradlens.analysis.Analysis`` in the same way. A new question is one folder and its line here.
 """
 
-from analyses.diagnostics import audit, depth_profile, held_out, norm_decomposition, training_curves
+from analyses import audit, depth_profile, held_out, norm_decomposition, training_curves
 from gradlens.analysis import Analysis
 
 ANALYSES: tuple[Analysis, ...] = (

@@ -13,17 +13,7 @@ from gradlens.theory.arrangements import ARRANGEMENTS
 
 #: Arrangements whose skip is the identity, or scaled with depth: neither Pre-LN nor DeepNorm nor Admin is news there.
 _SKIP_IS_SOUND = frozenset(
-    {
-        "pre-ln",
-        "peri-ln",
-        "sub-ln",
-        "layernorm-scaling",
-        "mix-ln",
-        "deepnorm",
-        "admin",
-        "rezero",
-        "norm-free",
-    }
+    {"pre-ln", "peri-ln", "sub-ln", "layernorm-scaling", "mix-ln", "deepnorm", "admin", "rezero", "norm-free"}
 )
 #: Networks without residual blocks.
 _WITHOUT_SKIP = "plain"

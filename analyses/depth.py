@@ -5,6 +5,8 @@ sites of kind ``block``; where blocks were not watched, those its norms stand in
 number in a parameter's name that stands before a module's: in ``0.weight`` it is a layer's own.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
@@ -63,18 +65,13 @@ def parameter_groups(recording: Recording) -> pd.DataFrame:
     norms = set(sites.loc[sites["kind"] == "norm", "site"])
     rows = []
     for name in recording.params["name"].drop_duplicates().astype(str):
-        place = _enclosing(name, found)
-        if place is None:
-            continue
-        site, stack, block = place
-        module, _, leaf = name.rpartition(".")
-        matrix = leaf.endswith("weight") and module not in norms
-        rows.append((name, stack, block, _group(name[len(site) + 1 :]) if matrix else REST))
+        if place := _enclosing(name, found):
+            site, stack, block = place
+            module, _, leaf = name.rpartition(".")
+            matrix = leaf.endswith("weight") and module not in norms
+            group = name[len(site) + 1 :].removesuffix(".weight").removesuffix("_weight") if matrix else REST
+            rows.append((name, stack, block, group))
     return pd.DataFrame(rows, columns=["name", "stack", "block", "group"])
-
-
-def _group(relative: str) -> str:
-    return relative.removesuffix(".weight").removesuffix("_weight")
 
 
 def gradient_by_block(recording: Recording) -> pd.DataFrame:
@@ -86,9 +83,8 @@ def gradient_by_block(recording: Recording) -> pd.DataFrame:
     """
     params = recording.params.merge(parameter_groups(recording), on="name")
     params["square"] = params["grad_norm"] ** 2
-    whole = params.assign(group=WHOLE)
+    both = pd.concat([params, params.assign(group=WHOLE)]) if len(params) else params
     keys = ["step", "stack", "group", "block"]
-    both = pd.concat([params, whole]) if len(params) else params
     squares = both.groupby(keys, sort=False)["square"].sum(min_count=1).reset_index()
     squares["grad_norm"] = np.sqrt(squares.pop("square"))
     return squares.dropna(subset="grad_norm")
@@ -104,56 +100,39 @@ def stream_by_depth(recording: Recording) -> pd.DataFrame:
     Returns:
         Columns ``step``, ``stack``, ``depth`` (blocks applied), ``second_moment``.
     """
-    found = blocks(recording)
-    read = pd.concat([_after_block(recording, found), _before_stack(recording, found)])
+    read = pd.DataFrame(_read(recording), columns=["site", "tensor", "stack", "depth"])
     rms = recording.activations.merge(read, on=["site", "tensor"])
     rms["second_moment"] = rms["rms"] ** 2
-    keys = ["step", "stack", "depth"]
-    means = rms.groupby(keys)["second_moment"].mean().reset_index()
+    means = rms.groupby(["step", "stack", "depth"])["second_moment"].mean().reset_index()
     return means.dropna(subset="second_moment").astype({"depth": "int64"})
 
 
-def _norms(recording: Recording) -> list[tuple[str, str]]:
-    """Return site and placement of every norm that reads the stream or ends a branch, in forward order."""
-    sites = recording.sites.sort_values("order")
+def _read(recording: Recording) -> Iterator[tuple[str, str, str, int]]:
+    """Yield site, tensor, stack and depth of what is read for the stream: before each stack and after each block."""
+    found, sites = blocks(recording), recording.sites.sort_values("order")
+    watched = set(sites.loc[sites["kind"] == "block", "site"])
     norms = sites[(sites["kind"] == "norm") & ~sites["placement"].isin(_INSIDE_BRANCHES)]
-    return [(str(site), str(placement)) for site, placement in zip(norms["site"], norms["placement"], strict=True)]
-
-
-def _after_block(recording: Recording, found: pd.DataFrame) -> pd.DataFrame:
-    """Return site and tensor to read for the stream after each block, with ``stack`` and ``depth``."""
-    norms = _norms(recording)
-    watched = set(recording.sites.loc[recording.sites["kind"] == "block", "site"])
-    inside = {site: [norm for norm in norms if norm[0].startswith(f"{site}.")] for site in found["site"]}
-    rows = []
+    placed = [(str(site), str(placement)) for site, placement in zip(norms["site"], norms["placement"], strict=True)]
+    inside = {site: [norm for norm in placed if norm[0].startswith(f"{site}.")] for site in found["site"]}
     for site, stack, block in found.itertuples(index=False):
         own = inside[site]
+        if block == 0:
+            if site in watched:
+                yield site, "input", stack, 0
+            elif own and own[0][1] == "pre_branch":
+                yield own[0][0], "input", stack, 0
         if own and own[-1][1] == "post_add":
-            rows.append((own[-1][0], "input", stack, block + 1))
+            yield own[-1][0], "input", stack, block + 1
         elif site in watched:
-            rows.append((site, "output", stack, block + 1))
+            yield site, "output", stack, block + 1
         else:
             after = found[(found["stack"] == stack) & (found["block"] == block + 1)]["site"].tolist()
-            behind = inside[after[0]] if after else _final(norms, stack)
+            behind = inside[after[0]] if after else _final(placed, stack)
             if behind and behind[0][1] in ("pre_branch", "final"):
-                rows.append((behind[0][0], "input", stack, block + 1))
-    return pd.DataFrame(rows, columns=["site", "tensor", "stack", "depth"])
+                yield behind[0][0], "input", stack, block + 1
 
 
 def _final(norms: list[tuple[str, str]], stack: str) -> list[tuple[str, str]]:
     """Return the final norm beside a stack: of the same parent."""
     parent = stack.rpartition(".")[0]
     return [norm for norm in norms if norm[1] == "final" and norm[0].rpartition(".")[0] == parent]
-
-
-def _before_stack(recording: Recording, found: pd.DataFrame) -> pd.DataFrame:
-    """Return site and tensor to read for what enters each stack."""
-    watched = set(recording.sites.loc[recording.sites["kind"] == "block", "site"])
-    rows = []
-    for site, stack, _ in found[found["block"] == 0].itertuples(index=False):
-        own = [norm for norm in _norms(recording) if norm[0].startswith(f"{site}.")]
-        if site in watched:
-            rows.append((site, "input", stack, 0))
-        elif own and own[0][1] == "pre_branch":
-            rows.append((own[0][0], "input", stack, 0))
-    return pd.DataFrame(rows, columns=["site", "tensor", "stack", "depth"])

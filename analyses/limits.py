@@ -31,6 +31,11 @@ def limit(code: str, name: str) -> float:
         raise GradlensError(f"analyses/limits.toml must hold {code}.{name}; it holds {known}.") from error
 
 
+def of(code: str) -> dict[str, float]:
+    """Return the thresholds of a code by name; none where it has none."""
+    return _limits().get(code, {})
+
+
 def held_against(
     low: float, high: float, *, least: float = -math.inf, most: float = math.inf, outside: Status = "warn"
 ) -> Status:

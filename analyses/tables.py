@@ -68,11 +68,13 @@ def number(value: float) -> str:
     return f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def span(row: Mapping[str, Any] | pd.Series, write: Callable[[float], str] = number) -> str:
-    """Write the 95 % interval of a row for a sentence, or that one seed gave none."""
-    if pd.isna(row["low"]):
-        return " (one seed, no interval)"
-    return f" (95 % CI {write(row['low'])} to {write(row['high'])})"
+def span(
+    row: Mapping[str, Any] | pd.Series,
+    write: Callable[[float], str] = number,
+    without: str = " (one seed, no interval)",
+) -> str:
+    """Write the 95 % interval of a row for a sentence, or what is said without one."""
+    return without if pd.isna(row["low"]) else f" (95 % CI {write(row['low'])} to {write(row['high'])})"
 
 
 def with_spread(row: Mapping[str, Any] | pd.Series, digits: int) -> str:

@@ -123,7 +123,7 @@ def test_the_instrument_needs_nothing_of_the_laboratory():
         ("gradlens.lens.attaching", "def f():\n    from gradlens.lab.tasks import TASKS"),
         ("gradlens.lab.norms.adanorm", "from gradlens.lens import attach"),
         ("gradlens.reporting.pdf", "def f():\n    import analyses"),
-        ("analyses.diagnostics.depth_profile", "from gradlens.lens.lens import Lens"),
+        ("analyses.depth_profile.numbers", "from gradlens.lens.lens import Lens"),
         ("gradlens.analysis.comparison", "from gradlens import lens"),
     ],
 )

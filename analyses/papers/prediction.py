@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analyses import whole_network
+from analyses.depth_profile import whole_network
 from analyses.intervals import Array
 from gradlens.errors import GradlensError
 from gradlens.recording import Recording

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from analyses.diagnostics.held_out import ANALYSIS, compute, show
+from analyses.held_out import ANALYSIS, compute, show
 from gradlens.analysis import compare
 from gradlens.recording import Recording
 from gradlens.reporting.document import document

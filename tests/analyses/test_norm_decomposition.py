@@ -2,7 +2,7 @@
 
 import pytest
 
-from analyses.diagnostics.norm_decomposition import ANALYSIS
+from analyses.norm_decomposition import ANALYSIS
 from gradlens.analysis import Finding
 from gradlens.recording import Recording
 from tests.analyses.planted import WIDTH, at_init, training

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analyses.diagnostics.training_curves import ANALYSIS
+from analyses.training_curves import ANALYSIS
 from gradlens.analysis import Finding, compare
 from gradlens.recording import Recording
 from tests.analyses.planted import training

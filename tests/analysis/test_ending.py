@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from analyses.diagnostics import norm_decomposition, training_curves
+from analyses import norm_decomposition, training_curves
 from gradlens.analysis.ending import at_the_end, span_of_steps
 from gradlens.analysis.summary import summary
 from tests.analyses.planted import training

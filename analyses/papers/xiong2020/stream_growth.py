@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analyses import drawing
-from analyses.depth_theory import variation
+from analyses.depth_profile.theory import variation
 from analyses.intervals import Interval, jackknife_interval, t_interval
 from analyses.limits import limit
 from analyses.papers import panels

@@ -1,0 +1,116 @@
+"""What each norm does to the gradient: the shares it re-centers away, re-scales away, and lets through."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analyses.intervals import block_bootstrap_interval, log_t_interval, t_interval
+from analyses.steps import smoothed
+from analyses.tables import identity, tidy
+from gradlens.analysis.ending import at_the_end, span_of_steps
+from gradlens.recording import Recording
+
+#: Column of the ``norms`` table to the title of its panel and the unit of its axis, in the figure's order.
+QUANTITIES = {
+    "recentering": ("Re-centering", "share of ‖g‖²"),
+    "rescaling": ("Re-scaling", "share of ‖g‖²"),
+    "kept": ("Kept", "share of ‖g‖²"),
+    "inv_sigma": ("1/σ", "1/input"),
+}
+_SHARES = ("recentering", "rescaling", "kept")
+#: Shares that a gradient without preferred direction loses: 1/H along any one direction.
+REMOVED = ("recentering", "rescaling")
+#: Norms over space, whose gradients have a direction of their own (constant behind a mean over space).
+_OVER_SPACE = ("batchnorm", "groupnorm", "instancenorm")
+#: Panels: over the norms at initialization, over the steps of training.
+DEPTH, TIME = "init", "training"
+
+
+def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
+    """Return shares and 1/σ of every norm at initialization, their means in training, and their checks.
+
+    Args:
+        recordings: of any kind; those of kind ``init`` are averaged over seeds, others followed over steps.
+    """
+    return tidy(row for recording in recordings if len(recording.norms) for row in _rows(recording))
+
+
+def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
+    who, norms = identity(recording), recording.norms
+    order = recording.sites.set_index("site")["order"].sort_values()
+    place = {site: k + 1 for k, site in enumerate(order[order.index.isin(set(norms["site"]))].index)}
+    # Several calls of a shared norm count alike; what is drawn is one number a norm and step.
+    sites = norms.groupby(["step", "site"], sort=False)[[*QUANTITIES, "width"]].mean().reset_index()
+    sites["reference"] = 1.0 / sites["width"]
+    yield from _checks(norms, who)
+    if recording.meta.get("kind") == "init":
+        yield from _over_depth(sites, place, who)
+        over_space = recording.sites.loc[recording.sites["norm"].isin(_OVER_SPACE), "site"]
+        yield from _against_random(sites[~sites["site"].isin(over_space)], who)
+    else:
+        yield from _over_time(sites, who)
+
+
+def _checks(norms: pd.DataFrame, who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield how far the shares are, at worst, from a sum of one and from 0 to 1, and where."""
+    shares = norms.dropna(subset=list(_SHARES))
+    if shares.empty:
+        return
+    values = shares[list(_SHARES)].to_numpy()
+    off = {
+        "shares: off one": np.abs(values.sum(axis=1) - 1.0),
+        "shares: out of range": np.maximum(np.maximum(-values, values - 1.0), 0.0).max(axis=1),
+    }
+    for quantity, error in off.items():
+        worst = int(error.argmax())
+        yield {
+            **who, "panel": "summary", "quantity": quantity, "value": error[worst], "n": len(shares),
+            "group": shares["site"].iloc[worst], "x": shares["step"].iloc[worst],
+        }  # fmt: skip
+
+
+def _over_depth(sites: pd.DataFrame, place: Mapping[str, int], who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    for site, rows in sites.groupby("site", sort=False):
+        for quantity, (_, unit) in QUANTITIES.items():
+            interval = (t_interval if quantity == "kept" else log_t_interval)(rows[quantity])
+            if not interval.n:
+                continue
+            fixed = {**who, "panel": DEPTH, "group": site, "x": place.get(str(site), 0), "unit": unit}
+            if quantity in _SHARES:  # no share is more than all, whatever the interval of a few seeds says
+                interval = interval._replace(low=np.clip(interval.low, 0, 1), high=np.clip(interval.high, 0, 1))
+            yield {**fixed, "quantity": quantity, **interval.row()}
+            if quantity in REMOVED:
+                yield {**fixed, "quantity": f"{quantity}: random g", "value": rows["reference"].mean()}
+
+
+def _against_random(sites: pd.DataFrame, who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield the removed shares over those of a random gradient, mean over norms, interval over seeds."""
+    for quantity in REMOVED:
+        times = (sites[quantity] / sites["reference"]).groupby(sites["step"]).mean()
+        interval = log_t_interval(times)
+        if interval.n:
+            yield {**who, "panel": "summary", "quantity": f"{quantity} over random", **interval.row()}
+
+
+def _over_time(sites: pd.DataFrame, who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    means = sites.groupby("step")[[*QUANTITIES, "reference"]].mean()
+    counts = sites.groupby("step")["site"].nunique()
+    for quantity, (_, unit) in QUANTITIES.items():
+        series = means[quantity].dropna()
+        fixed = {**who, "panel": TIME, "quantity": quantity, "unit": unit}
+        for kind, values in ((quantity, series), (f"{quantity}, smoothed", smoothed(series))):
+            table = pd.DataFrame({"value": values, "n": counts})
+            yield from ({**fixed, "quantity": kind, "x": x, "value": y, "n": n}
+                        for x, y, n in table.dropna().itertuples())  # fmt: skip
+        if series.empty:
+            continue
+        if quantity in REMOVED:
+            ends = {"quantity": f"{quantity}: random g", "value": means["reference"].mean()}
+            yield from ({**fixed, **ends, "x": x} for x in (means.index.min(), means.index.max()))
+        end = at_the_end(series)
+        fixed = {**who, "panel": "summary", "quantity": f"{quantity} at the end", "group": span_of_steps(end)}
+        yield {**fixed, **block_bootstrap_interval(end).row()}
+    if means[list(QUANTITIES)].notna().any(axis=None):
+        yield {**who, "panel": "summary", "quantity": "random g", "value": means["reference"].mean()}
