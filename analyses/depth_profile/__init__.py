@@ -12,7 +12,7 @@ ANALYSIS = Analysis(
     reading=" ".join(READING.values()),
     caption=caption,
     needs={
-        "sites": ("site", "kind", "placement", "block", "order"),
+        "sites": ("site", "kind", "block", "order"),  # not the placement: a model without norms has none
         "params": ("step", "name", "grad_norm"),
         "activations": ("step", "site", "tensor", "rms"),
     },
