@@ -1,13 +1,15 @@
 """How a paper's findings are made: what all findings of one code share is data, and stands beside its explanation."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 
 import pandas as pd
 
 from analyses.limits import held_against
+from analyses.making import Check
+from analyses.making import codes as explained
 from gradlens.analysis import Analysis, Finding, Status
 
 #: How a finding begins that says what became of a claim.
@@ -23,38 +25,8 @@ LARGER = "Train longer and larger (--budget medium or --budget paper)."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Code:
-    """A code, the paragraph on it for ``gradlens explain``, and the fields of ``Finding`` that all its findings share.
-
-    Attributes:
-        explanation: the paragraph.
-    """
-
-    code: str
-    analysis: str
-    explanation: str
-    unit: str = ""
-    expected: float | str | None = None
-    expected_from: str = ""
-    threshold: str = ""
-    causes: tuple[str, ...] = ()
-    remedies: tuple[str, ...] = ()
-    reference: str = ""
-
-    def finding(self, status: Status, claim: str, **own: Any) -> Finding:
-        """Return a finding.
-
-        Args:
-            status: what the numbers say of the claim.
-            claim: a sentence.
-            own: the fields in which it differs from the others of its code.
-        """
-        shared = {field.name: getattr(self, field.name) for field in fields(Code) if field.name != "explanation"}
-        return Finding(**{**shared, "status": status, "claim": claim, **own})
-
-    def silent(self, claim: str, **own: Any) -> Finding:
-        """Return that there is nothing to judge, and why."""
-        return Finding(code=self.code, status="not applicable", claim=claim, analysis=self.analysis, **own)
+class Code(Check):
+    """A code of a paper's claims, with what all its findings share."""
 
     def held(
         self, rows: pd.DataFrame | pd.Series, says: str, *, least: float = -inf, most: float = inf,
@@ -84,7 +56,7 @@ def question(*codes: Code, **record: Any) -> Analysis:
         record: the other fields of ``Analysis``.
     """
     shared = {"name": codes[0].analysis, "reference": codes[0].reference}
-    return Analysis(**{**shared, **record, "codes": {code.code: code.explanation for code in codes}})
+    return Analysis(**{**shared, **record, "codes": explained(*codes)})
 
 
 def ends(row: Mapping[str, Any] | pd.Series) -> dict[str, Any]:
