@@ -10,9 +10,9 @@ import torch
 
 from gradlens.batches import to_device
 from gradlens.errors import GradlensError, ModelError, UnknownNameError
+from gradlens.lab.runs.jobs import OnProgress, Run, load_task
 from gradlens.lab.training.config import TrainingConfig
 from gradlens.lab.training.earlier import finished_run
-from gradlens.lab.runs.jobs import OnProgress, Run, load_task
 from gradlens.lab.training.seeding import fan_out, isolated_rng
 from gradlens.lab.training.trainer import choose_device
 from gradlens.lens.provenance import provenance

@@ -1,4 +1,4 @@
-"""Measuring a model at initialization: a subject of a comparison, or one of the zoo as a job of a grid."""
+"""Measuring a model at initialization: a subject of a comparison, or one of the zoo as a job."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gradlens.lab.tasks.task import Task
-from gradlens.lab.training.earlier import finished_run, is_finished
+from gradlens.lab.operands.subject import Subject
 from gradlens.lab.runs.jobs import OnProgress, ZooJob, load_task
 from gradlens.lab.runs.probing import probed
+from gradlens.lab.tasks.task import Task
+from gradlens.lab.training.earlier import finished_run, is_finished
 from gradlens.lab.training.settings import Settings
-from gradlens.lab.operands.subject import Subject
 from gradlens.lab.training.trainer import choose_device
 from gradlens.lens.initialization import Probe, at_init, describe
 from gradlens.recording import Recording

@@ -132,9 +132,7 @@ def _tell_progress(tell: Tell, job: Job, done: int, progress: Progress | None) -
     tell(Event(what="progress", job=job, done=done, progress=progress))
 
 
-def _side_by_side(
-    jobs: Sequence[Job], out: Path, executor: Executor, stage: Stage, tell: Tell
-) -> dict[str, Recording]:
+def _side_by_side(jobs: Sequence[Job], out: Path, executor: Executor, stage: Stage, tell: Tell) -> dict[str, Recording]:
     """Have others work; where one job fails, or this process is interrupted or killed, they soon stop."""
     made: dict[str, Recording] = {}
     tries = dict.fromkeys((job.key for job in jobs), 1)

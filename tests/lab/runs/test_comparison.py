@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from gradlens.errors import GradlensError
-from gradlens.lab.runs.comparison import changed, default_out, plan
 from gradlens.lab.operands import RunFolder, Variant, parse
-from gradlens.lab.training.settings import Settings, changes
+from gradlens.lab.runs.comparison import changed, default_out, plan
 from gradlens.lab.runs.runner import run_jobs
+from gradlens.lab.training.settings import Settings, changes
 from gradlens.recording import load
 
 SETTINGS = Settings(layers=2, width=8, heads=2, seeds=2, batch_size=2, length=8, steps=4, device="cpu")

@@ -9,11 +9,11 @@ import torch
 
 from analyses.papers.xiong2020 import ANALYSES
 from gradlens.errors import GradlensError, RecordingError, UnknownNameError
-from gradlens.lab.tasks import TASKS
-from gradlens.lab.training.config import TrainingConfig
-from gradlens.lab.runs.runner import run_jobs
 from gradlens.lab.runs.jobs import Run
 from gradlens.lab.runs.limit import LimitRun
+from gradlens.lab.runs.runner import run_jobs
+from gradlens.lab.tasks import TASKS
+from gradlens.lab.training.config import TrainingConfig
 from gradlens.lab.training.seeding import fan_out
 from gradlens.probes.learning_rate import learning_rate_limit
 from gradlens.probes.reading import Reading

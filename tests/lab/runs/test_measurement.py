@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from gradlens.errors import NothingFoundError, RecordingError
-from gradlens.lab.tasks import TASKS
-from gradlens.lab.runs.runner import run_jobs
-from gradlens.lab.runs.measurement import Measurement, measure
 from gradlens.lab.operands import Variant
+from gradlens.lab.runs.measurement import Measurement, measure
+from gradlens.lab.runs.runner import run_jobs
+from gradlens.lab.tasks import TASKS
 from gradlens.lab.training.settings import Settings
 from gradlens.lens.initialization import at_init
 from gradlens.recording import load

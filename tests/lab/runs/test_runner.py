@@ -1,4 +1,4 @@
-"""A grid of runs: the same numbers one by one or side by side, reused, gone on with, and stopped without a loss."""
+"""Jobs: the same numbers one by one or side by side, reused, gone on with, and stopped without a loss."""
 
 import dataclasses
 import os
@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from gradlens.errors import GradlensError, RecordingError
-from gradlens.lab.training.config import TrainingConfig
-from gradlens.lab.runs.runner import run_jobs
 from gradlens.lab.runs.jobs import Run
+from gradlens.lab.runs.runner import run_jobs
+from gradlens.lab.training.config import TrainingConfig
 from gradlens.recording import load
 from tests.interrupts import TAKES_CTRL_C
 

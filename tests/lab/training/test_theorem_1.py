@@ -23,8 +23,12 @@ from gradlens.recording import Recording
 from tests.lab.tasks import tiny_mnist
 from tests.lens.test_zoo_norms import FLOWS as ZOO_FLOWS
 
-#: RMSNorm does not center, and is not in the theorem; the authors' deviation is a matter of the layer alone.
-FLOWS = {name: flows for name, flows in ZOO_FLOWS.items() if name != "rmsnorm" and not name.endswith("-unbiased")}
+#: What does not center is not in the theorem; the authors' deviation is a matter of the layer alone.
+FLOWS = {
+    name: (mean, scale)
+    for name, (mean, scale) in ZOO_FLOWS.items()
+    if mean is not None and not name.endswith("-unbiased")
+}
 TASK_VARIANTS = [("lm", f"{place}/{norm}") for place in ("pre-ln", "post-ln") for norm in FLOWS] + [
     ("images", f"plain/{norm}") for norm in FLOWS
 ]
