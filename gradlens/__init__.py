@@ -7,7 +7,7 @@ finished run do not import torch.
 from collections.abc import Iterable
 from functools import wraps
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,11 @@ def _of_recordings(function: Any, name: str) -> Any:
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        value = globals()[name] = version("gradlens")
+        try:
+            value = version("gradlens")
+        except PackageNotFoundError:  # a checkout on the path that nobody installed
+            value = "0+uninstalled"
+        globals()[name] = value
         return value
     if name not in _HOME:
         raise AttributeError(f"module 'gradlens' has no attribute {name!r}")

@@ -149,3 +149,10 @@ def test_reading_and_helping_import_neither_torch_nor_pyplot(code):
 def test_no_room_is_missing_from_the_table():
     modules = (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files())
     assert {room_of(module.removesuffix(".__init__")) for module in modules} <= set(MAY)
+
+
+def test_a_checkout_that_nobody_installed_has_a_version_all_the_same():
+    code = "import importlib.metadata as m\ndef none(name): raise m.PackageNotFoundError(name)\nm.version = none\n"
+    code += "import gradlens; assert gradlens.__version__ == '0+uninstalled'"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr

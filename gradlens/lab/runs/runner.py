@@ -94,7 +94,7 @@ def run_jobs(
             executor = Local(number)
         if executor is None:
             made |= _one_by_one(missing, out, tell)
-        elif missing:
+        else:
             with Stage(out) as stage, executor:
                 try:
                     made |= _side_by_side(missing, out, executor, stage, tell)
