@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from gradlens.lab.runs.executors import Executor, Local, cores
+from gradlens.lab.runs.executors import Executor, Local, Promise, cores
 from gradlens.lab.runs.folder_of_runs import claimed
 from gradlens.lab.runs.jobs import Job
 from gradlens.lab.runs.work import Stage, Work, do
@@ -95,12 +95,9 @@ def run_jobs(
         if executor is None:
             made |= _one_by_one(missing, out, tell)
         else:
-            with Stage(out) as stage, executor:
-                try:
-                    made |= _side_by_side(missing, out, executor, stage, tell)
-                except BaseException:
-                    stage.stop()
-                    raise
+            # The stage is left first: without it those who work stop, and the executor waits for them.
+            with executor, Stage(out) as stage:
+                made |= _side_by_side(missing, out, executor, stage, tell)
         return [made[job.key] for job in jobs]
 
 
@@ -136,7 +133,11 @@ def _side_by_side(jobs: Sequence[Job], out: Path, executor: Executor, stage: Sta
     """Have others work; where one job fails, or this process is interrupted or killed, they soon stop."""
     made: dict[str, Recording] = {}
     tries = dict.fromkeys((job.key for job in jobs), 1)
-    waiting = {job.key: (job, executor.submit(do, Work.of(job, out, executor.threads, stage))) for job in jobs}
+
+    def submitted(job: Job) -> Promise:
+        return executor.submit(do, Work.of(job, out, executor.threads, stage))
+
+    waiting = {job.key: (job, submitted(job)) for job in jobs}
     started: set[str] = set()
     while waiting:
         time.sleep(_LOOK)
@@ -155,7 +156,7 @@ def _side_by_side(jobs: Sequence[Job], out: Path, executor: Executor, stage: Sta
                 if tries[key] == _TRIES:
                     raise executor.lost(job.label, _TRIES) from error
                 tries[key] += 1
-                waiting[key] = (job, executor.submit(do, Work.of(job, out, executor.threads, stage)))
+                waiting[key] = (job, submitted(job))
                 continue
             del waiting[key]
             if outcome.error is not None:

@@ -1,13 +1,13 @@
 """What happens where a job is done, in this process or on another machine, and how the two sides speak: by files.
 
-OUT/stage/
-  <job>.json           how far it is
-  stop                 that all shall stop
+OUT/stage-<attempt>/
+  <job>.json           how far it is; where the folder is gone, all shall stop
 """
 
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import sys
 import threading
@@ -30,29 +30,31 @@ _WATCH = 0.1
 
 
 class Stage:
-    """The files by which workers are heard and stopped: a context manager.
+    """The files by which workers are heard: a context manager. When it is left, all that work stop after their step.
 
     Args:
         out: the folder of all runs.
     """
 
     def __init__(self, out: Path) -> None:
-        self.folder = out / "stage"
+        self._out = out
+        self.folder = out / f"stage-{secrets.token_hex(4)}"
         self._heard: dict[str, float] = {}
 
     def __enter__(self) -> Self:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._clear()  # of an attempt that was killed, too
         self.folder.mkdir()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._clear()
 
-    def stop(self) -> None:
-        """Have all that work stop at the end of their step."""
-        with suppress(OSError):
-            (self.folder / "stop").touch()
+    def _clear(self) -> None:
+        for stage in self._out.glob("stage-*"):
+            gone = stage.with_name(f"left-{stage.name}")  # at once: a word may be written meanwhile
+            with suppress(OSError):
+                stage.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
 
     def word(self, job: Job) -> Path:
         """Return where a job says how far it is."""
@@ -79,20 +81,18 @@ class Work:
         out: the folder of all runs.
         threads: of torch, for it alone.
         word: where it says how far it is.
-        stop: the file that says that it shall stop.
     """
 
     job: Job
     out: Path
     threads: int
     word: Path
-    stop: Path
 
     @classmethod
     def of(cls, job: Job, out: Path, threads: int, stage: Stage) -> Self:
         """Return the work of a job; its paths hold on other machines and in other folders."""
         out = out.resolve()
-        return cls(job, out, threads, out / "stage" / stage.word(job).name, out / "stage" / "stop")
+        return cls(job, out, threads, out / stage.folder.name / stage.word(job).name)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def do(work: Work) -> Outcome:
         nonlocal said
         if time.monotonic() - said > _WORD:
             said = time.monotonic()
-            if work.stop.exists() or not work.stop.parent.exists():
+            if not work.word.parent.exists():
                 raise KeyboardInterrupt
             _say(work.word, {"done": done, "progress": None if progress is None else asdict(progress)})
 
