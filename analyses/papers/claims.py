@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from analyses.intervals import Array, t_interval
-from analyses.papers.findings import BEGINS, Code, farthest, known_ends, plural, signed
+from analyses.papers.findings import BEGINS, Code, farthest, plural, signed
 from analyses.tables import listed, pick
 from gradlens.analysis import Finding, Status
 
@@ -224,7 +224,7 @@ def _judged(claim: Claim, rows: pd.DataFrame, named: Callable[[pd.Series], str],
         status,
         f"{'Mixed' if mixed else BEGINS[status]}: {claim.says}: {'; '.join(tally(told, len(rows), 'in setting'))}; "
         f"{seeds:.0f} seed{plural(seeds)} a setting.",
-        **known_ends(farthest(rows, -rows["value"]) if rows["value"].notna().all() else None),
+        row=farthest(rows, -rows["value"]) if rows["value"].notna().all() else None,
         threshold=(
             f"a setting supports where the 95 % interval of the paired difference lies above {signed(bar, 0)} % of "
             f"{of}, contradicts where it lies below; with a divergence, where all seeds agree; more than half of the "

@@ -64,11 +64,6 @@ def ends(row: Mapping[str, Any] | pd.Series) -> dict[str, Any]:
     return {name: float(row[name]) for name in ("value", "low", "high")}
 
 
-def known_ends(row: Mapping[str, Any] | pd.Series | None) -> dict[str, Any]:
-    """Return the same with None for what does not exist."""
-    return {name: None if row is None or pd.isna(row[name]) else float(row[name]) for name in ("value", "low", "high")}
-
-
 def details(rows: pd.DataFrame) -> dict[str, float]:
     """Return the value of each row by its number of blocks."""
     return {f"{row['x']:.0f} blocks": float(row["value"]) for _, row in rows.iterrows()}

@@ -104,16 +104,11 @@ class Live:
 
 
 class Display(Live):
-    """A line for everything that is finished and, on a terminal, a bar for what is running."""
+    """On a terminal, a bar for what is running."""
 
     def __init__(self) -> None:
         super().__init__()
         self._task: TaskID | None = None
-
-    def line(self, text: str) -> None:
-        """Print a line in place of the bar."""
-        self.clear()
-        super().line(text)
 
     def clear(self) -> None:
         """Take the bar away."""
@@ -121,7 +116,7 @@ class Display(Live):
             self._bars.remove_task(self._task)
             self._task = None
 
-    def running(self, what: str, done: int, total: int, steps: "Steps | None" = None, later: float = 0.0) -> None:
+    def running(self, what: str, done: int, total: int, steps: "Steps | None" = None) -> None:
         """Show how far something is.
 
         Args:
@@ -129,7 +124,6 @@ class Display(Live):
             done: of ``total``.
             total: of them.
             steps: loss and speed, in training.
-            later: seconds that will be needed afterwards.
         """
         if not self._shown:
             return
@@ -137,6 +131,6 @@ class Display(Live):
             self._task = self._bars.add_task(what, total=total, facts="")
         facts = ""
         if steps is not None:
-            minutes, seconds = divmod(round(steps.seconds_left + later), 60)
+            minutes, seconds = divmod(round(steps.seconds_left), 60)
             facts = f"loss {steps.loss:.2f}  {steps.steps_per_second:.1f} steps/s  {minutes}:{seconds:02} left"
         self._bars.update(self._task, description=what, completed=done, total=total, facts=facts)

@@ -86,15 +86,14 @@ def command(
             )
         import gradlens
         from gradlens.lab.runs.comparison import TrainedOperand, slug
-        from gradlens.lab.runs.jobs import load_task
 
-        subject = operand.subject(load_task(task), settings)
+        label = f"{operand.label}, {chosen.schedule}"
+        job = TrainedOperand(key="", label=label, task=task, operand=operand, settings=settings, config=chosen)
+        subject = job.subject
         if not subject.trainable:
             raise GradlensError(f"{subject.note} Give its function a keyword vocab, and let the model return logits.")
         folder = out or Path("runs") / f"train-{slug(subject.label)}"
         state().when_interrupted = f"What was recorded is safe in {folder}; the same command again goes on from there."
-        label = f"{subject.label}, {chosen.schedule}"
-        job = TrainedOperand(key="", label=label, task=task, operand=operand, settings=settings, config=chosen)
         with terminal.Display() as display:
             recording = job.record(folder, lambda done, p: display.running(subject.label, done, job.total, p))
             display.clear()

@@ -9,7 +9,7 @@ import pandas as pd
 from analyses.limits import limit
 from analyses.papers.claims import COMPARED, PARTICIPLE, Claim, Compared, compare, decided, plain, tally
 from analyses.papers.claims import table as tabled
-from analyses.papers.findings import BEGINS, known_ends, plural, question
+from analyses.papers.findings import BEGINS, plural, question
 from analyses.papers.xu2019.claimed import CLAIMS
 from analyses.papers.xu2019.final_scores import scored
 from analyses.papers.xu2019.forest import plot
@@ -102,7 +102,7 @@ def _judged(claim: Claim, rows: pd.DataFrame) -> Finding:
     return claim.finding(
         status,
         f"{BEGINS[status]}: {claim.says}: {said}{_aside(rows, tasks)}.",
-        **known_ends(one),
+        row=one,
         unit="" if one is None else f"% of {NORMS[str(one['scale'])]}'s",
         threshold=_threshold(better=claim.compared[0].better),
         details=_details(rows),

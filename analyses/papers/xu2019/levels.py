@@ -5,7 +5,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from analyses.limits import limit
-from analyses.papers.findings import Code, known_ends
+from analyses.papers.findings import Code
 from analyses.tables import first, percent, pick
 from gradlens.analysis import Finding, Status
 
@@ -80,7 +80,7 @@ def _finding(task: str, level: _Level, status: Status, claim: str, word: str, ro
         status,
         f"{task}: {claim}.",
         subject=task,
-        **known_ends(row),
+        row=row,
         unit="%" if level.least else "",
         expected=word,
         threshold=f"{task}: {word}, mean over seeds",

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class _OfOperand(Job):
         """The device's name, or ``"auto"``."""
         return self.settings.device
 
-    @property
+    @cached_property
     def subject(self) -> Subject:
         """The operand, prepared for the task."""
         assert not isinstance(self.operand, RunFolder)
