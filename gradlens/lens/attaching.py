@@ -30,6 +30,7 @@ def attach(
     label: str | None = None,
     functional: bool = False,
     strict: bool = False,
+    placement: Mapping[str, str] | None = None,
 ) -> Lens:
     """Attach a lens to a model: record what its normalizations do to the gradients while it trains.
 
@@ -51,12 +52,14 @@ def attach(
         label: the name in tables and legends.
         functional: also record normalizations called as functions (``F.layer_norm`` and its like).
         strict: raise what goes wrong in the lens, instead of going on without it.
+        placement: where norms stand, if not where the model's first pass shows: regular expressions searched in their
+            paths, to pre_branch, in_branch, post_branch, post_add, final, embed, qk, or unknown.
 
     Returns:
         The lens, a context manager.
 
     Raises:
-        GradlensError: model is no module, every < 1, or an entry of watch matches nothing.
+        GradlensError: model is no module, every < 1, or an entry of watch or placement matches nothing.
         RecordingError: out holds something else, a finished run, or is being written.
     """
     _check(model, out, every, optimizer)
@@ -92,6 +95,7 @@ def attach(
             strict=strict,
             world=world,
             step=sink.next_step(),
+            placement=placement,
         )
     except BaseException:
         sink.close("interrupted")

@@ -14,6 +14,7 @@ from gradlens.lens.guard import Guard
 from gradlens.lens.hooks import at_end_of_backward, in_backward, regions
 from gradlens.lens.moment_buffer import MomentBuffer
 from gradlens.lens.passes import Forward, Pass, Passes
+from gradlens.lens.placing import Placing
 from gradlens.lens.world import World
 
 _states: "WeakValueDictionary[int, HookState]" = WeakValueDictionary()
@@ -24,12 +25,14 @@ _GRAD = torch._C._functorch.TransformType.Grad
 class HookState:
     """The shared state. ``recording`` is a plain bool: a compiled graph has one version with it and one without."""
 
-    def __init__(self, world: World, device: torch.device, passes: Passes, guard: Guard | None = None) -> None:
+    def __init__(
+        self, world: World, device: torch.device, passes: Passes, placing: Placing, guard: Guard | None = None
+    ) -> None:
         self.recording = True
         #: Whether the lens is told to look away: it records nothing, and counts no step.
         self.paused = False
         self.world = world
-        self.passes = passes
+        self.passes, self.placing = passes, placing
         self.guard = guard or Guard()
         #: The step's number.
         self.step = 0

@@ -4,6 +4,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -22,8 +23,9 @@ from gradlens.lens.hooks import has_others
 from gradlens.lens.leaving import forget, remove, weakly
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Passes
+from gradlens.lens.placing import Blocks, Placing
 from gradlens.lens.sinks import MemorySink, Sink
-from gradlens.lens.sites import Site, discover
+from gradlens.lens.sites import Site, discover, is_inside
 from gradlens.lens.step_recorder import StepRecorder
 from gradlens.lens.taps import NormTap, RootTap, taps_of
 from gradlens.lens.taps import functional as functional_norms
@@ -56,6 +58,7 @@ class Lens:
         strict: bool = False,
         world: World | None = None,
         step: int = 0,
+        placement: Mapping[str, str] | None = None,
     ) -> None:
         # First of all: what torch.compile wraps a model in would stand before every name.
         model = compiling.unwrapped(model)
@@ -67,12 +70,13 @@ class Lens:
         self._guard = Guard(strict)
         # Weak: nothing that hangs on the model shall keep a lens whose recording nobody can ask for any more.
         self._guard.on_end = weakly(self._step_aside)
-        self._state = HookState(world or World(), _device(model), Passes(model), self._guard)
+        self._model, placing = model, Placing(model, self._guard)
+        self._state = HookState(world or World(), _device(model), Passes(model), placing, self._guard)
         self._parameters: ParameterReader | None = None
         if {"params", "updates"} & set(watch):
             self._parameters = ParameterReader(model, self._state.world, "updates" in watch)
         self._graphs_dropped = compiling.forget_graphs()
-        sites = discover(model, watch)
+        sites = discover(model, watch, placement)
         self._taps = [tap for site in sites for tap in taps_of(site, self._state)]
         self._handles: list[RemovableHandle] = RootTap(self._state, model).handles()
         self._on_optimizer: list[RemovableHandle] = []
@@ -81,6 +85,8 @@ class Lens:
         for norm in self._norm_taps():
             norm.on_found = weakly(self._found)
         self._functions.new_site = weakly(self._write_site)
+        self._watches_blocks = "blocks" in watch
+        placing.on_read = weakly(self._placed)
         self._recorder = StepRecorder(
             sink,
             self._state,
@@ -92,6 +98,7 @@ class Lens:
             optimizer=optimizer,
         )
         self._recorder.on_news = weakly(self._write_audit)
+        placing.on_failure = self._recorder.seen.notes.add
         if isinstance(sink, MemorySink):
             weakref.finalize(self, forget, self._guard, self._state, self._handles, self._functions).atexit = False
         else:
@@ -240,6 +247,7 @@ class Lens:
             "passes": list(self._recorder.seen.backwards),
             "every": self._every,
             "functional": self._functions.record,
+            "placements": "graph" if self._state.placing.has_read else "names",
             "world": self._state.world.size,
             "data": len(self._state.world.data),
         }
@@ -289,6 +297,34 @@ class Lens:
 
     def _write_site(self, site: Site) -> None:
         self._write_sites([site])
+
+    def _placed(self, words: Mapping[str, str], found: Blocks) -> None:
+        """Take what a pass has shown of where norms stand, and which modules are blocks."""
+        taps = [tap for tap in self._recorder.taps() if isinstance(tap, NormTap)]
+        for tap in taps:
+            site = tap.site
+            if not site.told and site.path in words:
+                site = replace(site, placement=words[site.path])
+            if site.block is None:
+                block = next((number for path, (number, _) in found.items() if is_inside(site.path, path)), None)
+                site = replace(site, block=block)
+            if site != tap.site:
+                tap.site = site
+                if site.norm is not None:
+                    self._write_site(site)
+        if self._watches_blocks:
+            self._tap_blocks(found)
+
+    def _tap_blocks(self, found: Blocks) -> None:
+        """Record blocks that a pass has shown, from the next one on."""
+        modules = {path: (order, module) for order, (path, module) in enumerate(self._model.named_modules())}
+        for path, (number, first) in found.items():
+            order, module = modules[path]
+            site = Site(path=path, module=module, kind="block", order=order, block=number, first_in_stack=first)
+            self._write_site(site)
+            for tap in taps_of(site, self._state):
+                self._handles += tap.handles()
+                self._recorder.watch(tap)
 
     def _write_audit(self) -> None:
         self._sink.annotate({"audit": self.audit().to_dict()})

@@ -10,6 +10,7 @@ import pandas as pd
 
 from gradlens.errors import RecordingError
 from gradlens.recording import Recording, RunWriter, load
+from gradlens.recording.derive import merge
 from gradlens.recording.folder import refused
 from gradlens.recording.history import expand_extra
 from gradlens.recording.reading import next_step
@@ -77,11 +78,14 @@ class MemorySink:
     def frames(self) -> dict[str, pd.DataFrame]:
         """Return the stored tables as they were appended."""
         # A frame a table, not one a step: over thousands of steps that is seconds less.
-        return {
+        found = {
             table: pd.DataFrame({name: list(chain.from_iterable(row[name] for row in rows)) for name in rows[0]})
             for table, rows in self._rows.items()
             if rows
         }
+        if "sites" in found:  # of which more becomes known
+            found["sites"] = merge("sites", found["sites"])
+        return found
 
 
 class FolderSink(RunWriter):

@@ -1,8 +1,8 @@
 """Finding the places to tap: norms, blocks, and modules the user names; what each is called and where it stands."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
@@ -14,13 +14,16 @@ from gradlens.recognition import NormKind, Taken, recognise
 
 #: The names that ``watch`` understands besides regular expressions.
 WATCH = ("norms", "blocks", "params", "updates")
+#: Where a norm may stand.
+PLACEMENTS = ("pre_branch", "in_branch", "post_branch", "post_add", "final", "embed", "qk", "unknown")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
     """One tapped place; the fields of a row of the ``sites`` table.
 
-    A norm's ``taken`` says what its module is taken for; ``norm`` is None while that must be seen.
+    A norm's ``taken`` says what its module is taken for; ``norm`` is None while that must be seen. ``told`` is whether
+    the user gave its placement.
     """
 
     path: str
@@ -30,6 +33,7 @@ class Site:
     norm: NormKind | None = None
     taken: Taken | None = None
     placement: str | None = None
+    told: bool = False
     block: int | None = None
     first_in_stack: bool = False
 
@@ -67,7 +71,7 @@ def _product(shape: Iterable[int]) -> int:
     return size
 
 
-def blocks(model: nn.Module) -> dict[str, tuple[int, bool]]:
+def stacks(model: nn.Module) -> dict[str, tuple[int, bool]]:
     """Find the residual stack(s): runs of two or more equal classes in a list or sequence of modules.
 
     Nested stacks (a list inside a block) are not blocks of their own. But in a list of stages (of classes so named:
@@ -81,7 +85,7 @@ def blocks(model: nn.Module) -> dict[str, tuple[int, bool]]:
     of_stages: set[nn.Module] = set()
     for path, module in model.named_modules():
         children = _run(module)
-        if not children or any(_inside(path, b) for b in found):
+        if not children or any(is_inside(path, b) for b in found):
             continue
         inner = [child for stage in children.values() if is_stage(stage) for child in stage.children() if _run(child)]
         of_stages.update(inner)
@@ -100,11 +104,12 @@ def _run(module: nn.Module) -> dict[str, nn.Module]:
     return children if len(classes) == 1 and composed and is_block(classes.pop()) else {}
 
 
-def _inside(path: str, parent: str) -> bool:
+def is_inside(path: str, parent: str) -> bool:
+    """Whether a module is another one, or a part of it."""
     return path == parent or path.startswith(parent + ".")
 
 
-def discover(model: nn.Module, watch: Iterable[str]) -> list[Site]:
+def discover(model: nn.Module, watch: Iterable[str], placement: Mapping[str, str] | None = None) -> list[Site]:
     """List the sites of a model, in order of registration; a shared module is one site, under its first name.
 
     Modules that may be norms, but must be seen running to be told, are sites of kind "norm" without a ``norm``.
@@ -112,38 +117,60 @@ def discover(model: nn.Module, watch: Iterable[str]) -> list[Site]:
     Args:
         model: any module.
         watch: names of ``WATCH``, or regular expressions searched in module paths.
+        placement: regular expressions searched in norms' paths to the words of ``PLACEMENTS`` that hold there.
 
     Returns:
         The sites.
 
     Raises:
-        GradlensError: an entry of watch is neither a name nor a regular expression, or matches no module.
+        GradlensError: an entry of watch is neither a name nor a regular expression, or matches no module; or one of
+            placement is no regular expression, has another word, or matches no norm.
     """
     watch = tuple(watch)
     patterns = _patterns(model, watch)
-    stacks = blocks(model)
+    found = stacks(model)
     sites: list[Site] = []
     for order, (path, module) in enumerate(model.named_modules()):
         taken = recognise(module) if "norms" in watch or patterns else None
-        index, first = next(((i, f) for b, (i, f) in stacks.items() if _inside(path, b)), (None, False))
+        index, first = next(((i, f) for b, (i, f) in found.items() if is_inside(path, b)), (None, False))
         watched = any(pattern.search(path) for pattern in patterns)
         norm = taken.kind if taken is not None else None
         if norm is not None and ("norms" in watch or watched):
-            kind, placement = "norm", _placement(model, path)
-        elif "blocks" in watch and path in stacks:
-            taken, kind, placement = None, "block", None
+            kind, place = "norm", _placement(model, path)
+        elif "blocks" in watch and path in found:
+            taken, kind, place = None, "block", None
         elif watched:
-            taken, kind, placement = None, "module", None
+            taken, kind, place = None, "module", None
         elif taken is not None and "norms" in watch:
-            kind, placement = "norm", _placement(model, path)
+            kind, place = "norm", _placement(model, path)
         else:
             continue
         sites.append(
             Site(
                 path=path, module=module, kind=kind, order=order, norm=norm if taken else None, taken=taken,
-                placement=placement, block=index, first_in_stack=first and path in stacks,
+                placement=place, block=index, first_in_stack=first and path in found,
             )
         )  # fmt: skip
+    return _told(sites, placement or {})
+
+
+def _told(sites: list[Site], placement: Mapping[str, str]) -> list[Site]:
+    """Return the sites with the placements that the user gave."""
+    for entry, word in placement.items():
+        if word not in PLACEMENTS:
+            raise GradlensError(f"placement takes {', '.join(PLACEMENTS)}; {entry!r} has {word!r}.")
+        try:
+            pattern = re.compile(entry)
+        except re.error as error:
+            raise GradlensError(f"placement takes regular expressions of norms' paths; {entry!r}: {error}.") from error
+        told = [site.kind == "norm" and pattern.search(site.path) is not None for site in sites]
+        if not any(told):
+            paths = [site.path for site in sites if site.kind == "norm"]
+            raise GradlensError(
+                f"placement must match something; no norm's path matches {entry!r}. Norms of this model: "
+                f"{', '.join(paths[:6])}{', ...' if len(paths) > 6 else ''}."
+            )
+        sites = [replace(s, placement=word, told=True) if t else s for s, t in zip(sites, told, strict=True)]
     return sites
 
 

@@ -76,6 +76,10 @@ class StepRecorder:
         state.passes.on_replaced = guarded(self._replaced)
         self.before_optimizer, self.after_optimizer = guarded(self._before_optimizer), guarded(self._after_optimizer)
 
+    def watch(self, tap: Tap) -> None:
+        """Record another tap."""
+        self._module_taps.append(tap)
+
     def start_at(self, step: int) -> None:
         """Give the next step this number."""
         self._step = self._state.step = step
@@ -136,7 +140,7 @@ class StepRecorder:
             self._functions.begin()
             if self._backward_ended:
                 self._backward_ended = False
-                for tap in self._taps():
+                for tap in self.taps():
                     tap.new_call()
 
     def _scaler_skipped(self) -> bool:
@@ -151,7 +155,7 @@ class StepRecorder:
 
     def _forward_failed(self) -> None:
         self._state.forward.failed = True
-        for tap in self._taps():
+        for tap in self.taps():
             tap.forward_failed()
 
     def _replaced(self) -> None:
@@ -200,7 +204,8 @@ class StepRecorder:
 
     # ------------------------------------------------------------------ writing
 
-    def _taps(self) -> list[Tap]:
+    def taps(self) -> list[Tap]:
+        """Return all taps, those of functions among them."""
         return [*self._module_taps, *self._functions.taps()]
 
     def _in_graphs(self) -> list[TracedLines]:
@@ -228,7 +233,7 @@ class StepRecorder:
         rest = [take_traced(ran, -1)] if ran else []
         taken = self._taken + (rest if not counted.seen else [])
         unused = self._unused(counted)
-        tables, shown = step_tables(self._step, self._taps(), self._parameters, scale, counted, taken)
+        tables, shown = step_tables(self._step, self.taps(), self._parameters, scale, counted, taken)
         self._open = _steps_row(
             self._step,
             lr=self._lr,
@@ -243,7 +248,7 @@ class StepRecorder:
         where = f"step {self._step}" + (f", process {world.rank}" if world.size > 1 else "")
         self.seen.step(where, tables.get("norms"), shown)
         self.seen.passes(self._step, counted, unused, shown)
-        for tap in self._taps():
+        for tap in self.taps():
             tap.new_call()
         if self.seen.news() != news:
             self.on_news()

@@ -16,7 +16,7 @@ def empty(columns: tuple[Column, ...]) -> pd.DataFrame:
 
 
 def merge(table: str, stored: pd.DataFrame) -> pd.DataFrame:
-    """Merge stored rows that share all key columns: sums add, maxima take the larger, the rest must agree.
+    """Merge stored rows that share all key columns: sums add, maxima take the larger, of the rest the last counts.
 
     Args:
         table: name of the table.
@@ -33,7 +33,7 @@ def merge(table: str, stored: pd.DataFrame) -> pd.DataFrame:
         "norm": lambda s: np.sqrt(s.pow(2).sum(min_count=1)),
         "max": "max",
         "mean": "mean",
-        "same": "first",
+        "same": "last",
     }
     rules: dict[Any, Any] = {c.name: how[c.merge] for c in STORED[table] if c.merge != "key"}
     rules |= {name: "mean" for name in stored.columns if name not in rules and name not in keys}

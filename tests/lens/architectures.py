@@ -225,7 +225,7 @@ ARCHITECTURES = {
         },
         {
             "embeddings.layernorm": "embed",
-            "layers.{}.layernorm": "unknown",  # a convolution precedes it on its branch
+            "layers.{}.layernorm": "in_branch",  # a convolution precedes it
             "downsampling_layer.0": "unknown",
             "convnext.layernorm": "final",
         },
@@ -238,8 +238,8 @@ ARCHITECTURES = {
         {
             "embedder.embedder.normalization": "embed",
             "layers.{}.shortcut.normalization": "unknown",
-            "layers.{}.layer.0.normalization": "unknown",
-            "layers.{}.layer.1.normalization": "unknown",
+            "layers.{}.layer.0.normalization": "in_branch",
+            "layers.{}.layer.1.normalization": "in_branch",
             "layers.{}.layer.2.normalization": "post_branch",
         },
         12,
@@ -251,7 +251,7 @@ ARCHITECTURES = {
         {
             "embedder.embedder.normalization": "embed",
             "layers.{}.shortcut.normalization": "unknown",
-            "layers.{}.layer.0.normalization": "unknown",
+            "layers.{}.layer.0.normalization": "in_branch",
             "layers.{}.layer.1.normalization": "post_branch",
         },
         10,
@@ -263,7 +263,7 @@ ARCHITECTURES = {
         {
             "conv_layers.0.layer_norm": "unknown",
             "feature_projection.layer_norm": "unknown",
-            "encoder.layer_norm": "embed",
+            "encoder.layer_norm": "post_add",  # of the convolution of positions
             "layers.{}.layer_norm": "post_add",
             "layers.{}.final_layer_norm": "post_add",
         },

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gradlens.lens.families import FAMILIES
-from gradlens.lens.sites import blocks, discover
+from gradlens.lens.sites import discover, stacks
 from gradlens.recording.schema import STORED
 
 WORDS = {"pre_branch", "in_branch", "post_branch", "post_add", "final", "embed", "qk"}
@@ -30,7 +30,7 @@ class Stage(nn.Module):
 
 
 def found(model: nn.Module) -> dict[str, int]:
-    return {path: index for path, (index, _) in blocks(model).items()}
+    return {path: index for path, (index, _) in stacks(model).items()}
 
 
 def test_a_run_of_equal_composed_classes_is_a_stack():
@@ -50,7 +50,7 @@ def test_one_block_is_no_stack():
 
 def test_each_stage_is_a_stack_even_of_one_block():
     model = nn.Sequential(Stage(4, 2), Stage(8, 1))
-    assert blocks(model) == {"0.blocks.0": (0, True), "0.blocks.1": (1, False), "1.blocks.0": (0, True)}
+    assert stacks(model) == {"0.blocks.0": (0, True), "0.blocks.1": (1, False), "1.blocks.0": (0, True)}
 
 
 class Wav2Vec2LayerNormConvLayer(nn.Module):

@@ -132,6 +132,7 @@ class NormTap(NormTapInGraphs):
             return None
         handed_on = self._alias(args, kwargs)
         alias = self._input_of(*handed_on)
+        self.state.placing.hand_on(self.site.path, alias)
         if between.call is not None:
             between.call.handed_on = alias
             hook_gradient(alias, between.call.grad_input, self.failed)
@@ -177,6 +178,7 @@ class NormTap(NormTapInGraphs):
         elif y.requires_grad:
             if not self._gain.is_parameter(module):
                 between.gain = self._gain.of_this_call(module, between.x.dim())
+            self.state.placing.call(self.site.path, y)
             hook_output(y, between.x, self._grad_output_hook(module, between), self.failed)
         between.x = None  # which nothing shall keep alive
 

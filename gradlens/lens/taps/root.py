@@ -52,6 +52,7 @@ class RootTap:
             enabled = torch.is_autocast_enabled(kind)
             self.state.autocast = str(torch.get_autocast_dtype(kind)).removeprefix("torch.") if enabled else ""
             self.state.begin_forward()
+            self.state.placing.begin()
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if torch.compiler.is_compiling():
@@ -75,6 +76,7 @@ class RootTap:
         tensors = [tensor for tensor in tensors_of(output) if tensor.requires_grad and not tensor.is_leaf]
         if torch.is_grad_enabled():
             forward.free = not tensors
+            self.state.placing.end(tensors)
         for tensor in tensors:
             hook_gradient(lasting(tensor), partial(self.state.arm_output, forward), self.state.guard.end)
 

@@ -1,0 +1,110 @@
+"""Giving sites their placement, and finding blocks, from the first passes that are recorded."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
+
+from torch import Tensor, nn
+
+from gradlens.errors import one_line
+from gradlens.lens.architecture import Architecture, Call
+from gradlens.lens.autograd_graph import Graph, Node
+from gradlens.lens.guard import PASSES, Guard
+from gradlens.lens.sites import is_inside, stacks
+
+#: Module path to its number in its stack, and whether it is the first there.
+Blocks: TypeAlias = Mapping[str, tuple[int, bool]]
+
+#: Passes that are looked at: the two networks of a GAN, parts that are called one by one, and norms that show
+#: themselves late have all come by then.
+_MOST = 8
+
+
+class Placing:
+    """Reads the architecture off the autograd graphs of the first passes; nothing is run for it.
+
+    Args:
+        model: any module.
+        guard: of the lens.
+    """
+
+    def __init__(self, model: nn.Module, guard: Guard) -> None:
+        self._model, self._guard = model, guard
+        self._read: set[str] = set()
+        self._calls: list[Call] = []
+        self._handed_on: dict[str, Node] = {}
+        self._open, self._left = False, _MOST
+        self._structure = stacks(model)
+        #: Called with the placements, by site, and the blocks that a pass has shown and the structure had not.
+        self.on_read: Callable[[Mapping[str, str], Blocks], None] = lambda words, blocks: None
+        #: Called with why a graph could not be read.
+        self.on_failure: Callable[[str], None] = lambda why: None
+
+    @property
+    def has_read(self) -> bool:
+        """Whether a pass was read."""
+        return bool(self._read)
+
+    def begin(self) -> None:
+        """Begin a pass of the model or of a part."""
+        self._forget()
+        self._open = self._left > 0
+
+    def hand_on(self, site: str, alias: Tensor) -> None:
+        """Note what a norm is handed in place of its input."""
+        if self._open:
+            self._handed_on[site] = alias.grad_fn
+
+    def call(self, site: str, output: Tensor) -> None:
+        """Note what a norm has returned."""
+        if self._open:
+            self._calls.append((site, output.grad_fn, self._handed_on.pop(site, None)))
+
+    def end(self, outputs: Iterable[Tensor]) -> None:
+        """Read the pass that ends, unless all its norms are known; its outputs have a graph."""
+        calls = self._calls
+        self._forget()
+        sites = {site for site, _, _ in calls}
+        if not sites or sites <= self._read:
+            return
+        self._left -= 1
+        try:
+            architecture = Architecture(
+                Graph([output.grad_fn for output in outputs], {node: alias for _, node, alias in calls})
+            )
+            words, found = architecture.placements(calls), architecture.blocks(self._model, calls)
+        except PASSES:
+            raise
+        except Exception as error:
+            if self._guard.strict:
+                raise
+            self.on_failure(f"Where norms stand could not be read off the model's graph ({one_line(error)}).")
+            return
+        self._read |= sites
+        self.on_read(_as_siblings(words, sites), self._new(found))
+
+    def _forget(self) -> None:
+        """Let go of nodes, which keep their graph alive."""
+        self._calls, self._open = [], False
+        self._handed_on.clear()
+
+    def _new(self, found: Iterable[list[str]]) -> Blocks:
+        """Return the blocks of stacks that have nothing to do with those which the structure shows."""
+        blocks: dict[str, tuple[int, bool]] = {}
+        for paths in found:
+            if not any(is_inside(a, b) or is_inside(b, a) for a in paths for b in self._structure):
+                blocks |= {path: (index, index == 0) for index, path in enumerate(paths)}
+        return blocks
+
+
+def _as_siblings(words: Mapping[str, str], sites: Iterable[str]) -> dict[str, str]:
+    """Return the placements, those that a first block cannot show (its input has no gradient) as in other blocks."""
+    alike: dict[str, set[str]] = {}
+    for site, word in words.items():
+        if word != "embed":
+            alike.setdefault(_NUMBER.sub("", site), set()).add(word)
+    own = {site: alike.get(_NUMBER.sub("", site), set()) for site in sites if words.get(site, "embed") == "embed"}
+    return {**words, **{site: next(iter(others)) for site, others in own.items() if len(others) == 1}}
+
+
+_NUMBER = re.compile(r"\d+")
