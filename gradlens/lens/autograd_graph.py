@@ -22,15 +22,15 @@ def _named(names: str) -> frozenset[str]:
 #: Operations whose output is their one input that depends on data, arranged, cast or scaled otherwise, with constants
 #: or parameters added or put beside it.
 _SAME = _named(
-    "View ViewAs Reshape UnsafeView ReshapeAlias Transpose T Permute Expand Squeeze Unsqueeze Alias AsStrided Clone ToCopy "
-    "Copy NativeDropout ConstantPadNd Roll Flip Repeat Mul Div Add Sub Rsub Neg Cat Stack MaskedFill Where IndexAdd "
-    "Addcmul ViewAsComplex ViewAsReal"
+    "View UnsafeView ReshapeAlias Transpose T Permute Expand Squeeze Unsqueeze Alias AsStrided Clone ToCopy Copy "
+    "NativeDropout FusedDropout ConstantPadNd Roll Flip Repeat Mul Div Add Sub Rsub Neg Cat Stack MaskedFill Where "
+    "IndexAdd Addcmul ViewAsComplex ViewAsReal"
 )
 #: Operations that keep or pool a part of their input, or bend it, entry by entry.
 _LOOSE = _named(
-    "Slice Select Index IndexSelect Gather Split SplitWithSizes Unbind Sum Mean Max Amax MaxPool2DWithIndices AvgPool2D "
-    "AvgPool3D AdaptiveAvgPool2D AdaptiveAvgPool3D Relu Gelu Silu Mish Elu LeakyRelu Prelu Hardtanh Hardswish Tanh Sigmoid "
-    "Softplus Clamp"
+    "Slice Select Index IndexSelect Gather Split SplitWithSizes Unbind Sum Mean Max Amax MaxPool2DWithIndices "
+    "MaxPool3DWithIndices AvgPool2D AvgPool3D AdaptiveAvgPool2D AdaptiveAvgPool3D Relu Gelu Silu Mish Elu LeakyRelu "
+    "Hardtanh Hardswish Tanh Sigmoid Softplus Clamp"
 )
 #: Autograd functions of several inputs, each of which is handed on: FSDP's and DDP's.
 _HANDED_ON = _named("RegisterPostBackwardFunction DDPSink")

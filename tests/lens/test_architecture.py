@@ -16,7 +16,7 @@ from gradlens.errors import GradlensError
 from gradlens.lab.models.transformer import Transformer
 from gradlens.lab.models.variants import ARRANGEMENTS, PLAIN, WITHOUT_NORM
 from gradlens.lab.norms import NORMS
-from gradlens.lens import architecture, placing, sites
+from gradlens.lens import architecture, autograd_graph, placing, sites
 
 
 @pytest.fixture
@@ -417,3 +417,9 @@ def test_sums_of_thousands_of_terms_are_no_matter():
             return x + self.norm(total)
 
     assert said(recorded(nn.Sequential(nn.Linear(8, 8), Sum()), X)) == {"1.norm": "post_branch"}
+
+
+def test_operations_are_called_what_torch_calls_them():
+    known = {name.partition("Backward")[0] for name in dir(torch._C._functions)}
+    kinds = (autograd_graph._SAME, autograd_graph._LOOSE, autograd_graph._LOOK_UP, autograd_graph._PRODUCTS)
+    assert frozenset().union(*kinds, architecture._TURNS, architecture._MASKED, architecture._PRODUCTS) <= known
