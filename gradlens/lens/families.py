@@ -1,20 +1,8 @@
-"""Where norms stand in known families of networks: a table, one entry a family, read from the families' own source.
+"""Where norms stand in known families of networks, for runs of which only compiled passes are seen.
 
-An entry maps the class that holds a norm to the norm's path below it and its placement. Where the arrangement
-depends on how the class was built, it maps to a function of the instance. A module that is not ours may also say it
-itself, in an attribute ``placements``.
-
-- ``pre_branch``: first on a branch, beside the skip (of self- and of cross-attention, and of the feed-forward network).
-- ``in_branch``: inside a branch, before its last matrix (Sub-LN).
-- ``post_branch``: last on a branch, just before the addition.
-- ``post_add``: on the stream, just after the addition.
-- ``embed``: on what becomes the stream; at most positions, an activation, pooling or dropout follow before the blocks.
-- ``final``: after the last block of a stack, before what reads it.
-- ``qk``: on queries or keys inside the attention.
-
-Norms elsewhere have no word and are left "unknown" on purpose: elsewhere in a branch (ConvNeXt's, which a
-convolution precedes; all but the last of a ResNet's branch), on a skip (a ResNet's shortcut), between stages (the
-downsampling of Swin and ConvNeXt), in feature extractors before the embedding, and in heads.
+Elsewhere the graph tells (``architecture``), of any network. An entry maps the class that holds a norm to the norm's
+path below it and its placement. Where the arrangement depends on how the class was built, it maps to a function of the
+instance. A module that is not ours may also say it itself, in an attribute ``placements``.
 """
 
 from collections.abc import Callable, Mapping

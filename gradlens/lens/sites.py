@@ -1,4 +1,7 @@
-"""Finding the places to tap: norms, blocks, and modules the user names; what each is called and where it stands."""
+"""Finding the places to tap: norms, blocks, and modules the user names; what each is called.
+
+Where it stands is by names here, until a pass has shown it (``placing``).
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,7 +17,9 @@ from gradlens.recognition import NormKind, Taken, recognise
 
 #: The names that ``watch`` understands besides regular expressions.
 WATCH = ("norms", "blocks", "params", "updates")
-#: Where a norm may stand.
+#: Where a norm may stand: first on a branch, inside of one, last on it; on the stream after an addition, after the last
+#: one, before the first; on queries or keys. None of these: on a projected skip, between stages, in feature extractors
+#: and heads.
 PLACEMENTS = ("pre_branch", "in_branch", "post_branch", "post_add", "final", "embed", "qk", "unknown")
 
 
