@@ -98,13 +98,18 @@ class Placing:
 
 
 def _as_siblings(words: Mapping[str, str], sites: Iterable[str]) -> dict[str, str]:
-    """Return the placements, those that a first block cannot show (its input has no gradient) as in other blocks."""
+    """Return the placements, where the first or the last block cannot show one as in all other blocks.
+
+    The input of the first may have no gradient, so that its skip is not in the graph; nothing follows the last.
+    """
     alike: dict[str, set[str]] = {}
     for site, word in words.items():
-        if word != "embed":
+        if word not in _AT_ENDS:
             alike.setdefault(_NUMBER.sub("", site), set()).add(word)
-    own = {site: alike.get(_NUMBER.sub("", site), set()) for site in sites if words.get(site, "embed") == "embed"}
+    own = {site: alike.get(_NUMBER.sub("", site), set()) for site in sites if words.get(site, "") in _AT_ENDS}
     return {**words, **{site: next(iter(others)) for site, others in own.items() if len(others) == 1}}
 
 
+#: What a norm may seem to be for it is the first or the last one; and nothing.
+_AT_ENDS = ("embed", "final", "")
 _NUMBER = re.compile(r"\d+")

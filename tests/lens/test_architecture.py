@@ -134,6 +134,24 @@ def test_families_that_no_table_knows(family):
         assert placement == words[max(ends, key=len)], site
 
 
+class Conformer(nn.Module):
+    """Several sums, and a norm after the last."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.last = nn.LayerNorm(8), nn.LayerNorm(8), nn.LayerNorm(8)
+        self.f, self.g = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        x = x + 0.5 * self.f(self.a(x))
+        return self.last(x + self.g(self.b(x)))
+
+
+def test_the_norm_that_ends_the_last_block_is_no_final_one():
+    found = said(recorded(nn.Sequential(nn.Linear(8, 8), *(Conformer() for _ in range(3))), X))
+    assert {place for site, place in found.items() if site.endswith("last")} == {"post_add"}
+
+
 # ------------------------------------------------------------------ models of one's own
 
 
