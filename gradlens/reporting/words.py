@@ -41,8 +41,8 @@ DEFINITIONS: dict[str, str] = {
     "to the stream. Pre-LN: at the start of each branch, and once after the last block. Peri-LN: at its start and at "
     "its end. ReZero, norm-free: nowhere, and the branch is scaled instead. `gradlens list` tells the others.",
     "placement": "of one norm. pre_branch: at the start of a branch. in_branch: inside of one. post_branch: at its "
-    "end, before the addition. post_add: after the addition, on the stream. final: after the last block. embed: after the "
-    "embedding. qk: on queries or keys.",
+    "end, before the addition. post_add: after the addition, on the stream. final: after the last block. embed: after "
+    "the embedding. qk: on queries or keys.",
     "block": "one repetition of attention and feed-forward network. In figures and findings the first of a stack is "
     "block 1; in module paths and tables it is 0, as in Python.",
     "step": "one optimizer step, counted from 0; in a recording at initialization, one seed.",
