@@ -62,7 +62,7 @@ class HookState:
         self.trace: object = None
         self.key = str(self._number)
         self._flag = torch.zeros((), device=device)
-        self._measured: tuple[ref[Tensor], int, tuple[Tensor, Tensor]] | None = None
+        self._extremes: tuple[ref[Tensor], int, tuple[Tensor, Tensor]] | None = None
         _states[self._number] = self
 
     def enter(self, module: nn.Module) -> bool:
@@ -166,14 +166,14 @@ class HookState:
     def remember(self, x: Tensor, extremes: tuple[Tensor, Tensor]) -> None:
         """Note a tensor's extremes: a block's output is often the next norm's input."""
         if not x.is_inference():  # which has no version to tell it by
-            self._measured = (ref(x), x._version, extremes)
+            self._extremes = (ref(x), x._version, extremes)
 
     def known_extremes(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Return the tensor's extremes, if it is the one that was measured last."""
-        if self._measured is None:
+        """Return the tensor's extremes, if it is the one that was noted last."""
+        if self._extremes is None:
             return None
-        measured, version, extremes = self._measured
-        return extremes if measured() is x and x._version == version else None
+        tensor, version, extremes = self._extremes
+        return extremes if tensor() is x and x._version == version else None
 
 
 @torch.library.custom_op("gradlens::arm", mutates_args=("flag",))

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from gradlens.batches import run_model, strangers, to_device, token_facts
+from gradlens.batches import blaming, run_model, to_device, token_facts
 from gradlens.errors import GradlensError, ModelError, NothingFoundError
 from gradlens.lens.lens import Lens
 from gradlens.lens.provenance import provenance
@@ -127,7 +127,7 @@ def _one_seed(
     sink = MemorySink({})
     with Lens(model, sink, every=1, watch=watch) as lens:
         lens.start_at(index)
-        with strangers(model, batch):
+        with blaming(model, batch):
             output = run_model(model, batch)
             loss, origin = loss_of(output, batch, loss_fn)
             loss.backward()  # type: ignore[no-untyped-call]

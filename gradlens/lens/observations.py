@@ -7,7 +7,7 @@ from typing import Any
 from gradlens.lens.audit import Audit
 from gradlens.lens.hook_state import HookState
 from gradlens.lens.passes import NOTHING, PAUSED, RAISED, ZEROED, Counted
-from gradlens.lens.step_tables import Seen
+from gradlens.lens.step_tables import Shown
 from gradlens.lens.taps.functional import Watcher
 
 UNUSED = "unused"
@@ -56,7 +56,7 @@ class Observations:
         """Return what changes when there is something new for the audit to say."""
         return self.steps > 0, len(self.notes), len(self._left_out), self.backwards[1]
 
-    def passes(self, step: int, counted: Counted, unused: int, shown: Seen) -> None:
+    def passes(self, step: int, counted: Counted, unused: int, shown: Shown) -> None:
         """Note which passes a recorded step consists of, and which were left out."""
         count = len(counted.numbers)
         fewest, most = self.backwards
@@ -77,7 +77,7 @@ class Observations:
             self._said.add(sentence)
             self.notes.add(sentence.format(step=step))
 
-    def step(self, where: str, norms: Mapping[str, Any] | None, shown: Seen) -> None:
+    def step(self, where: str, norms: Mapping[str, Any] | None, shown: Shown) -> None:
         """Look at a recorded step.
 
         Args:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradlens.lens.compiling import Taken, TracedLines, take_traced
+from gradlens.lens.compiling import Added, GraphSums, take_traced
 from gradlens.lens.hook_state import HookState
 from gradlens.lens.observations import Observations
 from gradlens.lens.parameters import ParameterReader
@@ -69,7 +69,7 @@ class StepRecorder:
         self._unscales_itself = False
         self._clock = time.perf_counter()
         #: What compiled graphs have added in the step.
-        self._taken: list[Taken] = []
+        self._added: list[Added] = []
         guarded = state.guard.around
         state.on_forward, state.on_failure = guarded(self._forward), guarded(self._forward_failed)
         state.on_backward_end = guarded(self._backward_end)
@@ -104,7 +104,7 @@ class StepRecorder:
             self._write()
         else:
             self._state.passes.close()
-        self._backward_ended, self._taken = False, []
+        self._backward_ended, self._added = False, []
         self.start_at(self._step + 1)
         self._clock = time.perf_counter()
 
@@ -163,7 +163,7 @@ class StepRecorder:
             buffer.drain_pass(one)
         ran = self._in_graphs()
         if ran:
-            self._taken.append(take_traced(ran, one.number))
+            self._added.append(take_traced(ran, one.number))
         if one.paused:
             return
         self._backward_ended = True
@@ -203,7 +203,7 @@ class StepRecorder:
     def _taps(self) -> list[Tap]:
         return [*self._module_taps, *self._functions.taps()]
 
-    def _in_graphs(self) -> list[TracedLines]:
+    def _in_graphs(self) -> list[GraphSums]:
         return [tap.traced for tap in self._module_taps if tap.traced.in_graph]
 
     def _read_late(self, when: str) -> None:
@@ -226,9 +226,9 @@ class StepRecorder:
         # What compiled graphs added since the last pass ended, no pass came back for.
         ran = self._in_graphs()
         rest = [take_traced(ran, -1)] if ran else []
-        taken = self._taken + (rest if not counted.seen else [])
+        added = self._added + (rest if not counted.seen else [])
         unused = self._unused(counted)
-        tables, shown = step_tables(self._step, self._taps(), self._parameters, scale, counted, taken)
+        tables, shown = step_tables(self._step, self._taps(), self._parameters, scale, counted, added)
         self._open = _steps_row(
             self._step,
             lr=self._lr,

@@ -204,7 +204,7 @@ def _sigma(
 
 
 def _sigmas(module: nn.Module, kind: NormKind, width: int, norm: Tensor, inverse: Tensor) -> Iterator[NormKind]:
-    """Yield the kind with every σ that is usual, by the eps that the module states, without, and as measured."""
+    """Yield the kind with every σ that is usual, by the eps that the module states, without, and as it comes out."""
     stated = stated_eps(module)
     places: list[dict[str, Any]] = [{}, {"unbiased": True, "eps_at": "root"}, {"unbiased": True}, {"eps_at": "sigma"}]
     for place in places:
@@ -221,18 +221,18 @@ def _sigmas(module: nn.Module, kind: NormKind, width: int, norm: Tensor, inverse
         factor = inverse[largest] / candidate.inv_sigma(norm, width, 0.0)[largest] if free else 1.0
         sigma, bare = factor / inverse, 1 / candidate.inv_sigma(norm, width, 0.0)
         if candidate.eps_at == "norm":
-            measured = float(sigma.amin()) * math.sqrt(width)
+            fitted = float(sigma.amin()) * math.sqrt(width)
         else:
             at_sigma = candidate.eps_at == "sigma" or (candidate.eps_at is None and candidate.unbiased)
             own = bare if at_sigma else bare.square()
-            measured = float(((sigma if at_sigma else sigma.square()) - own)[smallest])
-            if measured > _MOST_EPS * own.amax():
+            fitted = float(((sigma if at_sigma else sigma.square()) - own)[smallest])
+            if fitted > _MOST_EPS * own.amax():
                 continue  # all are divided by the same: a linear map
-        if candidate.eps_at == "norm" and measured > 0.9 * norm.amax():
+        if candidate.eps_at == "norm" and fitted > 0.9 * norm.amax():
             continue  # below its least length all are divided by the same: a linear map
-        if 0 < measured < math.inf:
-            near = float(f"{measured:.1g}")
-            yield replace(candidate, eps_value=near if abs(near / measured - 1) < 1e-2 else measured)
+        if 0 < fitted < math.inf:
+            near = float(f"{fitted:.1g}")
+            yield replace(candidate, eps_value=near if abs(near / fitted - 1) < 1e-2 else fitted)
 
 
 def _roles(module: nn.Module, picks: Picks) -> Iterator[tuple[_Role, _Role]]:

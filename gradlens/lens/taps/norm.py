@@ -23,6 +23,7 @@ from gradlens.lens.hook_state import HookState
 from gradlens.lens.hooks import hook_gradient, in_backward, is_batched, regions
 from gradlens.lens.moment_buffer import Row
 from gradlens.lens.sites import Site
+from gradlens.lens.statistics import GRAD_INPUT, GRAD_OUTPUT
 from gradlens.lens.taps import norm_input
 from gradlens.lens.taps.norm_in_graphs import NormTapInGraphs
 from gradlens.lens.taps.proving import Call
@@ -43,7 +44,7 @@ class _Between:
         #: The input, and how it lies across processes.
         self.x: Tensor | None = None
         self.lies: tuple[Any, ...] = ()
-        #: Whether the input waits to be measured, and whether the output will hold its moments.
+        #: Whether the input waits for the output, and whether the output will hold its moments.
         self.waits = self.look_up = False
         #: What the call has to prove.
         self.call: Call | None = None
@@ -226,7 +227,7 @@ class NormTap(NormTapInGraphs):
         again, without_graph = regions() if second_pass or not graph else (None, None)
         if second_pass:
             self.ran_again = True
-            # A checkpoint's second pass: its input is measured, and where the first pass had a graph it is hooked.
+            # A checkpoint's second pass: its input is known now, and where the first pass had a graph it is hooked.
             waiting = self._without_graph.get(again) if again is not None else None
             if not waiting:
                 return
@@ -253,13 +254,13 @@ class NormTap(NormTapInGraphs):
         self.dtype = x.dtype
         view, dims = self.kind.vectors(module, self._gated_input(x, gate))
         vectors, width = sizes(view, dims)
-        cells = norm_input.saved(output, vectors, width) if between.look_up else None
-        facts = norm_input.facts(self.kind, module, width, x.dtype, from_sigma=cells is not None)
-        if cells is None:
-            cells = norm_input.measured(self.kind, module, view, dims, width, x.dtype)
+        moments = norm_input.saved(output, vectors, width) if between.look_up else None
+        facts = norm_input.facts(self.kind, module, width, x.dtype, from_sigma=moments is not None)
+        if moments is None:
+            moments = norm_input.computed(self.kind, module, view, dims, width, x.dtype)
             kept = norm_input.rounded(output, vectors)
-            cells = cells if kept is None else (*cells[:2], kept.to(cells[2].dtype))
-        row.begin(cells, (gate is None and self.state.known_extremes(x)) or statistics.extremes(view), facts)
+            moments = moments if kept is None else (*moments[:2], kept.to(moments[2].dtype))
+        row.keep_input(moments, (gate is None and self.state.known_extremes(x)) or statistics.extremes(view), facts)
 
     def _gated_input(self, x: Tensor, gate: Tensor | None) -> Tensor:
         """Return what is normalized: the input, or its product with a gate."""
@@ -284,7 +285,7 @@ class NormTap(NormTapInGraphs):
         if not self._is_measurable(grad, lies):
             return
         view, dims = self.kind.vectors(module, statistics.raised(grad))
-        row.put(1, statistics.grad_output_moments(view, gain, dims))
+        row.keep_gradient(GRAD_OUTPUT, statistics.grad_output_moments(view, gain, dims))
 
     def _gated(
         self, row: Row, module: nn.Module, gain: Tensor | None, lies: tuple[Any, ...], x: Tensor, gate: Tensor,
@@ -305,7 +306,7 @@ class NormTap(NormTapInGraphs):
         norm, eps = torch.linalg.vector_norm(h, dim=-1, keepdim=True), kind.eps(module, x.dtype)
         inverse = kind.inv_sigma(norm, h.shape[-1], eps)
         back = gradient(kind, g if gain is None else g * gain, h * inverse, norm, inverse, eps)
-        row.put(2, statistics.moments(back, dims))
+        row.keep_gradient(GRAD_INPUT, statistics.moments(back, dims))
 
     def _grad_input(self, between: _Between, module: nn.Module, grad: Tensor) -> None:
         if self.proving.over or not self.is_norm or between.row is None:
@@ -315,7 +316,7 @@ class NormTap(NormTapInGraphs):
         if not self._is_measurable(grad, between.lies):
             return
         view, dims = self.kind.vectors(module, statistics.raised(grad))
-        between.row.put(2, statistics.moments(view, dims))
+        between.row.keep_gradient(GRAD_INPUT, statistics.moments(view, dims))
 
     def _is_measurable(self, grad: Tensor, lies: tuple[Any, ...]) -> bool:
         """Whether a gradient is one, and lies across processes as the input did; to bring it there would wait."""

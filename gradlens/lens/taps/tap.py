@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from gradlens.errors import GradlensError, one_line
-from gradlens.lens.compiling import TRACED_CALLS, TracedLines, next_traced_call
+from gradlens.lens.compiling import TRACED_CALLS, GraphSums, next_traced_call
 from gradlens.lens.hook_state import HookState
 from gradlens.lens.hooks import Hook
 from gradlens.lens.moment_buffer import Row
 from gradlens.lens.sites import Site
 from gradlens.lens.world import placements
 
-#: By the key of its traced lines.
+#: By the key of its sums in graphs.
 _taps: "WeakValueDictionary[str, Tap]" = WeakValueDictionary()
 
 
@@ -27,7 +27,7 @@ class Tap(ABC):
     def __init__(self, site: Site, state: HookState) -> None:
         self.site = site
         self.state = state
-        self.traced = TracedLines(state.device)
+        self.traced = GraphSums(state.device)
         #: Whether it gave up: nothing is recorded here any more, the step that is open included.
         self.silent = False
         #: Sizes for which its hooks can be traced into a graph.
@@ -115,7 +115,7 @@ def fits(key: str, x: tuple[int, ...], x_dtype: torch.dtype, y: tuple[int, ...],
     """Whether the hooks of a site can be traced for an input and output of these sizes: what dynamo meets it raises.
 
     Args:
-        key: of the site's traced lines.
+        key: of the site's sums in graphs.
         x: sizes of the input, -1 for one that is not known.
         x_dtype: its precision.
         y: of the output.
