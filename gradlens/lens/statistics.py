@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from gradlens.lens.world import local
+from gradlens.recording.schema import NORM_SUMS, names
 
 #: The phases of a call, in which a hook leaves something of it.
 INPUT, GRAD_OUTPUT, GRAD_INPUT = range(3)
@@ -25,19 +26,11 @@ MOMENTS = (
 )
 #: The moments of one phase, in this order: [vectors...] each.
 Moments: TypeAlias = tuple[Tensor, ...]
-#: What ``sums`` returns for each call, phase by phase: the stored columns of these names.
+#: What ``sums`` returns for each call, phase by phase: of any input, and what the schema has of a norm.
 SUMS = (
-    ("vectors", "entries", "n_input", "inv_sigma", "total", "squares"),
-    (
-        "n_grad_output",
-        "energy_grad_output",
-        "energy_g",
-        "energy_mean",
-        "energy_recentering",
-        "mean2_detached",
-        "var_detached",
-    ),
-    ("n_grad_input", "energy_grad_input", "energy_kept", "mean2_actual", "var_actual"),
+    ("vectors", "entries", "total", "squares", *names(NORM_SUMS[INPUT])),
+    tuple(names(NORM_SUMS[GRAD_OUTPUT])),
+    tuple(names(NORM_SUMS[GRAD_INPUT])),
 )
 COLUMNS = tuple(name for phase in SUMS for name in phase)
 #: Where each phase lies in ``COLUMNS``.
@@ -156,28 +149,28 @@ def sums(moments: Tensor, facts: Facts) -> Tensor:
     known = width * (variance.sum(1) - n * eps).clamp_min(0.0)
     energy_mean, mean2_actual = g_sum2 / width, in_sum2 / width**2
     mean2_detached = precise[:, 4] / width**2
-    columns = (
-        every,
-        width * every,
-        n,
-        inverse,
-        x_sum,
-        (torch.where(from_sigma > 0, known, x_squares) if isinstance(from_sigma, Tensor) else x_squares)
-        + centered * x_sum2 / width,
-        n,
-        out_squares,
-        g_squares,
-        energy_mean,
-        recenters * energy_mean,
-        mean2_detached,
-        precise[:, 5] / width - mean2_detached,
-        n,
-        in_squares,
-        scaled[:, 7],
-        mean2_actual,
-        in_squares / width - mean2_actual,
-    )
-    return torch.stack(columns, 1)
+    x_squares = torch.where(from_sigma > 0, known, x_squares) if isinstance(from_sigma, Tensor) else x_squares
+    found = {
+        "vectors": every,
+        "entries": width * every,
+        "total": x_sum,
+        "squares": x_squares + centered * x_sum2 / width,
+        "n_input": n,
+        "inv_sigma": inverse,
+        "n_grad_output": n,
+        "energy_grad_output": out_squares,
+        "energy_g": g_squares,
+        "energy_mean": energy_mean,
+        "energy_recentering": recenters * energy_mean,
+        "mean2_detached": mean2_detached,
+        "var_detached": precise[:, 5] / width - mean2_detached,
+        "n_grad_input": n,
+        "energy_grad_input": in_squares,
+        "energy_kept": scaled[:, 7],
+        "mean2_actual": mean2_actual,
+        "var_actual": in_squares / width - mean2_actual,
+    }
+    return torch.stack([found[name] for name in COLUMNS], 1)
 
 
 def _products(rows: Tensor, weights: Tensor) -> Tensor:

@@ -18,6 +18,10 @@ from gradlens.lens.sinks import Sink
 from gradlens.lens.step_tables import step_tables
 from gradlens.lens.taps.functional import Watcher
 from gradlens.lens.taps.tap import Tap
+from gradlens.recording.schema import STORED
+
+#: A row of ``steps`` of which nothing is known but its number.
+_UNKNOWN = {column.name: float("nan") for column in STORED["steps"] if column.dtype == "float"}
 
 
 class StepRecorder:
@@ -281,9 +285,8 @@ class StepRecorder:
 
 def _steps_row(step: int, **known: float) -> dict[str, Any]:
     """Return a row of ``steps`` in which what is not known is missing."""
-    absent = dict.fromkeys(("loss", "lr", "grad_norm", "clip_coef", "loss_scale", "seconds"), float("nan"))
     rest: dict[str, list[Any]] = {"nan_loss": [False], "extra": [{}]}
-    return {"step": [step]} | {name: [value] for name, value in (absent | known).items()} | rest
+    return {"step": [step]} | {name: [value] for name, value in (_UNKNOWN | known).items()} | rest
 
 
 def _closure(args: Any, kwargs: Any) -> bool:

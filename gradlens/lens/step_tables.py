@@ -16,13 +16,13 @@ from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Counted
 from gradlens.lens.statistics import COLUMNS
 from gradlens.lens.taps import ActivationTap, NormTap, Tap
-from gradlens.recording.schema import GRADIENT_SQUARES, STORED
+from gradlens.recording.schema import GRADIENT_SQUARES, NORM_SUMS, names
 
 _AT = {name: index for index, name in enumerate(COLUMNS)}
 #: Columns that count the vectors that came, and those that are finite.
 _FINITE = ("vectors", "n_input", "n_grad_output", "n_grad_input")
-#: Columns of the tables that are sums as they are.
-_NORM_SUMS = tuple(column.name for column in STORED["norms"] if column.name in _AT)
+#: Columns of the table ``norms`` that are sums as they are, each with its place.
+_NORM_SUMS = tuple((name, _AT[name]) for phase in NORM_SUMS for name in names(phase))
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _keys(step: int, entries: list[_Entry], sums: np.ndarray) -> dict[str, Any]:
 
 
 def _norms(step: int, entries: list[_Entry], sums: np.ndarray, scale: float) -> dict[str, Any]:
-    columns = _keys(step, entries, sums) | {name: sums[_AT[name]] for name in _NORM_SUMS if name != "vectors"}
+    columns = _keys(step, entries, sums) | {name: sums[at] for name, at in _NORM_SUMS}
     if scale != 1.0:
         columns |= {name: columns[name] / scale**2 for name in GRADIENT_SQUARES}
     return columns
