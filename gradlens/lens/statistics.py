@@ -28,7 +28,7 @@ MOMENTS = (
 Moments: TypeAlias = tuple[Tensor, ...]
 #: What ``sums`` returns for each call, phase by phase: of any input, and what the schema has of a norm.
 SUMS = (
-    ("vectors", "entries", "total", "squares", *names(NORM_SUMS[INPUT])),
+    ("vectors", "entries", *names(NORM_SUMS[INPUT]), "total", "squares"),
     tuple(names(NORM_SUMS[GRAD_OUTPUT])),
     tuple(names(NORM_SUMS[GRAD_INPUT])),
 )
