@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 from gradlens.lens.guard import Guard
 from gradlens.lens.hooks import at_end_of_backward, in_backward, regions
 from gradlens.lens.moment_buffer import MomentBuffer
+from gradlens.lens.observations import Observations
 from gradlens.lens.passes import Forward, Pass, Passes
 from gradlens.lens.world import World
 
@@ -24,13 +25,17 @@ _GRAD = torch._C._functorch.TransformType.Grad
 class HookState:
     """The shared state. ``recording`` is a plain bool: a compiled graph has one version with it and one without."""
 
-    def __init__(self, world: World, device: torch.device, passes: Passes, guard: Guard | None = None) -> None:
+    def __init__(
+        self, world: World, device: torch.device, passes: Passes, observed: Observations, guard: Guard
+    ) -> None:
         self.recording = True
         #: Whether the lens is told to look away: it records nothing, and counts no step.
         self.paused = False
         self.world = world
         self.passes = passes
-        self.guard = guard or Guard()
+        self.guard = guard
+        #: What hooks come across that the audit has to say.
+        self.observed = observed
         #: The step's number.
         self.step = 0
         #: The lens, where it shall live as long as its hooks.
@@ -39,20 +44,12 @@ class HookState:
         self.device = device
         #: Whether the last thing that happened was the end of a backward pass.
         self.backward_over = False
-        #: The precision of autocast around the model's last forward pass; empty without.
-        self.autocast = ""
         self.on_forward: Callable[[], None] = lambda: None
         #: Called when a forward pass has raised.
         self.on_failure: Callable[[], None] = lambda: None
         #: Called with the backward pass that ended, and whether it filled the gradient of a parameter.
         self.on_backward_end: Callable[[Pass, bool], None] = lambda one, filled: None
         self.buffers: dict[torch.device, MomentBuffer] = {}
-        self.unsupported: dict[str, str] = {}
-        #: Sites that ran without a graph, outside of any checkpoint, and those inside of a transform of torch.func.
-        self.without_graph: set[str] = set()
-        self.transformed: set[str] = set()
-        #: Sites whose activations another process records, which has the same.
-        self.elsewhere: set[str] = set()
         #: The last forward pass that began; of each thread the one that it is in, of which module, and evaluations.
         self._forward = Forward()
         self._thread = threading.local()
@@ -108,10 +105,10 @@ class HookState:
             self.begin_forward()
         transforms = torch._C._functorch.get_interpreter_stack()
         if forward_ad._current_level >= 0 or (transforms and any(one.key() != _GRAD for one in transforms)):
-            self.transformed.add(site)
+            self.observed.transformed.add(site)
             return False
         if not torch.is_grad_enabled() and not in_backward() and regions() == (None, None):
-            self.without_graph.add(site)
+            self.observed.without_graph.add(site)
             return False
         return True
 
@@ -119,7 +116,7 @@ class HookState:
         """Whether an activation is this process's to record."""
         if self.world.holds(x):
             return True
-        self.elsewhere.add(site)
+        self.observed.elsewhere.add(site)
         return False
 
     def buffer(self, device: torch.device) -> MomentBuffer:

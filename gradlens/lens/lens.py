@@ -1,7 +1,6 @@
 """The ``Lens``: what the user holds while a model is watched."""
 
 import weakref
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -15,11 +14,12 @@ from torch.utils.hooks import RemovableHandle
 from gradlens.errors import GradlensError, RecordingError
 from gradlens.lens import compiling
 from gradlens.lens.audit import Audit
+from gradlens.lens.auditing import audit_of
 from gradlens.lens.given import wrong
 from gradlens.lens.guard import Guard, warn
 from gradlens.lens.hook_state import HookState
-from gradlens.lens.hooks import has_others
 from gradlens.lens.leaving import forget, remove, weakly
+from gradlens.lens.observations import Observations
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Passes
 from gradlens.lens.sinks import MemorySink, Sink
@@ -59,7 +59,7 @@ class Lens:
     ) -> None:
         # First of all: what torch.compile wraps a model in would stand before every name.
         model = compiling.unwrapped(model)
-        self._sink, self._every, self._scaled = sink, every, scaler is not None
+        self._sink = sink
         self._status: str | None = None
         #: How it was detached, and why the recording stopped before; empty while all goes on.
         self._closed = self._stopped = ""
@@ -67,11 +67,11 @@ class Lens:
         self._guard = Guard(strict)
         # Weak: nothing that hangs on the model shall keep a lens whose recording nobody can ask for any more.
         self._guard.on_end = weakly(self._step_aside)
-        self._state = HookState(world or World(), _device(model), Passes(model), self._guard)
+        observed = Observations(every=every, loss_scale=scaler is not None, graphs_dropped=compiling.forget_graphs())
+        self._state = HookState(world or World(), _device(model), Passes(model), observed, self._guard)
         self._parameters: ParameterReader | None = None
         if {"params", "updates"} & set(watch):
             self._parameters = ParameterReader(model, self._state.world, "updates" in watch)
-        self._graphs_dropped = compiling.forget_graphs()
         sites = discover(model, watch)
         self._taps = [tap for site in sites for tap in taps_of(site, self._state)]
         self._handles: list[RemovableHandle] = RootTap(self._state, model).handles()
@@ -99,9 +99,9 @@ class Lens:
         self._recorder.start_at(step)
         self._goes_on = _GOES_ON.format(step) if step else ""
         if self._goes_on:
-            self._recorder.seen.notes.add(self._goes_on)
+            self._state.observed.notes.add(self._goes_on)
         if self._state.world.note:
-            self._recorder.seen.notes.add(self._state.world.note)
+            self._state.observed.notes.add(self._state.world.note)
         try:
             for tap in self._taps:
                 self._handles += tap.handles()
@@ -144,7 +144,7 @@ class Lens:
         if refused:
             if self._guard.strict or not self._stepped:
                 raise GradlensError(" ".join(refused.values()))
-            self._recorder.seen.notes.update(f"{why} Such values are left out." for why in refused.values())
+            self._state.observed.notes.update(f"{why} Such values are left out." for why in refused.values())
             loss, lr = None if "loss" in refused else loss, None if "lr" in refused else lr
             scalars = {name: value for name, value in scalars.items() if name not in refused}
         self._stepped = True
@@ -165,7 +165,7 @@ class Lens:
     def _start_at(self, step: int) -> None:
         self._recorder.write_open()
         self._recorder.go_on_at(step)
-        self._recorder.seen.notes.discard(self._goes_on)
+        self._state.observed.notes.discard(self._goes_on)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -215,34 +215,7 @@ class Lens:
 
     def audit(self) -> Audit:
         """Say what was seen and what was missed; meaningful after the first recorded step."""
-        return self._recorder.seen.audit(
-            tuple(self.model_sites),
-            state=self._state,
-            functions=self._functions,
-            strangers=tuple(tap.site.path for tap in self._norm_taps() if tap.is_stranger),
-            told={tap.site.path: tap.proving.note for tap in self._norm_taps() if tap.proving.note},
-            tied=dict(self._parameters.tied) if self._parameters else {},
-            hooked=tuple(tap.site.path for tap in self._norm_taps() if tap.is_norm and has_others(tap.site.module)),
-            setting=self._setting(),
-        )
-
-    def _setting(self) -> dict[str, Any]:
-        """What the numbers depend on besides the model, as far as it was seen."""
-        taps = [tap for tap in self._norm_taps() if tap.is_norm]
-        dtypes = Counter(str(tap.dtype).removeprefix("torch.") for tap in taps if tap.dtype is not None)
-        return {
-            "compiled": [tap.site.path for tap in taps if tap.traced.in_graph],
-            "graphs_dropped": self._graphs_dropped,
-            "checkpointed": [tap.site.path for tap in taps if tap.ran_again],
-            "autocast": self._state.autocast,
-            "input_dtypes": dict(dtypes),
-            "loss_scale": self._scaled,
-            "passes": list(self._recorder.seen.backwards),
-            "every": self._every,
-            "functional": self._functions.record,
-            "world": self._state.world.size,
-            "data": len(self._state.world.data),
-        }
+        return audit_of(self._state, self._taps, self._functions, self._parameters)
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         """In a copy of what holds it (a module, a checkpoint) its place is empty: it watches one model, one folder."""
@@ -284,7 +257,7 @@ class Lens:
 
     def _found(self, site: Site) -> None:
         """Take a module for a norm that showed itself to be one when it ran."""
-        self._functions.found.add(site.path)
+        self._state.observed.found.add(site.path)
         self._write_site(site)
 
     def _write_site(self, site: Site) -> None:
@@ -310,7 +283,7 @@ class Lens:
     def _step_aside(self) -> None:
         """Stop recording for good, keep what there is, and let the training go on."""
         self._stopped = f"The recording stopped at step {self._state.step}: {self._guard.ended}"
-        self._recorder.seen.notes.add(self._stopped)
+        self._state.observed.notes.add(self._stopped)
         # Not those of the optimizer, which may be walking over them now: they do nothing any more.
         self._remove_model_hooks()
         warn(f"gradlens: {self._stopped} The training goes on without it.")

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from gradlens.lens.compiling import Added, GraphSums, take_traced
 from gradlens.lens.hook_state import HookState
-from gradlens.lens.observations import Observations
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Counted, Pass
 from gradlens.lens.sinks import Sink
@@ -54,7 +53,7 @@ class StepRecorder:
         self._sink, self._state, self._functions, self._parameters = sink, state, functions, parameters
         self._module_taps, self._every, self._scaler = list(taps), every, scaler
         self._optimizer = optimizer
-        self.seen = Observations()
+        self._observed = state.observed
         #: Called when there is something new for the audit to say.
         self.on_news: Callable[[], None] = lambda: None
         #: Whether the optimizer closed the step that is over, and ``add`` has not been called for it.
@@ -214,14 +213,14 @@ class StepRecorder:
         """Read gradients whose end of backward was not seen, and say so."""
         if self._parameters is not None and self._parameters.any_gradient():
             self._parameters.read()
-            self.seen.notes.add(
+            self._observed.notes.add(
                 "No backward pass was seen that filled the parameter gradients (the root module's forward did not run, "
                 "it returns no tensor that was used, or the gradients were set by hand, as with torch.autograd.grad): "
                 f"they were read {when}, after clipping if there was any."
             )
 
     def _write(self) -> None:
-        news = self.seen.news()
+        news = self._observed.news()
         counted = self._state.passes.close()
         if self._parameters is not None and not self._parameters.was_read:
             self._read_late("in step()")
@@ -245,20 +244,20 @@ class StepRecorder:
             self._sink.append(table, columns)
         world = self._state.world
         where = f"step {self._step}" + (f", process {world.rank}" if world.size > 1 else "")
-        self.seen.step(where, tables.get("norms"), shown)
-        self.seen.passes(self._step, counted, unused, shown)
+        self._observed.step(where, tables.get("norms"), shown)
+        self._observed.passes(self._step, counted, unused, shown)
         for tap in self._taps():
             tap.new_call()
-        if self.seen.news() != news:
+        if self._observed.news() != news:
             self.on_news()
         self._scale = None
 
     def _note(self) -> None:
         """Note what changes the meaning of this step's numbers, before they are read."""
         if self._parameters is not None:
-            self.seen.notes.update(self._parameters.lacks(self._backward_ended))
+            self._observed.notes.update(self._parameters.lacks(self._backward_ended))
         if any(buffer.stale for buffer in self._state.buffers.values()):
-            self.seen.notes.add(
+            self._observed.notes.add(
                 "Gradients came back through a forward pass of an earlier step: they are left out of norms. Count the "
                 "passes as one step."
             )

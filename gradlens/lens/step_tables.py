@@ -12,6 +12,7 @@ import numpy as np
 from gradlens.lens import parameters as parameter_columns
 from gradlens.lens.compiling import Added, pull_traced
 from gradlens.lens.moment_buffer import Call, came, finite_peak
+from gradlens.lens.observations import Shown
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Counted
 from gradlens.lens.statistics import COLUMNS
@@ -23,19 +24,6 @@ _AT = {name: index for index, name in enumerate(COLUMNS)}
 _FINITE = ("vectors", "n_input", "n_grad_output", "n_grad_input")
 #: Columns of the table ``norms`` that are sums as they are, each with its place.
 _NORM_SUMS = tuple((name, _AT[name]) for phase in NORM_SUMS for name in names(phase))
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What a step's rows show besides their numbers.
-
-    Attributes:
-        broken: the first place that was not finite; empty where all was.
-        repeated: whether several passes that count brought gradients to one call.
-    """
-
-    broken: str
-    repeated: bool
 
 
 @dataclass(frozen=True)

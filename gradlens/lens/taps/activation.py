@@ -46,11 +46,11 @@ class ActivationTap(Tap):
             return
         x = first_tensor(value)
         if x is not None and x.is_nested:
-            self.state.unsupported[self.site.path] = "a nested tensor"
+            self.unsupported("a nested tensor")
             return
         if x is None or x.dim() == 0:
             if self.tensor == "output":
-                self.state.unsupported[self.site.path] = "its output holds no floating tensor"
+                self.unsupported("its output holds no floating tensor")
             return
         if x.numel() == 0 or not self.state.holds(self.site.path, x):
             return

@@ -153,7 +153,7 @@ class NormTap(NormTapInGraphs):
         elif self.state.world.size > 1 and self.is_norm and norm_input.split(self.kind, module, x):
             why = "its vectors are split over processes"
         if why:
-            self.state.unsupported[self.site.path] = why
+            self.unsupported(why)
         return not why
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -174,7 +174,7 @@ class NormTap(NormTapInGraphs):
             return
         if y is None:
             why = f"its output is a {type(output).__name__} without a tensor"
-            self.state.unsupported[self.site.path] = why
+            self.unsupported(why)
         elif y.requires_grad:
             if not self._gain.is_parameter(module):
                 between.gain = self._gain.of_this_call(module, between.x.dim())
@@ -321,11 +321,11 @@ class NormTap(NormTapInGraphs):
     def _is_measurable(self, grad: Tensor, lies: tuple[Any, ...]) -> bool:
         """Whether a gradient is one, and lies across processes as the input did; to bring it there would wait."""
         if is_batched(grad):
-            self.state.transformed.add(self.site.path)
+            self.state.observed.transformed.add(self.site.path)
             return False
         if placements(grad) == lies:
             return True
-        self.state.unsupported[self.site.path] = f"a gradient lies as {placements(grad)}, its input as {lies}"
+        self.unsupported(f"a gradient lies as {placements(grad)}, its input as {lies}")
         return False
 
 

@@ -72,7 +72,7 @@ class NormTapInGraphs(Tap):
         if not self.is_norm or not isinstance(x, Tensor) or y is None:
             return
         if self._is_unproved(x, args, kwargs):
-            self.state.unsupported[self.site.path] = _UNPROVED
+            self.unsupported(_UNPROVED)
             return
         call = self.traced_call(x) if fits(self.traced.key, _known(x), x.dtype, _known(y), y.dtype) else None
         if call is None:

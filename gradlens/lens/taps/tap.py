@@ -50,8 +50,12 @@ class Tap(ABC):
     def give_up(self, why: str) -> None:
         """Record nothing here from now on, and let the audit say why."""
         if not self.silent:
-            self.state.unsupported[self.site.path] = why
+            self.unsupported(why)
         self.silent = True
+
+    def unsupported(self, why: str) -> None:
+        """Let the audit say why something is not recorded here."""
+        self.state.observed.unsupported[self.site.path] = why
 
     def row(self, tensor: Tensor) -> Row:
         """Return the row of the next call."""
@@ -62,12 +66,12 @@ class Tap(ABC):
         if not torch.is_grad_enabled():
             return None
         if placements(tensor):
-            self.state.unsupported[self.site.path] = "a DTensor in a compiled graph: run the model uncompiled"
+            self.unsupported("a DTensor in a compiled graph: run the model uncompiled")
             return None
         if not self.state.holds(self.site.path, tensor):
             return None
         if tensor.device != self.state.device:
-            self.state.unsupported[self.site.path] = "the model was moved after attaching, and compiled: attach after"
+            self.unsupported("the model was moved after attaching, and compiled: attach after")
             return None
         return min(next_traced_call(self.traced.key), TRACED_CALLS - 1)
 
@@ -127,7 +131,7 @@ def fits(key: str, x: tuple[int, ...], x_dtype: torch.dtype, y: tuple[int, ...],
     if tap.silent:
         return False
     if tap.untraceable():
-        tap.state.unsupported[tap.site.path] = tap.untraceable()
+        tap.unsupported(tap.untraceable())
         return False
     case = (tap.site.norm, *(p.shape for p in tap.site.module.parameters()), x, x_dtype, y, y_dtype)
     if case in tap.rehearsed:
