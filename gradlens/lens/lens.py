@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from gradlens.errors import GradlensError, RecordingError
 from gradlens.lens import compiling
@@ -18,7 +17,7 @@ from gradlens.lens.auditing import audit_of
 from gradlens.lens.given import wrong
 from gradlens.lens.guard import Guard, warn
 from gradlens.lens.hook_state import HookState
-from gradlens.lens.leaving import forget, remove, weakly
+from gradlens.lens.lens_hooks import LensHooks, weakly
 from gradlens.lens.observations import Observations
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Passes
@@ -65,56 +64,44 @@ class Lens:
         self._closed = self._stopped = ""
         self._stepped = False
         self._guard = Guard(strict)
-        # Weak: nothing that hangs on the model shall keep a lens whose recording nobody can ask for any more.
-        self._guard.on_end = weakly(self._step_aside)
         observed = Observations(every=every, loss_scale=scaler is not None, graphs_dropped=compiling.forget_graphs())
-        self._state = HookState(world or World(), _device(model), Passes(model), observed, self._guard)
+        self._state = state = HookState(world or World(), _device(model), Passes(model), observed, self._guard)
         self._parameters: ParameterReader | None = None
         if {"params", "updates"} & set(watch):
-            self._parameters = ParameterReader(model, self._state.world, "updates" in watch)
+            self._parameters = ParameterReader(model, state.world, "updates" in watch)
         sites = discover(model, watch)
-        self._taps = [tap for site in sites for tap in taps_of(site, self._state)]
-        self._handles: list[RemovableHandle] = RootTap(self._state, model).handles()
-        self._on_optimizer: list[RemovableHandle] = []
-        self._functions = functional_norms.Watcher(model, self._state, record=functional)
+        self._taps = [tap for site in sites for tap in taps_of(site, state)]
+        self._functions = functional_norms.Watcher(model, state, record=functional)
         self._functions.know(self._taps)
+        self._recorder = StepRecorder(
+            sink, state, self._taps, self._functions, self._parameters,
+            every=every, scaler=scaler, optimizer=optimizer,
+        )  # fmt: skip
+        self._hooks = LensHooks(state, self._functions)
+        self._be_told()
+        if isinstance(sink, MemorySink):
+            weakref.finalize(self, self._hooks.forget).atexit = False
+        else:
+            state.lens = self  # it writes on
+        self._recorder.start_at(step)
+        self._goes_on = _GOES_ON.format(step) if step else ""
+        observed.notes.update(note for note in (self._goes_on, state.world.note) if note)
+        try:
+            self._hooks.on_model([RootTap(state, model), *self._taps])
+            if optimizer is not None:
+                self._hooks.on_optimizer(optimizer, self._recorder.before_optimizer, self._recorder.after_optimizer)
+            self._write_sites([site for site in sites if site.kind != "norm" or site.norm is not None])
+        except BaseException:
+            self._hooks.leave()
+            raise
+
+    def _be_told(self) -> None:
+        """Ask to be called; weakly: nothing on the model shall keep a lens whose recording nobody can ask for."""
+        self._guard.on_end = weakly(self._step_aside)
         for norm in self._norm_taps():
             norm.on_found = weakly(self._found)
         self._functions.new_site = weakly(self._write_site)
-        self._recorder = StepRecorder(
-            sink,
-            self._state,
-            self._taps,
-            self._functions,
-            self._parameters,
-            every=every,
-            scaler=scaler,
-            optimizer=optimizer,
-        )
         self._recorder.on_news = weakly(self._write_audit)
-        if isinstance(sink, MemorySink):
-            weakref.finalize(self, forget, self._guard, self._state, self._handles, self._functions).atexit = False
-        else:
-            self._state.lens = self  # it writes on
-        self._recorder.start_at(step)
-        self._goes_on = _GOES_ON.format(step) if step else ""
-        if self._goes_on:
-            self._state.observed.notes.add(self._goes_on)
-        if self._state.world.note:
-            self._state.observed.notes.add(self._state.world.note)
-        try:
-            for tap in self._taps:
-                self._handles += tap.handles()
-            self._functions.start()
-            if optimizer is not None:
-                self._on_optimizer = [
-                    optimizer.register_step_pre_hook(self._recorder.before_optimizer),
-                    optimizer.register_step_post_hook(self._recorder.after_optimizer),
-                ]
-            self._write_sites([site for site in sites if site.kind != "norm" or site.norm is not None])
-        except BaseException:
-            self._remove_hooks()
-            raise
 
     # ------------------------------------------------------------------ what the user calls
 
@@ -150,7 +137,7 @@ class Lens:
         self._stepped = True
         self._guard.around(self._step)(loss, lr, scalars)
         if self._guard.ended:
-            self._remove_hooks()
+            self._hooks.leave()
 
     def _step(self, loss: Tensor | float | None, lr: float | None, scalars: Mapping[str, Tensor | float]) -> None:
         if not self._recorder.closed_by_optimizer:
@@ -270,7 +257,7 @@ class Lens:
         if self._closed:
             return
         self._closed = how
-        self._remove_hooks()
+        self._hooks.leave()
         self._guard.around(self._finish)(self._status or status)
 
     def _finish(self, status: str) -> None:
@@ -284,21 +271,11 @@ class Lens:
         """Stop recording for good, keep what there is, and let the training go on."""
         self._stopped = f"The recording stopped at step {self._state.step}: {self._guard.ended}"
         self._state.observed.notes.add(self._stopped)
-        # Not those of the optimizer, which may be walking over them now: they do nothing any more.
-        self._remove_model_hooks()
+        self._hooks.leave_model()
         warn(f"gradlens: {self._stopped} The training goes on without it.")
         for what in (self._write_audit, partial(self._sink.close, "interrupted")):
             with suppress(Exception):
                 what()
-
-    def _remove_hooks(self) -> None:
-        self._remove_model_hooks()
-        for handle in self._on_optimizer:
-            handle.remove()
-        self._on_optimizer.clear()
-
-    def _remove_model_hooks(self) -> None:
-        remove(self._state, self._handles, self._functions)
 
 
 def _device(model: nn.Module) -> torch.device:
