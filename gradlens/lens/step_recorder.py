@@ -2,10 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from math import isnan
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,12 +13,9 @@ from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Counted, Pass
 from gradlens.lens.sinks import Sink
 from gradlens.lens.step_tables import step_tables
+from gradlens.lens.steps_row import fill, grad_norm, steps_row
 from gradlens.lens.taps.functional import Watcher
 from gradlens.lens.taps.tap import Tap
-from gradlens.recording.schema import STORED
-
-#: A row of ``steps`` of which nothing is known but its number.
-_UNKNOWN = {column.name: float("nan") for column in STORED["steps"] if column.dtype == "float"}
 
 
 class StepRecorder:
@@ -115,12 +110,9 @@ class StepRecorder:
         """Add to the step that is over what only the training loop knows, and write its row."""
         # A number is copied to the host only where there is a row for it.
         if self._open is None and scalars:
-            self._open = _steps_row(self._step - 1)  # an evaluation's result, say: nobody measures it again
+            self._open = steps_row(self._step - 1)  # an evaluation's result, say: nobody measures it again
         if self._open is not None:
-            self._open["loss"] = [_number(loss)]
-            self._open["nan_loss"] = [loss is not None and isnan(self._open["loss"][0])]
-            self._open["lr"] = self._open["lr"] if lr is None else [float(lr)]
-            self._open["extra"] = [{key: _number(value) for key, value in scalars.items()}]
+            fill(self._open, loss, lr, scalars)
             self.write_open()
 
     def write_open(self) -> None:
@@ -232,10 +224,10 @@ class StepRecorder:
         added = self._added + (rest if not counted.seen else [])
         unused = self._unused(counted)
         tables, shown = step_tables(self._step, self._taps(), self._parameters, scale, counted, added)
-        self._open = _steps_row(
+        self._open = steps_row(
             self._step,
             lr=self._lr,
-            grad_norm=self._grad_norm(tables.get("params")),
+            grad_norm=grad_norm(tables.get("params"), self._parameters),
             clip_coef=self._clip_coef(scale),
             loss_scale=scale if self._scaler is not None else float("nan"),
             seconds=time.perf_counter() - self._clock,
@@ -267,14 +259,6 @@ class StepRecorder:
         forwards = {forward for buffer in self._state.buffers.values() for forward in buffer.forwards()}
         return sum(not forward.returned and not counted.counts(forward) for forward in forwards)
 
-    def _grad_norm(self, params: Mapping[str, Any] | None) -> float:
-        """L2 norm of all gradients; missing where a term of it is."""
-        if params is None or self._parameters is None or self._parameters.unreduced:
-            return float("nan")
-        if params["nonfinite"].any() or np.isnan(params["grad_squares"]).all():
-            return float("nan")
-        return float(np.sqrt(np.nansum(params["grad_squares"])))
-
     def _clip_coef(self, scale: float) -> float:
         """Gradient after clipping / before; an optimizer that unscales itself still had the scaled one."""
         if self._parameters is None:
@@ -282,18 +266,6 @@ class StepRecorder:
         return self._parameters.clip_coef * (1.0 if self._unscales_itself else scale)
 
 
-def _steps_row(step: int, **known: float) -> dict[str, Any]:
-    """Return a row of ``steps`` in which what is not known is missing."""
-    rest: dict[str, list[Any]] = {"nan_loss": [False], "extra": [{}]}
-    return {"step": [step]} | {name: [value] for name, value in (_UNKNOWN | known).items()} | rest
-
-
 def _closure(args: Any, kwargs: Any) -> bool:
     """Whether optimizer.step was called with a closure."""
     return any(callable(value) for value in (*args, *kwargs.values()))
-
-
-def _number(value: Tensor | float | None) -> float:
-    if isinstance(value, Tensor):
-        value = value.detach()
-    return float("nan") if value is None else float(value)
