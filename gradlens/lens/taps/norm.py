@@ -3,7 +3,7 @@
 A forward pre-hook hands the module an alias of its input (``x.view_as(x)``) and hooks the alias' gradient: that is
 the gradient through this module only, never the sum with a skip path. A forward hook hooks the output tensor. Both
 see the right tensors before in-place operations, for keyword inputs, for composite norms and inside torch.compile
-(``norm_tap_in_graphs``). A hook takes a few numbers a vector: no copy to the host, no branch on a value, no activation
+(``norm_in_graphs``). A hook takes a few numbers a vector: no copy to the host, no branch on a value, no activation
 kept.
 """
 
