@@ -70,8 +70,8 @@ _LABELS = (
 
 
 @contextmanager
-def strangers(model: nn.Module, batch: Any) -> Iterator[None]:
-    """Run a stranger's model inside: whatever it raises says something about it and its batch.
+def blaming(model: nn.Module, batch: Any) -> Iterator[None]:
+    """Run a user's model inside: whatever it raises is told of it and its batch.
 
     Raises:
         ModelError: names the model, what it raised and where, and the batch.

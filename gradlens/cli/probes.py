@@ -70,7 +70,7 @@ class Probing:
         device = next((leaf.device for leaf in _leaves(first)), torch.device("cpu"))
         batches = [first]
         for index in range(1, BATCHES):
-            other = to_device(self._subject.measured.batches(self._seed + index), device)
+            other = to_device(self._subject.at_init.batches(self._seed + index), device)
             if not any(_same(other, batch) for batch in batches):
                 batches.append(other)
         return batches

@@ -15,7 +15,7 @@ from gradlens.lens.guard import warn
 from gradlens.lens.lens import Lens
 from gradlens.lens.provenance import provenance
 from gradlens.lens.sinks import open_sink
-from gradlens.lens.world import class_of, world_of
+from gradlens.lens.world import World, class_of, world_of
 from gradlens.recording.folder import FINISHED, read_manifest, refused
 
 
@@ -65,44 +65,41 @@ def attach(
     _check(model, out, every, optimizer)
     watch = (watch,) if isinstance(watch, str) else tuple(watch)
     _refuse(model)
-    meta: dict[str, Any] = {
-        "kind": "attached",
-        "label": label or (Path(out).name if out is not None else class_of(model).__name__),
-        "model": {"family": class_of(model).__name__, "parameters": sum(p.numel() for p in model.parameters())},
-        "every": every,
-        "watch": list(watch),
-        **provenance(),
-    }
     # The working directory may be another one when the next step is written.
-    folder = None if out is None else _absolute(out)
+    folder, world = None if out is None else _absolute(out), world_of(model)
+    name = class_of(model).__name__ if out is None else Path(out).name
+    meta = _meta(model, label or name, every, watch, world)
     if folder is not None:
         _check_earlier(folder, meta)
-    world = world_of(model)
-    if world.size > 1:
-        meta["processes"] = {"world": world.size, "data": len(world.data), "recorded": 1}
     writer = (os.getpid(), str(folder), world.rank)
     _take_over(writer)
     sink = open_sink(folder, meta, world.rank)
     try:
         lens = Lens(
-            model,
-            sink,
-            every=every,
-            watch=watch,
-            optimizer=optimizer,
-            scaler=scaler,
-            functional=functional,
-            strict=strict,
-            world=world,
-            step=sink.next_step(),
-            placement=placement,
-        )
+            model, sink, every=every, watch=watch, optimizer=optimizer, scaler=scaler, functional=functional,
+            strict=strict, world=world, step=sink.next_step(), placement=placement,
+        )  # fmt: skip
     except BaseException:
         sink.close("interrupted")
         raise
     if folder is not None:
         _writers[writer] = lens
     return lens
+
+
+def _meta(model: nn.Module, label: str, every: int, watch: tuple[str, ...], world: World) -> dict[str, Any]:
+    """Return what the manifest says of a recording when it begins."""
+    meta: dict[str, Any] = {
+        "kind": "attached",
+        "label": label,
+        "model": {"family": class_of(model).__name__, "parameters": sum(p.numel() for p in model.parameters())},
+        "every": every,
+        "watch": list(watch),
+        **provenance(),
+    }
+    if world.size > 1:
+        meta["processes"] = {"world": world.size, "data": len(world.data), "recorded": 1}
+    return meta
 
 
 #: The lenses of this program, by process, run folder and the process' number.

@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 from gradlens.lens.guard import Guard
 from gradlens.lens.hooks import at_end_of_backward, in_backward, regions
 from gradlens.lens.moment_buffer import MomentBuffer
+from gradlens.lens.observations import Observations
 from gradlens.lens.passes import Forward, Pass, Passes
 from gradlens.lens.placing import Placing
 from gradlens.lens.world import World
@@ -26,14 +27,16 @@ class HookState:
     """The shared state. ``recording`` is a plain bool: a compiled graph has one version with it and one without."""
 
     def __init__(
-        self, world: World, device: torch.device, passes: Passes, placing: Placing, guard: Guard | None = None
+        self, world: World, device: torch.device, passes: Passes, placing: Placing, observed: Observations, guard: Guard
     ) -> None:
         self.recording = True
         #: Whether the lens is told to look away: it records nothing, and counts no step.
         self.paused = False
         self.world = world
         self.passes, self.placing = passes, placing
-        self.guard = guard or Guard()
+        self.guard = guard
+        #: What hooks come across that the audit has to say.
+        self.observed = observed
         #: The step's number.
         self.step = 0
         #: The lens, where it shall live as long as its hooks.
@@ -42,20 +45,12 @@ class HookState:
         self.device = device
         #: Whether the last thing that happened was the end of a backward pass.
         self.backward_over = False
-        #: The precision of autocast around the model's last forward pass; empty without.
-        self.autocast = ""
         self.on_forward: Callable[[], None] = lambda: None
         #: Called when a forward pass has raised.
         self.on_failure: Callable[[], None] = lambda: None
         #: Called with the backward pass that ended, and whether it filled the gradient of a parameter.
         self.on_backward_end: Callable[[Pass, bool], None] = lambda one, filled: None
         self.buffers: dict[torch.device, MomentBuffer] = {}
-        self.unsupported: dict[str, str] = {}
-        #: Sites that ran without a graph, outside of any checkpoint, and those inside of a transform of torch.func.
-        self.without_graph: set[str] = set()
-        self.transformed: set[str] = set()
-        #: Sites whose activations another process records, which has the same.
-        self.elsewhere: set[str] = set()
         #: The last forward pass that began; of each thread the one that it is in, of which module, and evaluations.
         self._forward = Forward()
         self._thread = threading.local()
@@ -65,7 +60,7 @@ class HookState:
         self.trace: object = None
         self.key = str(self._number)
         self._flag = torch.zeros((), device=device)
-        self._measured: tuple[ref[Tensor], int, tuple[Tensor, Tensor]] | None = None
+        self._extremes: tuple[ref[Tensor], int, tuple[Tensor, Tensor]] | None = None
         _states[self._number] = self
 
     def enter(self, module: nn.Module) -> bool:
@@ -111,10 +106,10 @@ class HookState:
             self.begin_forward()
         transforms = torch._C._functorch.get_interpreter_stack()
         if forward_ad._current_level >= 0 or (transforms and any(one.key() != _GRAD for one in transforms)):
-            self.transformed.add(site)
+            self.observed.transformed.add(site)
             return False
         if not torch.is_grad_enabled() and not in_backward() and regions() == (None, None):
-            self.without_graph.add(site)
+            self.observed.without_graph.add(site)
             return False
         return True
 
@@ -122,7 +117,7 @@ class HookState:
         """Whether an activation is this process's to record."""
         if self.world.holds(x):
             return True
-        self.elsewhere.add(site)
+        self.observed.elsewhere.add(site)
         return False
 
     def buffer(self, device: torch.device) -> MomentBuffer:
@@ -169,14 +164,14 @@ class HookState:
     def remember(self, x: Tensor, extremes: tuple[Tensor, Tensor]) -> None:
         """Note a tensor's extremes: a block's output is often the next norm's input."""
         if not x.is_inference():  # which has no version to tell it by
-            self._measured = (ref(x), x._version, extremes)
+            self._extremes = (ref(x), x._version, extremes)
 
     def known_extremes(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Return the tensor's extremes, if it is the one that was measured last."""
-        if self._measured is None:
+        """Return the tensor's extremes, if it is the one that was noted last."""
+        if self._extremes is None:
             return None
-        measured, version, extremes = self._measured
-        return extremes if measured() is x and x._version == version else None
+        tensor, version, extremes = self._extremes
+        return extremes if tensor() is x and x._version == version else None
 
 
 @torch.library.custom_op("gradlens::arm", mutates_args=("flag",))

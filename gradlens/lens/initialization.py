@@ -1,6 +1,7 @@
 """Measuring a model at initialization: one forward and one backward pass a seed, no training."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -8,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from gradlens.batches import run_model, strangers, to_device, token_facts
+from gradlens.batches import blaming, run_model, to_device, token_facts
 from gradlens.errors import GradlensError, ModelError, NothingFoundError
 from gradlens.lens.lens import Lens
 from gradlens.lens.provenance import provenance
@@ -68,20 +69,12 @@ def at_init(
     gathered = open_sink(out, {"kind": "init", "seeds": seeds, **provenance()}, rank=0)
     status, tokens = "interrupted", []
     try:
+        watch, where = tuple(watch), torch.device(device)
+        one_seed = partial(_one_seed, build, loss_fn, where, watch=watch, without_norms=without_norms, probe=probe)
         with torch.random.fork_rng():
             for index, seed in enumerate(seeds):
                 torch.manual_seed(seed)
-                sink, facts = _one_seed(
-                    build,
-                    _pick(batches, seed, index),
-                    loss_fn,
-                    torch.device(device),
-                    tuple(watch),
-                    index,
-                    seed,
-                    without_norms,
-                    probe,
-                )
+                sink, facts = one_seed(_pick(batches, seed, index), index, seed)
                 for table, frame in sink.frames().items():
                     if table != "sites" or index == 0:
                         gathered.append(table, {str(name): column for name, column in frame.items()})
@@ -108,12 +101,13 @@ def _pick(batches: Any, seed: int, index: int) -> Any:
 
 def _one_seed(
     build: Callable[[], nn.Module],
-    batch: Any,
     loss_fn: LossFn | None,
     device: torch.device,
-    watch: tuple[str, ...],
+    batch: Any,
     index: int,
     seed: int,
+    *,
+    watch: tuple[str, ...],
     without_norms: bool,
     probe: Probe | None,
 ) -> tuple[MemorySink, dict[str, Any]]:
@@ -127,7 +121,7 @@ def _one_seed(
     sink = MemorySink({})
     with Lens(model, sink, every=1, watch=watch) as lens:
         lens.start_at(index)
-        with strangers(model, batch):
+        with blaming(model, batch):
             output = run_model(model, batch)
             loss, origin = loss_of(output, batch, loss_fn)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -1,31 +1,30 @@
 """The ``Lens``: what the user holds while a model is watched."""
 
 import weakref
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from gradlens.errors import GradlensError, RecordingError
 from gradlens.lens import compiling
 from gradlens.lens.audit import Audit
+from gradlens.lens.auditing import audit_of
 from gradlens.lens.given import wrong
 from gradlens.lens.guard import Guard, warn
 from gradlens.lens.hook_state import HookState
-from gradlens.lens.hooks import has_others
-from gradlens.lens.leaving import forget, remove, weakly
+from gradlens.lens.lens_hooks import LensHooks, weakly
+from gradlens.lens.observations import Observations
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Passes
-from gradlens.lens.placing import Blocks, Placing
+from gradlens.lens.placing import Placing
 from gradlens.lens.sinks import MemorySink, Sink
-from gradlens.lens.sites import Site, discover, is_inside
+from gradlens.lens.site_table import SiteTable
+from gradlens.lens.sites import discover
 from gradlens.lens.step_recorder import StepRecorder
 from gradlens.lens.taps import NormTap, RootTap, taps_of
 from gradlens.lens.taps import functional as functional_norms
@@ -62,66 +61,52 @@ class Lens:
     ) -> None:
         # First of all: what torch.compile wraps a model in would stand before every name.
         model = compiling.unwrapped(model)
-        self._sink, self._every, self._scaled = sink, every, scaler is not None
+        self._sink = sink
         self._status: str | None = None
         #: How it was detached, and why the recording stopped before; empty while all goes on.
         self._closed = self._stopped = ""
         self._stepped = False
         self._guard = Guard(strict)
-        # Weak: nothing that hangs on the model shall keep a lens whose recording nobody can ask for any more.
-        self._guard.on_end = weakly(self._step_aside)
-        self._model, placing = model, Placing(model, self._guard)
-        self._state = HookState(world or World(), _device(model), Passes(model), placing, self._guard)
+        observed = Observations(every=every, loss_scale=scaler is not None, graphs_dropped=compiling.forget_graphs())
+        placing = Placing(model, observed, self._guard)
+        self._state = state = HookState(world or World(), _device(model), Passes(model), placing, observed, self._guard)
         self._parameters: ParameterReader | None = None
         if {"params", "updates"} & set(watch):
-            self._parameters = ParameterReader(model, self._state.world, "updates" in watch)
-        self._graphs_dropped = compiling.forget_graphs()
+            self._parameters = ParameterReader(model, state.world, "updates" in watch)
         sites = discover(model, watch, placement)
-        self._taps = [tap for site in sites for tap in taps_of(site, self._state)]
-        self._handles: list[RemovableHandle] = RootTap(self._state, model).handles()
-        self._on_optimizer: list[RemovableHandle] = []
-        self._functions = functional_norms.Watcher(model, self._state, record=functional)
+        self._taps = [tap for site in sites for tap in taps_of(site, state)]
+        self._functions = functional_norms.Watcher(model, state, record=functional)
         self._functions.know(self._taps)
-        for norm in self._norm_taps():
-            norm.on_found = weakly(self._found)
-        self._functions.new_site = weakly(self._write_site)
-        self._watches_blocks = "blocks" in watch
-        placing.on_read = weakly(self._placed)
         self._recorder = StepRecorder(
-            sink,
-            self._state,
-            self._taps,
-            self._functions,
-            self._parameters,
-            every=every,
-            scaler=scaler,
-            optimizer=optimizer,
-        )
-        self._recorder.on_news = weakly(self._write_audit)
-        placing.on_failure = self._recorder.seen.notes.add
+            sink, state, self._taps, self._functions, self._parameters,
+            every=every, scaler=scaler, optimizer=optimizer,
+        )  # fmt: skip
+        self._hooks = LensHooks(state, self._functions)
+        table = SiteTable(model, sink, state, self._recorder, self._hooks, "blocks" in watch)
+        self._be_told(table)
         if isinstance(sink, MemorySink):
-            weakref.finalize(self, forget, self._guard, self._state, self._handles, self._functions).atexit = False
+            weakref.finalize(self, self._hooks.forget).atexit = False
         else:
-            self._state.lens = self  # it writes on
+            state.lens = self  # it writes on
         self._recorder.start_at(step)
         self._goes_on = _GOES_ON.format(step) if step else ""
-        if self._goes_on:
-            self._recorder.seen.notes.add(self._goes_on)
-        if self._state.world.note:
-            self._recorder.seen.notes.add(self._state.world.note)
+        observed.notes.update(note for note in (self._goes_on, state.world.note) if note)
         try:
-            for tap in self._taps:
-                self._handles += tap.handles()
-            self._functions.start()
+            self._hooks.on_model([RootTap(state, model), *self._taps])
             if optimizer is not None:
-                self._on_optimizer = [
-                    optimizer.register_step_pre_hook(self._recorder.before_optimizer),
-                    optimizer.register_step_post_hook(self._recorder.after_optimizer),
-                ]
-            self._write_sites([site for site in sites if site.kind != "norm" or site.norm is not None])
+                self._hooks.on_optimizer(optimizer, self._recorder.before_optimizer, self._recorder.after_optimizer)
+            table.write(sites)
         except BaseException:
-            self._remove_hooks()
+            self._hooks.leave()
             raise
+
+    def _be_told(self, table: SiteTable) -> None:
+        """Ask to be called; weakly: nothing on the model shall keep a lens whose recording nobody can ask for."""
+        self._guard.on_end = weakly(self._step_aside)
+        for norm in self._norm_taps():
+            norm.on_found = table.add
+        self._functions.new_site = table.add
+        self._recorder.on_news = weakly(self._write_audit)
 
     # ------------------------------------------------------------------ what the user calls
 
@@ -151,13 +136,13 @@ class Lens:
         if refused:
             if self._guard.strict or not self._stepped:
                 raise GradlensError(" ".join(refused.values()))
-            self._recorder.seen.notes.update(f"{why} Such values are left out." for why in refused.values())
+            self._state.observed.notes.update(f"{why} Such values are left out." for why in refused.values())
             loss, lr = None if "loss" in refused else loss, None if "lr" in refused else lr
             scalars = {name: value for name, value in scalars.items() if name not in refused}
         self._stepped = True
         self._guard.around(self._step)(loss, lr, scalars)
         if self._guard.ended:
-            self._remove_hooks()
+            self._hooks.leave()
 
     def _step(self, loss: Tensor | float | None, lr: float | None, scalars: Mapping[str, Tensor | float]) -> None:
         if not self._recorder.closed_by_optimizer:
@@ -172,7 +157,7 @@ class Lens:
     def _start_at(self, step: int) -> None:
         self._recorder.write_open()
         self._recorder.go_on_at(step)
-        self._recorder.seen.notes.discard(self._goes_on)
+        self._state.observed.notes.discard(self._goes_on)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -222,35 +207,7 @@ class Lens:
 
     def audit(self) -> Audit:
         """Say what was seen and what was missed; meaningful after the first recorded step."""
-        return self._recorder.seen.audit(
-            tuple(self.model_sites),
-            state=self._state,
-            functions=self._functions,
-            strangers=tuple(tap.site.path for tap in self._norm_taps() if tap.is_stranger),
-            told={tap.site.path: tap.proving.note for tap in self._norm_taps() if tap.proving.note},
-            tied=dict(self._parameters.tied) if self._parameters else {},
-            hooked=tuple(tap.site.path for tap in self._norm_taps() if tap.is_norm and has_others(tap.site.module)),
-            setting=self._setting(),
-        )
-
-    def _setting(self) -> dict[str, Any]:
-        """What the numbers depend on besides the model, as far as it was seen."""
-        taps = [tap for tap in self._norm_taps() if tap.is_norm]
-        dtypes = Counter(str(tap.dtype).removeprefix("torch.") for tap in taps if tap.dtype is not None)
-        return {
-            "compiled": [tap.site.path for tap in taps if tap.traced.in_graph],
-            "graphs_dropped": self._graphs_dropped,
-            "checkpointed": [tap.site.path for tap in taps if tap.ran_again],
-            "autocast": self._state.autocast,
-            "input_dtypes": dict(dtypes),
-            "loss_scale": self._scaled,
-            "passes": list(self._recorder.seen.backwards),
-            "every": self._every,
-            "functional": self._functions.record,
-            "placements": "graph" if self._state.placing.has_read else "names",
-            "world": self._state.world.size,
-            "data": len(self._state.world.data),
-        }
+        return audit_of(self._state, self._taps, self._functions, self._parameters)
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         """In a copy of what holds it (a module, a checkpoint) its place is empty: it watches one model, one folder."""
@@ -285,47 +242,6 @@ class Lens:
 
     # ------------------------------------------------------------------ writing and closing
 
-    def _write_sites(self, sites: list[Site]) -> None:
-        rows = [site.row() for site in sites]
-        if rows:
-            self._sink.append("sites", {key: [row[key] for row in rows] for key in rows[0]})
-
-    def _found(self, site: Site) -> None:
-        """Take a module for a norm that showed itself to be one when it ran."""
-        self._functions.found.add(site.path)
-        self._write_site(site)
-
-    def _write_site(self, site: Site) -> None:
-        self._write_sites([site])
-
-    def _placed(self, words: Mapping[str, str], found: Blocks) -> None:
-        """Take what a pass has shown of where norms stand, and which modules are blocks."""
-        taps = [tap for tap in self._recorder.taps() if isinstance(tap, NormTap)]
-        for tap in taps:
-            site = tap.site
-            if not site.told and site.path in words:
-                site = replace(site, placement=words[site.path])
-            if site.block is None:
-                block = next((number for path, (number, _) in found.items() if is_inside(site.path, path)), None)
-                site = replace(site, block=block)
-            if site != tap.site:
-                tap.site = site
-                if site.norm is not None:
-                    self._write_site(site)
-        if self._watches_blocks:
-            self._tap_blocks(found)
-
-    def _tap_blocks(self, found: Blocks) -> None:
-        """Record blocks that a pass has shown, from the next one on."""
-        modules = {path: (order, module) for order, (path, module) in enumerate(self._model.named_modules())}
-        for path, (number, first) in found.items():
-            order, module = modules[path]
-            site = Site(path=path, module=module, kind="block", order=order, block=number, first_in_stack=first)
-            self._write_site(site)
-            for tap in taps_of(site, self._state):
-                self._handles += tap.handles()
-                self._recorder.watch(tap)
-
     def _write_audit(self) -> None:
         self._sink.annotate({"audit": self.audit().to_dict()})
 
@@ -333,7 +249,7 @@ class Lens:
         if self._closed:
             return
         self._closed = how
-        self._remove_hooks()
+        self._hooks.leave()
         self._guard.around(self._finish)(self._status or status)
 
     def _finish(self, status: str) -> None:
@@ -346,22 +262,12 @@ class Lens:
     def _step_aside(self) -> None:
         """Stop recording for good, keep what there is, and let the training go on."""
         self._stopped = f"The recording stopped at step {self._state.step}: {self._guard.ended}"
-        self._recorder.seen.notes.add(self._stopped)
-        # Not those of the optimizer, which may be walking over them now: they do nothing any more.
-        self._remove_model_hooks()
+        self._state.observed.notes.add(self._stopped)
+        self._hooks.leave_model()
         warn(f"gradlens: {self._stopped} The training goes on without it.")
         for what in (self._write_audit, partial(self._sink.close, "interrupted")):
             with suppress(Exception):
                 what()
-
-    def _remove_hooks(self) -> None:
-        self._remove_model_hooks()
-        for handle in self._on_optimizer:
-            handle.remove()
-        self._on_optimizer.clear()
-
-    def _remove_model_hooks(self) -> None:
-        remove(self._state, self._handles, self._functions)
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gradlens.lens.passes import Forward, Pass
-from gradlens.lens.statistics import CELLS, SUMS, Facts, sums
+from gradlens.lens.statistics import INPUT, MOMENTS, SUMS, Facts, Moments, sums
 
 #: The phase of each column.
 _PHASE_OF = [phase for phase, names in enumerate(SUMS) for _ in names]
@@ -48,21 +48,21 @@ class Row:
         #: Smallest and largest entry of the input.
         self.extremes: tuple[Tensor, Tensor] | None = None
         #: Moments of each phase, and of which pass those are that wait to be summed.
-        self.cells: list[tuple[Tensor, ...] | None] = [None, None, None]
+        self.moments: list[Moments | None] = [None, None, None]
         self.pending: list[int | None] = [None, None, None]
         #: Phases whose gradient came with a graph of its own (``create_graph``). What comes later holds derivatives of
         #: that gradient, too, and is no first-order gradient.
         self.settled = [False, False, False]
 
-    def begin(self, cells: tuple[Tensor, ...], extremes: tuple[Tensor, Tensor], facts: Facts) -> None:
-        """Leave the moments of an input."""
+    def keep_input(self, moments: Moments, extremes: tuple[Tensor, Tensor], facts: Facts) -> None:
+        """Keep the moments of an input."""
         self.extremes, self.facts = extremes, facts
-        self.cells[0] = cells
-        self.pending[0] = -1
+        self.moments[INPUT] = moments
+        self.pending[INPUT] = -1
         self.buffer.waiting.append(self)
 
-    def put(self, phase: int, cells: tuple[Tensor, ...]) -> None:
-        """Leave the moments of a gradient."""
+    def keep_gradient(self, phase: int, moments: Moments) -> None:
+        """Keep the moments of a gradient."""
         one = self.buffer.arm(self.call.forward)
         if self.step != self.buffer.step:
             self.buffer.stale = self.buffer.stale or not self.settled[phase]
@@ -73,30 +73,31 @@ class Row:
             self.buffer.drain([self])
         if self.pending == [None, None, None]:
             self.buffer.waiting.append(self)
-        of_input = self.cells[0]
-        if of_input is not None and cells[0].shape != of_input[0].shape:
+        of_input = self.moments[INPUT]
+        if of_input is not None and moments[0].shape != of_input[0].shape:
             # Seen here, for once its moments lie beside those of others nobody knows whose fault it is.
-            raise ValueError(f"gradients of {list(cells[0].shape)} vectors, for {list(of_input[0].shape)} of the input")
-        self.cells[phase] = cells
+            got, expected = list(moments[0].shape), list(of_input[0].shape)
+            raise ValueError(f"gradients of {got} vectors, for {expected} of the input")
+        self.moments[phase] = moments
         self.pending[phase] = one.number
         self.settled[phase] = torch.is_grad_enabled()
         if self.call.returned is None:
             self.call.returned = next(_clock)
 
 
-class Sums(NamedTuple):
+class Summed(NamedTuple):
     """What was summed together.
 
     Attributes:
         calls: one a row.
         passes: of each phase, [rows, phases]: the number of the pass; -1 for the input, -2 for what did not come.
-        lines: [rows, COLUMNS].
+        sums: [rows, COLUMNS].
         extremes: smallest and largest entry of the input, [rows, 2].
     """
 
     calls: list[Call]
     passes: np.ndarray
-    lines: Any
+    sums: Any
     extremes: Any
 
 
@@ -116,7 +117,7 @@ class MomentBuffer:
         self.waiting: list[Row] = []
         #: Whether gradients came through a forward pass of an earlier step, and were left out.
         self.stale = False
-        self._drained: list[Sums] = []
+        self._summed: list[Summed] = []
 
     def new_row(self, tap: Any, forward: Forward) -> Row:
         """Return the row of a call that begins."""
@@ -124,9 +125,7 @@ class MomentBuffer:
 
     def forwards(self) -> set[Forward]:
         """Return the forward passes of the step that left something."""
-        return {row.call.forward for row in self.waiting} | {
-            call.forward for one in self._drained for call in one.calls
-        }
+        return {row.call.forward for row in self.waiting} | {call.forward for one in self._summed for call in one.calls}
 
     def drain_pass(self, one: Pass) -> None:
         """Turn into sums what a backward pass left, with the inputs of the forward passes that it went through."""
@@ -136,42 +135,41 @@ class MomentBuffer:
         """Turn the waiting moments of rows into sums; on the device, without a copy to the host."""
         groups: dict[tuple[torch.Size, torch.dtype], list[Row]] = defaultdict(list)
         for row in wanted:
-            if row.cells[0] is not None:
-                groups[row.cells[0][0].shape, row.cells[0][0].dtype].append(row)
+            of_input = row.moments[INPUT]
+            if of_input is not None:
+                groups[of_input[0].shape, of_input[0].dtype].append(row)
         with torch.no_grad():
             for (shape, dtype), rows in groups.items():
                 self._drain_group(rows, torch.zeros(shape, dtype=dtype, device=self.device))
         self.waiting = [row for row in self.waiting if row.pending != [None, None, None]]
 
     def _drain_group(self, rows: list[Row], zero: Tensor) -> None:
-        cells = [
-            cell
+        moments = [
+            moment
             for row in rows
-            for phase, names in zip(row.cells, CELLS, strict=True)
-            for cell in (phase or (zero,) * len(names))
+            for phase, names in zip(row.moments, MOMENTS, strict=True)
+            for moment in (phase or (zero,) * len(names))
         ]
         facts = torch.tensor([row.facts for row in rows], dtype=zero.dtype, device=self.device)
-        stacked = torch.stack(cells).view(len(rows), -1, zero.numel())
+        stacked = torch.stack(moments).view(len(rows), -1, zero.numel())
         added = sums(stacked, Facts(*facts.unbind(1)))
         extremes = torch.stack([end for row in rows for end in row.extremes or ()]).view(-1, 2)
         passes = np.array([[-2 if number is None else number for number in row.pending] for row in rows])
         for row in rows:
             # The input's moments stay: a graph that was retained may send further gradients.
-            row.cells[1:] = [None, None]
+            row.moments[1:] = [None, None]
             row.pending = [None, None, None]
-        self._drained.append(Sums([row.call for row in rows], passes, added, extremes))
+        self._summed.append(Summed([row.call for row in rows], passes, added, extremes))
 
-    def pull(self, counts: Callable[[Forward], bool]) -> list[Sums]:
+    def pull(self, counts: Callable[[Forward], bool]) -> list[Summed]:
         """Copy the step's sums to the host, begin a further step, and return them. The only copy.
 
         Args:
             counts: whether a forward pass is the step's: what waits of others is let go.
         """
         self.drain([row for row in self.waiting if counts(row.call.forward)])
-        found = [
-            one._replace(lines=one.lines.cpu().numpy(), extremes=one.extremes.cpu().numpy()) for one in self._drained
-        ]
-        self._drained, self.waiting, self.step = [], [], self.step + 1
+        found = [one._replace(sums=one.sums.cpu().numpy(), extremes=one.extremes.cpu().numpy()) for one in self._summed]
+        self._summed, self.waiting, self.step = [], [], self.step + 1
         return found
 
 

@@ -10,6 +10,7 @@ from gradlens.errors import one_line
 from gradlens.lens.architecture import Architecture, Call
 from gradlens.lens.autograd_graph import Graph, Node
 from gradlens.lens.guard import PASSES, Guard
+from gradlens.lens.observations import Observations
 from gradlens.lens.sites import is_inside, stacks
 
 #: Module path to its number in its stack, and whether it is the first there.
@@ -25,11 +26,12 @@ class Placing:
 
     Args:
         model: any module.
+        observed: takes what the audit has to say.
         guard: of the lens.
     """
 
-    def __init__(self, model: nn.Module, guard: Guard) -> None:
-        self._model, self._guard = model, guard
+    def __init__(self, model: nn.Module, observed: Observations, guard: Guard) -> None:
+        self._model, self._observed, self._guard = model, observed, guard
         self._read: set[str] = set()
         self._calls: list[Call] = []
         self._handed_on: dict[str, Node] = {}
@@ -37,8 +39,6 @@ class Placing:
         self._structure = stacks(model)
         #: Called with the placements, by site, and the blocks that a pass has shown and the structure had not.
         self.on_read: Callable[[Mapping[str, str], Blocks], None] = lambda words, blocks: None
-        #: Called with why a graph could not be read.
-        self.on_failure: Callable[[str], None] = lambda why: None
 
     @property
     def has_read(self) -> bool:
@@ -78,7 +78,7 @@ class Placing:
         except Exception as error:
             if self._guard.strict:
                 raise
-            self.on_failure(f"Where norms stand could not be read off the model's graph ({one_line(error)}).")
+            self._observed.notes.add(f"Where norms stand could not be read off the model's graph ({one_line(error)}).")
             return
         self._read |= sites
         self.on_read(_as_siblings(words, sites), self._new(found))

@@ -7,33 +7,30 @@ an infinity anywhere are left out, and counted. Nothing here copies to the host.
 Theorem 1, in the symbols of ``recording.schema``.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
 from gradlens.lens.world import local
+from gradlens.recording.schema import NORM_SUMS, names
 
-#: Per-vector moments of one call, in three phases: of the input, of grad_output, of grad_input.
-CELLS = (
+#: The phases of a call, in which a hook leaves something of it.
+INPUT, GRAD_OUTPUT, GRAD_INPUT = range(3)
+#: Per-vector moments of one call, phase by phase.
+MOMENTS = (
     ("input_sum", "input_norm", "inv_sigma"),
     ("grad_output_norm", "g_sum", "g_norm"),
     ("grad_input_sum", "grad_input_norm"),
 )
-#: What ``sums`` returns for each call, in the same phases: the stored columns of these names.
+#: The moments of one phase, in this order: [vectors...] each.
+Moments: TypeAlias = tuple[Tensor, ...]
+#: What ``sums`` returns for each call, phase by phase: of any input, and what the schema has of a norm.
 SUMS = (
-    ("vectors", "entries", "n_input", "inv_sigma", "total", "squares"),
-    (
-        "n_grad_output",
-        "energy_grad_output",
-        "energy_g",
-        "energy_mean",
-        "energy_recentering",
-        "mean2_detached",
-        "var_detached",
-    ),
-    ("n_grad_input", "energy_grad_input", "energy_kept", "mean2_actual", "var_actual"),
+    ("vectors", "entries", *names(NORM_SUMS[INPUT]), "total", "squares"),
+    tuple(names(NORM_SUMS[GRAD_OUTPUT])),
+    tuple(names(NORM_SUMS[GRAD_INPUT])),
 )
 COLUMNS = tuple(name for phase in SUMS for name in phase)
 #: Where each phase lies in ``COLUMNS``.
@@ -125,55 +122,55 @@ def grad_output_moments(
     return norm, total * gain, norm * gain.abs()
 
 
-def sums(cells: Tensor, facts: Facts) -> Tensor:
+def sums(moments: Tensor, facts: Facts) -> Tensor:
     """Sum the moments of S calls over the vectors that are finite in all of them.
 
     Args:
-        cells: [S, CELLS, N]; 0 where a phase has not come.
+        moments: [S, MOMENTS, N]; 0 where a phase has not come.
         facts: of the calls.
 
     Returns:
         [S, COLUMNS].
     """
     # A sum times zero is zero exactly if every term is finite; many times cheaper than isfinite.
-    finite = cells.sum(1) * 0 == 0
-    cells = torch.where(finite.unsqueeze(1), cells, 0.0)
-    counted = finite.to(cells.dtype)
-    squares = cells.square()
+    finite = moments.sum(1) * 0 == 0
+    moments = torch.where(finite.unsqueeze(1), moments, 0.0)
+    counted = finite.to(moments.dtype)
+    squares = moments.square()
     precision = squares[:, 2]
     variance = counted / torch.where(precision > 0, precision, 1.0)
-    # Every sum that is needed is one of moments, or of their squares, times 1, 1/σ² or σ²: [S, 2 CELLS, 3].
-    summed = _products(torch.cat([cells, squares], 1), torch.stack([counted, precision, variance], 1))
-    x_sum, _, inverse, *_ = summed[:, : cells.shape[1], 0].unbind(1)
-    plain, precise, scaled = summed[:, cells.shape[1] :].unbind(2)
+    # Every sum that is needed is one of moments, or of their squares, times 1, 1/σ² or σ²: [S, 2 MOMENTS, 3].
+    summed = _products(torch.cat([moments, squares], 1), torch.stack([counted, precision, variance], 1))
+    x_sum, _, inverse, *_ = summed[:, : moments.shape[1], 0].unbind(1)
+    plain, precise, scaled = summed[:, moments.shape[1] :].unbind(2)
     x_sum2, x_squares, _, out_squares, g_sum2, g_squares, in_sum2, in_squares = plain.unbind(1)
-    n, every = counted.sum(1), torch.full_like(x_sum, cells.shape[2])
+    n, every = counted.sum(1), torch.full_like(x_sum, moments.shape[2])
     width, centered, recenters, from_sigma, eps = facts
     known = width * (variance.sum(1) - n * eps).clamp_min(0.0)
     energy_mean, mean2_actual = g_sum2 / width, in_sum2 / width**2
     mean2_detached = precise[:, 4] / width**2
-    columns = (
-        every,
-        width * every,
-        n,
-        inverse,
-        x_sum,
-        (torch.where(from_sigma > 0, known, x_squares) if isinstance(from_sigma, Tensor) else x_squares)
-        + centered * x_sum2 / width,
-        n,
-        out_squares,
-        g_squares,
-        energy_mean,
-        recenters * energy_mean,
-        mean2_detached,
-        precise[:, 5] / width - mean2_detached,
-        n,
-        in_squares,
-        scaled[:, 7],
-        mean2_actual,
-        in_squares / width - mean2_actual,
-    )
-    return torch.stack(columns, 1)
+    x_squares = torch.where(from_sigma > 0, known, x_squares) if isinstance(from_sigma, Tensor) else x_squares
+    found = {
+        "vectors": every,
+        "entries": width * every,
+        "total": x_sum,
+        "squares": x_squares + centered * x_sum2 / width,
+        "n_input": n,
+        "inv_sigma": inverse,
+        "n_grad_output": n,
+        "energy_grad_output": out_squares,
+        "energy_g": g_squares,
+        "energy_mean": energy_mean,
+        "energy_recentering": recenters * energy_mean,
+        "mean2_detached": mean2_detached,
+        "var_detached": precise[:, 5] / width - mean2_detached,
+        "n_grad_input": n,
+        "energy_grad_input": in_squares,
+        "energy_kept": scaled[:, 7],
+        "mean2_actual": mean2_actual,
+        "var_actual": in_squares / width - mean2_actual,
+    }
+    return torch.stack([found[name] for name in COLUMNS], 1)
 
 
 def _products(rows: Tensor, weights: Tensor) -> Tensor:

@@ -1,21 +1,19 @@
 """Where a step begins and ends, and what is written then: what the hooks and the optimizer call."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from math import isnan
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gradlens.lens.compiling import Taken, TracedLines, take_traced
+from gradlens.lens.compiling import Added, GraphSums, take_traced
 from gradlens.lens.hook_state import HookState
-from gradlens.lens.observations import Observations
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Counted, Pass
 from gradlens.lens.sinks import Sink
 from gradlens.lens.step_tables import step_tables
+from gradlens.lens.steps_row import fill, grad_norm, steps_row
 from gradlens.lens.taps.functional import Watcher
 from gradlens.lens.taps.tap import Tap
 
@@ -50,7 +48,7 @@ class StepRecorder:
         self._sink, self._state, self._functions, self._parameters = sink, state, functions, parameters
         self._module_taps, self._every, self._scaler = list(taps), every, scaler
         self._optimizer = optimizer
-        self.seen = Observations()
+        self._observed = state.observed
         #: Called when there is something new for the audit to say.
         self.on_news: Callable[[], None] = lambda: None
         #: Whether the optimizer closed the step that is over, and ``add`` has not been called for it.
@@ -69,16 +67,16 @@ class StepRecorder:
         self._unscales_itself = False
         self._clock = time.perf_counter()
         #: What compiled graphs have added in the step.
-        self._taken: list[Taken] = []
+        self._added: list[Added] = []
         guarded = state.guard.around
         state.on_forward, state.on_failure = guarded(self._forward), guarded(self._forward_failed)
         state.on_backward_end = guarded(self._backward_end)
         state.passes.on_replaced = guarded(self._replaced)
         self.before_optimizer, self.after_optimizer = guarded(self._before_optimizer), guarded(self._after_optimizer)
 
-    def watch(self, tap: Tap) -> None:
-        """Record another tap."""
-        self._module_taps.append(tap)
+    def watch(self, taps: Iterable[Tap]) -> None:
+        """Record more taps."""
+        self._module_taps += taps
 
     def start_at(self, step: int) -> None:
         """Give the next step this number."""
@@ -108,7 +106,7 @@ class StepRecorder:
             self._write()
         else:
             self._state.passes.close()
-        self._backward_ended, self._taken = False, []
+        self._backward_ended, self._added = False, []
         self.start_at(self._step + 1)
         self._clock = time.perf_counter()
 
@@ -116,12 +114,9 @@ class StepRecorder:
         """Add to the step that is over what only the training loop knows, and write its row."""
         # A number is copied to the host only where there is a row for it.
         if self._open is None and scalars:
-            self._open = _steps_row(self._step - 1)  # an evaluation's result, say: nobody measures it again
+            self._open = steps_row(self._step - 1)  # an evaluation's result, say: nobody measures it again
         if self._open is not None:
-            self._open["loss"] = [_number(loss)]
-            self._open["nan_loss"] = [loss is not None and isnan(self._open["loss"][0])]
-            self._open["lr"] = self._open["lr"] if lr is None else [float(lr)]
-            self._open["extra"] = [{key: _number(value) for key, value in scalars.items()}]
+            fill(self._open, loss, lr, scalars)
             self.write_open()
 
     def write_open(self) -> None:
@@ -167,7 +162,7 @@ class StepRecorder:
             buffer.drain_pass(one)
         ran = self._in_graphs()
         if ran:
-            self._taken.append(take_traced(ran, one.number))
+            self._added.append(take_traced(ran, one.number))
         if one.paused:
             return
         self._backward_ended = True
@@ -208,21 +203,21 @@ class StepRecorder:
         """Return all taps, those of functions among them."""
         return [*self._module_taps, *self._functions.taps()]
 
-    def _in_graphs(self) -> list[TracedLines]:
+    def _in_graphs(self) -> list[GraphSums]:
         return [tap.traced for tap in self._module_taps if tap.traced.in_graph]
 
     def _read_late(self, when: str) -> None:
         """Read gradients whose end of backward was not seen, and say so."""
         if self._parameters is not None and self._parameters.any_gradient():
             self._parameters.read()
-            self.seen.notes.add(
+            self._observed.notes.add(
                 "No backward pass was seen that filled the parameter gradients (the root module's forward did not run, "
                 "it returns no tensor that was used, or the gradients were set by hand, as with torch.autograd.grad): "
                 f"they were read {when}, after clipping if there was any."
             )
 
     def _write(self) -> None:
-        news = self.seen.news()
+        news = self._observed.news()
         counted = self._state.passes.close()
         if self._parameters is not None and not self._parameters.was_read:
             self._read_late("in step()")
@@ -231,13 +226,13 @@ class StepRecorder:
         # What compiled graphs added since the last pass ended, no pass came back for.
         ran = self._in_graphs()
         rest = [take_traced(ran, -1)] if ran else []
-        taken = self._taken + (rest if not counted.seen else [])
+        added = self._added + (rest if not counted.seen else [])
         unused = self._unused(counted)
-        tables, shown = step_tables(self._step, self.taps(), self._parameters, scale, counted, taken)
-        self._open = _steps_row(
+        tables, shown = step_tables(self._step, self.taps(), self._parameters, scale, counted, added)
+        self._open = steps_row(
             self._step,
             lr=self._lr,
-            grad_norm=self._grad_norm(tables.get("params")),
+            grad_norm=grad_norm(tables.get("params"), self._parameters),
             clip_coef=self._clip_coef(scale),
             loss_scale=scale if self._scaler is not None else float("nan"),
             seconds=time.perf_counter() - self._clock,
@@ -246,20 +241,20 @@ class StepRecorder:
             self._sink.append(table, columns)
         world = self._state.world
         where = f"step {self._step}" + (f", process {world.rank}" if world.size > 1 else "")
-        self.seen.step(where, tables.get("norms"), shown)
-        self.seen.passes(self._step, counted, unused, shown)
+        self._observed.step(where, tables.get("norms"), shown)
+        self._observed.passes(self._step, counted, unused, shown)
         for tap in self.taps():
             tap.new_call()
-        if self.seen.news() != news:
+        if self._observed.news() != news:
             self.on_news()
         self._scale = None
 
     def _note(self) -> None:
         """Note what changes the meaning of this step's numbers, before they are read."""
         if self._parameters is not None:
-            self.seen.notes.update(self._parameters.lacks(self._backward_ended))
+            self._observed.notes.update(self._parameters.lacks(self._backward_ended))
         if any(buffer.stale for buffer in self._state.buffers.values()):
-            self.seen.notes.add(
+            self._observed.notes.add(
                 "Gradients came back through a forward pass of an earlier step: they are left out of norms. Count the "
                 "passes as one step."
             )
@@ -269,14 +264,6 @@ class StepRecorder:
         forwards = {forward for buffer in self._state.buffers.values() for forward in buffer.forwards()}
         return sum(not forward.returned and not counted.counts(forward) for forward in forwards)
 
-    def _grad_norm(self, params: Mapping[str, Any] | None) -> float:
-        """L2 norm of all gradients; missing where a term of it is."""
-        if params is None or self._parameters is None or self._parameters.unreduced:
-            return float("nan")
-        if params["nonfinite"].any() or np.isnan(params["grad_squares"]).all():
-            return float("nan")
-        return float(np.sqrt(np.nansum(params["grad_squares"])))
-
     def _clip_coef(self, scale: float) -> float:
         """Gradient after clipping / before; an optimizer that unscales itself still had the scaled one."""
         if self._parameters is None:
@@ -284,19 +271,6 @@ class StepRecorder:
         return self._parameters.clip_coef * (1.0 if self._unscales_itself else scale)
 
 
-def _steps_row(step: int, **known: float) -> dict[str, Any]:
-    """Return a row of ``steps`` in which what is not known is missing."""
-    absent = dict.fromkeys(("loss", "lr", "grad_norm", "clip_coef", "loss_scale", "seconds"), float("nan"))
-    rest: dict[str, list[Any]] = {"nan_loss": [False], "extra": [{}]}
-    return {"step": [step]} | {name: [value] for name, value in (absent | known).items()} | rest
-
-
 def _closure(args: Any, kwargs: Any) -> bool:
     """Whether optimizer.step was called with a closure."""
     return any(callable(value) for value in (*args, *kwargs.values()))
-
-
-def _number(value: Tensor | float | None) -> float:
-    if isinstance(value, Tensor):
-        value = value.detach()
-    return float("nan") if value is None else float(value)

@@ -10,32 +10,20 @@ from typing import Any
 import numpy as np
 
 from gradlens.lens import parameters as parameter_columns
-from gradlens.lens.compiling import Taken, pull_traced
+from gradlens.lens.compiling import Added, pull_traced
 from gradlens.lens.moment_buffer import Call, came, finite_peak
+from gradlens.lens.observations import Shown
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Counted
 from gradlens.lens.statistics import COLUMNS
 from gradlens.lens.taps import ActivationTap, NormTap, Tap
-from gradlens.recording.schema import GRADIENT_SQUARES, STORED
+from gradlens.recording.schema import GRADIENT_SQUARES, NORM_SUMS, names
 
 _AT = {name: index for index, name in enumerate(COLUMNS)}
 #: Columns that count the vectors that came, and those that are finite.
 _FINITE = ("vectors", "n_input", "n_grad_output", "n_grad_input")
-#: Columns of the tables that are sums as they are.
-_NORM_SUMS = tuple(column.name for column in STORED["norms"] if column.name in _AT)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a step's rows show besides their numbers.
-
-    Attributes:
-        broken: the first place that was not finite; empty where all was.
-        repeated: whether several passes that count brought gradients to one call.
-    """
-
-    broken: str
-    repeated: bool
+#: Columns of the table ``norms`` that are sums as they are, each with its place.
+_NORM_SUMS = tuple((name, _AT[name]) for phase in NORM_SUMS for name in names(phase))
 
 
 @dataclass(frozen=True)
@@ -63,8 +51,8 @@ def step_tables(
     parameters: ParameterReader | None,
     scale: float,
     counted: Counted,
-    taken: list[Taken],
-) -> tuple[dict[str, dict[str, Any]], Seen]:
+    added: list[Added],
+) -> tuple[dict[str, dict[str, Any]], Shown]:
     """Read every buffer once, clear it, and lay the step out as stored columns.
 
     Args:
@@ -73,30 +61,30 @@ def step_tables(
         parameters: the parameter reader, if parameters are watched.
         scale: the loss scale, divided out of every gradient.
         counted: the passes that count.
-        taken: what compiled graphs have added in the step.
+        added: what compiled graphs have added in the step.
 
     Returns:
         Table name to columns, a table without rows being left out; and what they show.
     """
-    entries, lines, peaks = _pull(taps, counted, taken)
+    entries, sums, peaks = _pull(taps, counted, added)
     tables: dict[str, dict[str, Any]] = {}
     norms = [index for index, entry in enumerate(entries) if isinstance(entry.tap, NormTap)]
     if norms:
-        tables["norms"] = _norms(step, [entries[index] for index in norms], lines[norms].T, scale)
+        tables["norms"] = _norms(step, [entries[index] for index in norms], sums[norms].T, scale)
     if entries:
-        tables["activations"] = _activations(step, entries, lines.T, peaks)
+        tables["activations"] = _activations(step, entries, sums.T, peaks)
     if parameters is not None and parameters.names:
         tables["params"] = _params(step, parameters, scale)
-    broken = _first_broken(entries, lines, peaks) or _broken_parameter(tables.get("params"))
-    return tables, Seen(broken, any(entry.gradients > 1 for entry in entries))
+    broken = _first_broken(entries, sums, peaks) or _broken_parameter(tables.get("params"))
+    return tables, Shown(broken, any(entry.gradients > 1 for entry in entries))
 
 
-def _first_broken(entries: list[_Entry], lines: np.ndarray, peaks: np.ndarray) -> str:
+def _first_broken(entries: list[_Entry], sums: np.ndarray, peaks: np.ndarray) -> str:
     """Name the first output, in forward order, that was not finite; if all were, the first gradient, in backward order.
 
     What comes into a norm or a block is what came out of some module before it.
     """
-    vectors, n_input, n_output, n_grad = (lines[:, _AT[name]] for name in _FINITE)
+    vectors, n_input, n_output, n_grad = (sums[:, _AT[name]] for name in _FINITE)
     norm = np.array([isinstance(entry.tap, NormTap) for entry in entries], dtype=bool)
     outputs = ~np.isfinite(peaks) | (~norm & (n_input < vectors))
     gradients = norm & ((n_input < vectors) | ((n_grad < n_output) & (n_grad > 0)))
@@ -123,11 +111,11 @@ def _broken_parameter(params: Mapping[str, Any] | None) -> str:
     return f"the gradient of {broken[-1]}, in the backward pass" if broken else ""
 
 
-def _pull(taps: list[Tap], counted: Counted, taken: list[Taken]) -> tuple[list[_Entry], np.ndarray, np.ndarray]:
+def _pull(taps: list[Tap], counted: Counted, added: list[Added]) -> tuple[list[_Entry], np.ndarray, np.ndarray]:
     """Copy all sums to the host: the rows, their sums [rows, COLUMNS], and max |input| [rows]."""
     found = [one for buffer in taps[0].state.buffers.values() for one in buffer.pull(counted.counts)] if taps else []
     calls = _numbered({call: None for one in found for call in one.calls}, counted)
-    traced = pull_traced([one for one in taken if one.number in (-1, *counted.numbers)])
+    traced = pull_traced([one for one in added if one.number in (-1, *counted.numbers)])
     came_to = (zip(one.calls, one.passes[:, 1].tolist(), strict=True) for one in found)
     gradients = Counter(call for pairs in came_to for call, number in pairs if number in counted.numbers)
     entries: list[_Entry] = []
@@ -145,18 +133,18 @@ def _pull(taps: list[Tap], counted: Counted, taken: list[Taken]) -> tuple[list[_
         for number in np.flatnonzero(traced[tap.traced][0][:, _AT["vectors"]]).tolist() if tap.traced in traced else ():
             rows[tap, number] = len(entries)
             entries.append(_Entry(tap, number, tap.traced.order, -tap.traced.order, 1))
-    lines, peaks = np.zeros((len(entries), len(COLUMNS))), np.zeros(len(entries))
+    sums, peaks = np.zeros((len(entries), len(COLUMNS))), np.zeros(len(entries))
     for one in found:
         row = np.array([rows.get(call, -1) for call in one.calls])
         low, high = one.extremes.T
         # A row may stand there twice: two micro-batches whose graphs were both gone through.
-        np.add.at(lines, row[row >= 0], np.where(came(one.passes, counted.numbers), one.lines, 0.0)[row >= 0])
+        np.add.at(sums, row[row >= 0], np.where(came(one.passes, counted.numbers), one.sums, 0.0)[row >= 0])
         np.maximum.at(peaks, row[row >= 0], finite_peak(np.maximum(high, -low))[row >= 0])
     for tap in taps:
-        for number, its_line in enumerate(traced[tap.traced][0]) if tap.traced in traced else ():
+        for number, its_sums in enumerate(traced[tap.traced][0]) if tap.traced in traced else ():
             if (tap, number) in rows:
-                lines[rows[tap, number]], peaks[rows[tap, number]] = its_line, traced[tap.traced][1][number]
-    return entries, lines, peaks
+                sums[rows[tap, number]], peaks[rows[tap, number]] = its_sums, traced[tap.traced][1][number]
+    return entries, sums, peaks
 
 
 def _numbered(calls: Iterable[Call], counted: Counted) -> dict[Tap, list[list[Call]]]:
@@ -177,31 +165,31 @@ def _numbered(calls: Iterable[Call], counted: Counted) -> dict[Tap, list[list[Ca
     return found
 
 
-def _keys(step: int, entries: list[_Entry], lines: np.ndarray) -> dict[str, Any]:
-    count, vectors = len(entries), lines[_AT["vectors"]]
+def _keys(step: int, entries: list[_Entry], sums: np.ndarray) -> dict[str, Any]:
+    count, vectors = len(entries), sums[_AT["vectors"]]
     return {
         "step": np.full(count, step),
         "site": tuple(entry.tap.site.path for entry in entries),
         "call": np.array([entry.call for entry in entries]),
         "rank": np.full(count, entries[0].tap.state.world.rank),
-        "width": (lines[_AT["entries"]] / vectors).round().astype(np.int64),
+        "width": (sums[_AT["entries"]] / vectors).round().astype(np.int64),
         "vectors": vectors.astype(np.int64),
     }
 
 
-def _norms(step: int, entries: list[_Entry], lines: np.ndarray, scale: float) -> dict[str, Any]:
-    columns = _keys(step, entries, lines) | {name: lines[_AT[name]] for name in _NORM_SUMS if name != "vectors"}
+def _norms(step: int, entries: list[_Entry], sums: np.ndarray, scale: float) -> dict[str, Any]:
+    columns = _keys(step, entries, sums) | {name: sums[at] for name, at in _NORM_SUMS}
     if scale != 1.0:
         columns |= {name: columns[name] / scale**2 for name in GRADIENT_SQUARES}
     return columns
 
 
-def _activations(step: int, entries: list[_Entry], lines: np.ndarray, peaks: np.ndarray) -> dict[str, Any]:
-    columns = _keys(step, entries, lines)
+def _activations(step: int, entries: list[_Entry], sums: np.ndarray, peaks: np.ndarray) -> dict[str, Any]:
+    columns = _keys(step, entries, sums)
     columns["tensor"] = tuple(map(_tensor, entries))
-    columns["n"] = lines[_AT["n_input"]]
-    columns["total"] = lines[_AT["total"]]
-    columns["squares"] = lines[_AT["squares"]]
+    columns["n"] = sums[_AT["n_input"]]
+    columns["total"] = sums[_AT["total"]]
+    columns["squares"] = sums[_AT["squares"]]
     columns["absmax"] = peaks
     return columns
 

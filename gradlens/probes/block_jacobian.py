@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gradlens.batches import strangers
+from gradlens.batches import blaming
 from gradlens.errors import ModelError
 from gradlens.outputs import first_tensor
 from gradlens.probes.calls import first_calls, stacked
@@ -35,7 +35,7 @@ def block_jacobian(model: nn.Module, batch: Any, site: str, *, tolerance: float 
     """
     call = first_calls(model, batch, [site], seed=seed)[0]
     passes = 0
-    with strangers(call.module, call.arguments), torch.enable_grad():
+    with blaming(call.module, call.arguments), torch.enable_grad():
         x, y = _once_more(call.module, call.arguments, dict(call.keywords), seed)
         probe = torch.zeros_like(y, requires_grad=True)
         # The derivative of Jᵀu by u, times v, is Jv: two backward passes in place of forward-mode differentiation,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradlens.batches import strangers
+from gradlens.batches import blaming
 from gradlens.errors import ModelError, UnknownNameError
 from gradlens.outputs import tensors_of
 from gradlens.probes.generators import seeded
@@ -71,7 +71,7 @@ def first_calls(
                 seen.setdefault(site, (args, kwargs, output))
 
             stack.callback(modules[site].register_forward_hook(keep, with_kwargs=True).remove)
-        stack.enter_context(strangers(model, batch))
+        stack.enter_context(blaming(model, batch))
         stack.enter_context(seeded(seed, model.parameters()))
         stack.enter_context(torch.no_grad())
         torch.func.functional_call(model, state, *given)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gradlens.batches import run_model, strangers
+from gradlens.batches import blaming, run_model
 from gradlens.errors import ModelError
 from gradlens.outputs import OWN_LOSS, PROJECTION, loss_of, trainable
 from gradlens.probes.generators import seeded, states
@@ -112,7 +112,7 @@ class Loss:
     def gradient(self, parameters: Sequence[Tensor] | None = None) -> Tensor:
         """Return the gradient [size] at these parameters; zero where one has no part in the loss."""
         leaves = [p.clone().requires_grad_() for p in (self.parameters if parameters is None else parameters)]
-        with strangers(self._evaluated.model, self._batch), torch.enable_grad():
+        with blaming(self._evaluated.model, self._batch), torch.enable_grad():
             gradients = torch.autograd.grad(self._evaluate(leaves), leaves, materialize_grads=True)
         self.backward += 1
         return self.flat([gradient.detach() for gradient in gradients])
@@ -171,7 +171,7 @@ class Loss:
         state |= {name: buffer.clone() for name, buffer in self._evaluated.named_buffers()}
         model, random = self._evaluated.model, seeded(self._seed, self.parameters)
         # The fused kernels of attention have no second derivative; the plain one has.
-        with strangers(model, self._batch), random, sdpa_kernel(SDPBackend.MATH):
+        with blaming(model, self._batch), random, sdpa_kernel(SDPBackend.MATH):
             before = states(self.parameters)
             loss: Tensor
             loss, self.origin = torch.func.functional_call(self._evaluated, state, (self._batch,))

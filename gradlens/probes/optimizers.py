@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gradlens.batches import run_model, strangers
+from gradlens.batches import blaming, run_model
 from gradlens.errors import ModelError, UnknownNameError
 from gradlens.outputs import loss_of
 from gradlens.probes.generators import seeded
@@ -65,7 +65,7 @@ def copied(value: Any, model: nn.Module) -> Any:
     """
     try:
         return copy.deepcopy(value)
-    except Exception as error:  # whatever a stranger's model raises means that it cannot be copied
+    except Exception as error:  # whatever somebody's model raises means that it cannot be copied
         raise ModelError(
             f"This probe trains a copy of the model; {type(model).__name__} cannot be copied "
             f"({type(error).__name__}: {error}). Probe it before it is run, or without tensors of a graph in it."
@@ -93,7 +93,7 @@ def trained_copy(
         for step in range(steps):
             batch = batches[step % len(batches)]
             optimizer.zero_grad()
-            with strangers(trained, batch):
+            with blaming(trained, batch):
                 loss, _ = loss_of(run_model(trained, batch), batch, loss_fn)
                 loss.backward()  # type: ignore[no-untyped-call]
             losses.append(float(loss.detach()))

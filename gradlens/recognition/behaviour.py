@@ -7,21 +7,18 @@ have the direction of γ ⊙ (x − μ) in each vector, and its length there mus
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gradlens.recognition.kinds import ACTIVATIONS, Gate, NormKind, stated_eps
+from gradlens.recognition.roles import Role, roles
 from gradlens.recognition.samples import Picks, centred, tolerance
 
-#: More parameters than these are not tried in all roles.
-_MOST_PARAMETERS = 4
 #: No norm has an eps of so many times the largest variance that it meets.
 _MOST_EPS = 3.0
-_GAIN_NAMES = ("weight", "gamma", "gain", "g", "scale", "a_2", "affine_weight")
-_BIAS_NAMES = ("bias", "beta", "b", "shift", "b_2", "affine_bias")
 
 
 class Seen(NamedTuple):
@@ -30,15 +27,6 @@ class Seen(NamedTuple):
     x: Tensor
     y: Tensor
     gates: tuple[tuple[Gate, Tensor], ...] = ()
-
-
-@dataclass(frozen=True)
-class _Role:
-    """A parameter in a role: its name (empty for none), what is added to it, the axis that it lies along."""
-
-    name: str = ""
-    offset: float = 0.0
-    axis: int | None = None
 
 
 def layouts(module: nn.Module, name: str) -> list[NormKind]:
@@ -155,8 +143,8 @@ def _roles_that_fit(
     if not sample.finite.any():
         return
     ndim = seen[0].x.dim()
-    taken: dict[tuple[str, _Role], Tensor] = {}
-    for gain, bias in _roles(module, picks):
+    taken: dict[tuple[str, Role], Tensor] = {}
+    for gain, bias in roles(module, picks):
         kind = replace(
             picks.kind, gain_name=gain.name, gain_offset=gain.offset, gain_axis=gain.axis,
             bias_name=bias.name, bias_axis=bias.axis,
@@ -204,7 +192,7 @@ def _sigma(
 
 
 def _sigmas(module: nn.Module, kind: NormKind, width: int, norm: Tensor, inverse: Tensor) -> Iterator[NormKind]:
-    """Yield the kind with every σ that is usual, by the eps that the module states, without, and as measured."""
+    """Yield the kind with every σ that is usual, by the eps that the module states, without, and as it comes out."""
     stated = stated_eps(module)
     places: list[dict[str, Any]] = [{}, {"unbiased": True, "eps_at": "root"}, {"unbiased": True}, {"eps_at": "sigma"}]
     for place in places:
@@ -221,63 +209,18 @@ def _sigmas(module: nn.Module, kind: NormKind, width: int, norm: Tensor, inverse
         factor = inverse[largest] / candidate.inv_sigma(norm, width, 0.0)[largest] if free else 1.0
         sigma, bare = factor / inverse, 1 / candidate.inv_sigma(norm, width, 0.0)
         if candidate.eps_at == "norm":
-            measured = float(sigma.amin()) * math.sqrt(width)
+            fitted = float(sigma.amin()) * math.sqrt(width)
         else:
             at_sigma = candidate.eps_at == "sigma" or (candidate.eps_at is None and candidate.unbiased)
             own = bare if at_sigma else bare.square()
-            measured = float(((sigma if at_sigma else sigma.square()) - own)[smallest])
-            if measured > _MOST_EPS * own.amax():
+            fitted = float(((sigma if at_sigma else sigma.square()) - own)[smallest])
+            if fitted > _MOST_EPS * own.amax():
                 continue  # all are divided by the same: a linear map
-        if candidate.eps_at == "norm" and measured > 0.9 * norm.amax():
+        if candidate.eps_at == "norm" and fitted > 0.9 * norm.amax():
             continue  # below its least length all are divided by the same: a linear map
-        if 0 < measured < math.inf:
-            near = float(f"{measured:.1g}")
-            yield replace(candidate, eps_value=near if abs(near / measured - 1) < 1e-2 else measured)
-
-
-def _roles(module: nn.Module, picks: Picks) -> Iterator[tuple[_Role, _Role]]:
-    """Yield who may be gain and who bias, the usual names first."""
-    names = _parameters(module)
-    gains = [
-        _Role(name, offset, axis)
-        for name in sorted(names, key=lambda n: (n in _BIAS_NAMES, n not in _GAIN_NAMES))
-        for axis in _axes(module, name, picks)
-        for offset in (0.0, 1.0)
-    ]
-    biases = [
-        _Role(name, 0.0, axis)
-        for name in sorted(names, key=lambda n: (n in _GAIN_NAMES, n not in _BIAS_NAMES))
-        for axis in _axes(module, name, picks)
-    ]
-    for gain in (*gains, _Role()):
-        for bias in (*biases, _Role()):
-            if not bias.name or bias.name != gain.name:
-                yield gain, bias
-
-
-def _parameters(module: nn.Module) -> list[str]:
-    """Return the module's own parameters of at least one number, by name."""
-    own = getattr(module, "_parameters", {})
-    return [name for name, parameter in own.items() if parameter is not None and parameter.numel()][:_MOST_PARAMETERS]
-
-
-def _axes(module: nn.Module, name: str, picks: Picks) -> Sequence[int | None]:
-    """Return the axes of the input that a parameter may lie along; None: as it broadcasts."""
-    parameter, shape = getattr(module, name), picks.shape
-    if parameter.numel() == 1:
-        return [None]
-    apart = picks.kind.layout in ("groups", "instances")
-    if parameter.dim() == 1:
-        last = len(shape) - 1
-        found = [axis for axis in range(len(shape)) if shape[axis] == len(parameter)]
-        if apart:
-            return [1] if 1 in found else []
-        return sorted([-1 if axis == last else axis for axis in found], key=lambda axis: (axis != -1, axis != 1))
-    try:
-        fits = not apart and torch.broadcast_shapes(parameter.shape, shape) == shape  # type: ignore[no-untyped-call]
-    except RuntimeError:
-        return []
-    return [None] if fits else []
+        if 0 < fitted < math.inf:
+            near = float(f"{fitted:.1g}")
+            yield replace(candidate, eps_value=near if abs(near / fitted - 1) < 1e-2 else fitted)
 
 
 def spelled_out(module: nn.Module, kind: NormKind) -> bool:

@@ -120,8 +120,8 @@ def _over_parts(seen: Seen, part: Tensor) -> bool:
             a, b = (one[own] - one[own].mean(dims, keepdim=True) for one in (x, y))
             size = a.shape[0] ** 0.5
             pairs.append(tuple((one.movedim(0, -1) if len(dims) == 1 else one.reshape(1, -1)) / size for one in (a, b)))
-        cells = [_lengths(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])) for a, b in pairs]
-        norm, length, along = (torch.cat(one) for one in zip(*cells, strict=True))
+        lengths = [_lengths(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])) for a, b in pairs]
+        norm, length, along = (torch.cat(one) for one in zip(*lengths, strict=True))
         ok = (norm > 0) & (length > 0)
         norm, length, along = norm[ok], length[ok], along[ok]
         told = len(norm) >= LEAST_VECTORS and _spread(norm) > _SPREAD

@@ -58,7 +58,7 @@ def _tried(module: nn.Module, told: NormKind | None) -> NormKind | Literal[False
             parameter.data.uniform_(0.3, 1.7, generator=generator)
         found = _kinds(double, told)
         return best(iter(found)) if found else None if found is None else False
-    # Any failure of a stranger's module on a made-up input means one thing: not recognised.
+    # Any failure of somebody's module on a made-up input means one thing: not recognised.
     except Exception:
         return None
     finally:

@@ -2,7 +2,7 @@
 
 Two layers. *Stored* columns are what the disk keeps: counts, sums, sums of squares and maxima, which merge
 exactly over calls, micro-batches, attempts and ranks. *Public* columns are what users and analyses see: shares,
-norms, means, derived from the merged sums by ``gradlens.recording.derive`` and never averaged themselves.
+norms, means, derived from the merged sums by the formula that stands beside them and never averaged themselves.
 
 The rows of a step are of exactly those passes that make up the gradient which the step's last backward pass left in the
 parameters: micro-batches that accumulate all count, what was zeroed before that does not. Where several backward passes
@@ -13,8 +13,13 @@ Symbols: g = dL/dx̂ = γ ⊙ grad_output; a = grad_input; per vector of ``width
 D_g its variance; σ includes eps as the layer applies it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import chain
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
 
 #: Raised by one when a stored column changes its meaning; older programs refuse newer folders.
 SCHEMA_VERSION = 1
@@ -23,17 +28,23 @@ DType = Literal["string", "int", "float", "bool"]
 #: Rows of one key: sums add, a norm is the root of the sum of squares, of numbers that each process has its own of the
 #: mean is taken; the rest agree.
 Merge = Literal["key", "sum", "norm", "max", "mean", "same"]
+#: From stored rows, merged, to a public column.
+Formula: TypeAlias = Callable[[pd.DataFrame], pd.Series]
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its type, unit, meaning, and for stored ones how two rows merge."""
+    """One column: its type, unit, meaning; of a stored one how two rows merge, of a public one how it is derived.
+
+    Without a formula a public column is the stored one of its name.
+    """
 
     name: str
     dtype: DType
     meaning: str
     unit: str = ""
     merge: Merge = "same"
+    formula: Formula | None = None
 
 
 def _key(name: str, dtype: DType, meaning: str) -> Column:
@@ -44,10 +55,58 @@ def _sum(name: str, meaning: str, unit: str = "") -> Column:
     return Column(name, "float", meaning, unit, merge="sum")
 
 
+def _ratio(top: pd.Series, bottom: pd.Series) -> pd.Series:
+    """Divide, with a missing value where there is nothing to divide by."""
+    return top / bottom.where(bottom > 0)
+
+
+def _share(s: pd.DataFrame, energy: str) -> pd.Series:
+    return _ratio(s[energy], s["energy_g"].where(s["n_grad_output"] > 0))
+
+
+def _kept(s: pd.DataFrame) -> pd.Series:
+    # Of the same vectors, or the two energies cannot be compared.
+    return _share(s, "energy_kept").where(s["n_grad_input"] == s["n_grad_output"])
+
+
+def _norm(s: pd.DataFrame, end: str) -> pd.Series:
+    norm: pd.Series = np.sqrt(s[f"energy_{end}"].where(s[f"n_{end}"] > 0))
+    return norm
+
+
+def _nan_loss(s: pd.DataFrame) -> pd.Series:
+    # Recordings of an earlier gradlens do not say it.
+    return s["nan_loss"].eq(True) if "nan_loss" in s else pd.Series(False, s.index)
+
+
 _STEP = _key("step", "int", "optimizer step, from 0; in an init recording the index of the seed")
 _SITE = _key("site", "string", "the module's path, as named_modules gives it")
 _CALL = _key("call", "int", "k-th call of the module in the step, from 0")
 _RANK = _key("rank", "int", "process rank; 0 alone")
+
+#: What is summed of each call of a norm, in three phases: of its input, of grad_output, of grad_input.
+NORM_SUMS: tuple[tuple[Column, ...], ...] = (
+    (
+        _sum("n_input", "vectors that are finite in input, grad_output and grad_input"),
+        _sum("inv_sigma", "Σ 1/σ", "1/input"),
+    ),
+    (
+        _sum("n_grad_output", "those of them whose grad_output arrived"),
+        _sum("energy_grad_output", "Σ ‖grad_output‖²", "(loss/output)²"),
+        _sum("energy_g", "Σ ‖g‖²", "loss²"),
+        _sum("energy_mean", "Σ H·ḡ²: what subtracting the mean of g removes, or would remove", "loss²"),
+        _sum("energy_recentering", "the same where the derivative of μ flows, else 0", "loss²"),
+        _sum("mean2_detached", "Σ (ḡ/σ)²", "(loss/input)²"),
+        _sum("var_detached", "Σ D_g/σ²", "(loss/input)²"),
+    ),
+    (
+        _sum("n_grad_input", "those of them whose grad_input arrived"),
+        _sum("energy_grad_input", "Σ ‖a‖²", "(loss/input)²"),
+        _sum("energy_kept", "Σ ‖a‖²·σ²", "loss²"),
+        _sum("mean2_actual", "Σ ā²", "(loss/input)²"),
+        _sum("var_actual", "Σ (‖a‖²/H − ā²)", "(loss/input)²"),
+    ),
+)
 
 STORED: dict[str, tuple[Column, ...]] = {
     "sites": (
@@ -67,20 +126,7 @@ STORED: dict[str, tuple[Column, ...]] = {
         _STEP, _SITE, _CALL, _RANK,
         Column("width", "int", "H: entries in one vector"),
         Column("vectors", "int", "vectors that went in", merge="sum"),
-        _sum("n_input", "vectors that are finite in input, grad_output and grad_input"),
-        _sum("inv_sigma", "Σ 1/σ", "1/input"),
-        _sum("n_grad_output", "those of them whose grad_output arrived"),
-        _sum("energy_grad_output", "Σ ‖grad_output‖²", "(loss/output)²"),
-        _sum("energy_g", "Σ ‖g‖²", "loss²"),
-        _sum("energy_mean", "Σ H·ḡ²: what subtracting the mean of g removes, or would remove", "loss²"),
-        _sum("energy_recentering", "the same where the derivative of μ flows, else 0", "loss²"),
-        _sum("mean2_detached", "Σ (ḡ/σ)²", "(loss/input)²"),
-        _sum("var_detached", "Σ D_g/σ²", "(loss/input)²"),
-        _sum("n_grad_input", "those of them whose grad_input arrived"),
-        _sum("energy_grad_input", "Σ ‖a‖²", "(loss/input)²"),
-        _sum("energy_kept", "Σ ‖a‖²·σ²", "loss²"),
-        _sum("mean2_actual", "Σ ā²", "(loss/input)²"),
-        _sum("var_actual", "Σ (‖a‖²/H − ā²)", "(loss/input)²"),
+        *chain(*NORM_SUMS),
     ),
     "activations": (
         _STEP, _SITE, _CALL, _RANK,
@@ -114,14 +160,16 @@ STORED: dict[str, tuple[Column, ...]] = {
     ),
     "steps": (
         _STEP,
-        Column("loss", "float", "the loss that was passed to step(); the mean over processes", "loss", merge="mean"),
+        # A mean over processes of which one has a NaN is none.
+        Column("loss", "float", "the loss that was passed to step(); the mean over processes", "loss", merge="mean",
+               formula=lambda s: s["loss"].mask(_nan_loss(s))),
         Column("lr", "float", "learning rate of the first parameter group", "1/step"),
         Column("grad_norm", "float", "L2 norm of all gradients of parameters, if finite", "loss/weight", merge="norm"),
         Column("clip_coef", "float", "gradient after clipping / before", merge="mean"),
         Column("loss_scale", "float", "the factor the loss was multiplied by"),
         Column("seconds", "float", "wall time since the step before", "s", merge="mean"),
         Column("nan_loss", "bool", "whether a loss was passed to step() that is NaN, by any process: it is missing "
-               "then, as where none was passed", merge="max"),
+               "then, as where none was passed", merge="max", formula=_nan_loss),
     ),
 }  # fmt: skip
 
@@ -129,7 +177,7 @@ STORED: dict[str, tuple[Column, ...]] = {
 ADDED: dict[str, Any] = {"nan_loss": False}
 
 #: Sums of gradients squared: a loss that is s times as large has them s² times as large.
-GRADIENT_SQUARES = tuple(c.name for c in STORED["norms"] if c.name.startswith(("energy", "mean2", "var")))
+GRADIENT_SQUARES = tuple(c.name for c in STORED["norms"] if "loss" in c.unit)
 
 PUBLIC: dict[str, tuple[Column, ...]] = {
     "sites": STORED["sites"],
@@ -138,40 +186,55 @@ PUBLIC: dict[str, tuple[Column, ...]] = {
         Column("vectors", "int", "vectors that went in"),
         Column("width", "int", "H: entries in one vector"),
         Column("recentering", "float", "share of Σ‖g‖² that the derivative of μ removes: ΣH·ḡ²/Σ‖g‖²; 0 where it "
-               "does not flow"),
+               "does not flow", formula=lambda s: _share(s, "energy_recentering")),
         Column("rescaling", "float", "share that the derivative of σ removes: 1 − recentering − kept. For eps ≪ σ² it "
-               "is ΣH·s²/Σ‖g‖² with s = mean(g·x̂); eps makes it the energy balance ΣH·s²(2 − mean x̂²)/Σ‖g‖²"),
-        Column("kept", "float", "share that gets through: Σ‖grad_input‖²σ²/Σ‖g‖²"),
-        Column("mean_share", "float", "ΣH·ḡ²/Σ‖g‖², whether or not it is removed"),
-        Column("inv_sigma", "float", "mean over vectors of 1/σ", "1/input"),
+               "is ΣH·s²/Σ‖g‖² with s = mean(g·x̂); eps makes it the energy balance ΣH·s²(2 − mean x̂²)/Σ‖g‖²",
+               formula=lambda s: 1.0 - _share(s, "energy_recentering") - _kept(s)),
+        Column("kept", "float", "share that gets through: Σ‖grad_input‖²σ²/Σ‖g‖²", formula=_kept),
+        Column("mean_share", "float", "ΣH·ḡ²/Σ‖g‖², whether or not it is removed",
+               formula=lambda s: _share(s, "energy_mean")),
+        Column("inv_sigma", "float", "mean over vectors of 1/σ", "1/input",
+               formula=lambda s: _ratio(s["inv_sigma"], s["n_input"])),
         Column("grad_output_norm", "float", "‖dL/d(output)‖ over all vectors; of several backward passes the root of "
-               "the sum of squares", "loss/output"),
-        Column("grad_input_norm", "float", "‖dL/d(input)‖ through this module only", "loss/input"),
-        Column("backward_gain", "float", "grad_input_norm / grad_output_norm", "output/input"),
-        Column("mean2_detached", "float", "mean over vectors of (ḡ/σ)²: as DetachNorm sends back", "(loss/input)²"),
-        Column("var_detached", "float", "mean over vectors of D_g/σ²: as DetachNorm would send back", "(loss/input)²"),
-        Column("mean2_actual", "float", "mean over vectors of ā², a = grad_input", "(loss/input)²"),
-        Column("var_actual", "float", "mean over vectors of D_a", "(loss/input)²"),
+               "the sum of squares", "loss/output", formula=lambda s: _norm(s, "grad_output")),
+        Column("grad_input_norm", "float", "‖dL/d(input)‖ through this module only", "loss/input",
+               formula=lambda s: _norm(s, "grad_input")),
+        Column("backward_gain", "float", "grad_input_norm / grad_output_norm", "output/input",
+               formula=lambda s: _ratio(_norm(s, "grad_input"), _norm(s, "grad_output"))),
+        Column("mean2_detached", "float", "mean over vectors of (ḡ/σ)²: as DetachNorm sends back", "(loss/input)²",
+               formula=lambda s: _ratio(s["mean2_detached"], s["n_grad_output"])),
+        Column("var_detached", "float", "mean over vectors of D_g/σ²: as DetachNorm would send back", "(loss/input)²",
+               formula=lambda s: _ratio(s["var_detached"], s["n_grad_output"])),
+        Column("mean2_actual", "float", "mean over vectors of ā², a = grad_input", "(loss/input)²",
+               formula=lambda s: _ratio(s["mean2_actual"], s["n_grad_input"])),
+        Column("var_actual", "float", "mean over vectors of D_a", "(loss/input)²",
+               formula=lambda s: _ratio(s["var_actual"], s["n_grad_input"])),
         Column("nonfinite", "int", "vectors with a NaN or infinity in input, grad_output or grad_input; left out "
-               "of every sum"),
+               "of every sum", formula=lambda s: (s["vectors"] - s["n_input"]).astype("int64")),
     ),
     "activations": (
         _STEP, _SITE, _CALL, _RANK,
         Column("tensor", "string", "input or output"),
-        Column("mean", "float", "mean of the entries"),
-        Column("rms", "float", "root mean square of the entries"),
-        Column("absmax", "float", "largest |entry|; missing where one is not finite"),
-        Column("nonfinite", "int", "vectors with a NaN or infinity; left out of every sum"),
-        Column("numel", "int", "entries"),
+        Column("mean", "float", "mean of the entries", formula=lambda s: _ratio(s["total"], s["n"] * s["width"])),
+        Column("rms", "float", "root mean square of the entries",
+               formula=lambda s: np.sqrt(_ratio(s["squares"], s["n"] * s["width"]))),
+        Column("absmax", "float", "largest |entry|; missing where one is not finite",
+               formula=lambda s: s["absmax"].where(s["n"] > 0)),
+        Column("nonfinite", "int", "vectors with a NaN or infinity; left out of every sum",
+               formula=lambda s: (s["vectors"] - s["n"]).astype("int64")),
+        Column("numel", "int", "entries", formula=lambda s: (s["vectors"] * s["width"]).astype("int64")),
     ),
     "params": (
         _STEP,
         Column("name", "string", "the parameter's name, as named_parameters gives it"),
         Column("numel", "int", "entries"),
-        Column("grad_norm", "float", "L2 norm of the gradient at the end of backward, before clipping", "loss/weight"),
+        Column("grad_norm", "float", "L2 norm of the gradient at the end of backward, before clipping", "loss/weight",
+               formula=lambda s: np.sqrt(s["grad_squares"])),
         Column("grad_absmax", "float", "largest |entry| of the gradient", "loss/weight"),
-        Column("weight_norm", "float", "L2 norm of the weights, where the gradient was taken", "weight"),
-        Column("update_norm", "float", "L2 norm of the optimizer's change; missing unless watched", "weight"),
+        Column("weight_norm", "float", "L2 norm of the weights, where the gradient was taken", "weight",
+               formula=lambda s: np.sqrt(s["weight_squares"])),
+        Column("update_norm", "float", "L2 norm of the optimizer's change; missing unless watched", "weight",
+               formula=lambda s: np.sqrt(s["update_squares"])),
         Column("nonfinite", "int", "entries of the gradient that are NaN or infinite, left out of the norms (on CUDA 1 "
                "says that there are some, and the norms are missing)"),
     ),

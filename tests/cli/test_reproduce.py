@@ -10,7 +10,7 @@ from gradlens import load
 from gradlens.cli.progress import TimeLeft, duration
 from gradlens.lab.runs.runner import Event
 from gradlens.lab.studies import STUDIES
-from gradlens.lab.studies.cell import Measured, TrainedAtLimit
+from gradlens.lab.studies.cell import TrainedAtLimit, Untrained
 from gradlens.lab.studies.study import Budget
 from gradlens.lab.studies.xu2019 import Setting, cells
 from gradlens.recording import Recording
@@ -73,7 +73,7 @@ def test_json_is_one_object_with_the_table_and_the_verdicts(gradlens, tiny):
 
 SIZE = {"width": 16, "heads": 2, "blocks": 2}
 PARTS = (
-    Measured(
+    Untrained(
         key="initialization/decoder/pre-ln/2",
         label="decoder, pre-ln, 2 blocks",
         part="initialization",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradlens.lens.moment_buffer import MomentBuffer, Row, Sums, came, finite_peak
+from gradlens.lens.moment_buffer import MomentBuffer, Row, Summed, came, finite_peak
 from gradlens.lens.passes import Forward, Pass
 from gradlens.lens.statistics import COLUMNS, Facts
 
@@ -25,10 +25,11 @@ class Backward:
         """A row with the moments of an input."""
         row = self.buffer.new_row(tap, forward or Forward())
         total, norm = torch.tensor(x.sum(-1)), torch.tensor(np.linalg.norm(x, axis=-1))
-        row.begin((total, norm, torch.ones_like(norm)), (torch.tensor(x.min()), torch.tensor(x.max())), Facts(WIDTH))
+        extremes = torch.tensor(x.min()), torch.tensor(x.max())
+        row.keep_input((total, norm, torch.ones_like(norm)), extremes, Facts(WIDTH))
         return row
 
-    def pull(self) -> list[Sums]:
+    def pull(self) -> list[Summed]:
         return self.buffer.pull(lambda forward: True)
 
 
@@ -40,11 +41,11 @@ def put(row: Row, phase: int, grad: np.ndarray) -> None:
     """Leave a gradient as the hooks do."""
     total, norm = torch.tensor(grad.sum(-1)), torch.tensor(np.linalg.norm(grad, axis=-1))
     with torch.no_grad():
-        row.put(phase, (norm, total, norm) if phase == 1 else (total, norm))
+        row.keep_gradient(phase, (norm, total, norm) if phase == 1 else (total, norm))
 
 
-def column(one: Sums, name: str) -> list[float]:
-    return one.lines[:, COLUMNS.index(name)].tolist()
+def column(one: Summed, name: str) -> list[float]:
+    return one.sums[:, COLUMNS.index(name)].tolist()
 
 
 def test_the_sums_of_rows_that_were_left_together_are_those_of_each_row():
@@ -94,7 +95,7 @@ def test_gradients_that_came_with_a_graph_are_the_last_of_their_phase():
     row = backward.row(draw(2))
     norm = torch.tensor(np.linalg.norm(first, axis=-1))
     with torch.enable_grad():
-        row.put(1, (norm, norm, norm))
+        row.keep_gradient(1, (norm, norm, norm))
     put(row, 1, draw(3))
     put(row, 2, draw(4))
     (one,) = backward.pull()
@@ -107,7 +108,7 @@ def test_gradients_of_a_graph_of_an_earlier_step_are_left_out_and_told():
     row, settled = backward.row(draw(1)), backward.row(draw(2))
     norm = torch.ones(VECTORS, dtype=torch.float64)
     with torch.enable_grad():
-        settled.put(1, (norm, norm, norm))
+        settled.keep_gradient(1, (norm, norm, norm))
     backward.pull()
     put(settled, 1, draw(3))
     assert not backward.buffer.stale, "derivatives of a gradient that is recorded are no gradient of an earlier step"

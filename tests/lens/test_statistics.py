@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from gradlens.lens import statistics
-from gradlens.lens.statistics import CELLS, COLUMNS, PHASES, Facts
+from gradlens.lens.statistics import COLUMNS, MOMENTS, PHASES, Facts
 
-NAMES = [name for phase in CELLS for name in phase]
+NAMES = [name for phase in MOMENTS for name in phase]
 #: Two calls of seven vectors; H = 5.
 CALLS, VECTORS, H = 2, 7, 5
 BAD = {"nan": math.nan, "infinity": math.inf, "minus infinity": -math.inf}
@@ -109,12 +109,12 @@ def test_each_phase_of_the_sums_lies_behind_the_one_before() -> None:
 
 
 def vectors_of_calls() -> tuple[torch.Tensor, dict[str, np.ndarray]]:
-    """Inputs, gradients and γ of CALLS calls as [calls, vectors, H], and their moments as ``CELLS`` has them."""
+    """Inputs, gradients and γ of CALLS calls as [calls, vectors, H], and their moments as ``MOMENTS`` has them."""
     x, grad, a = (draw(CALLS, VECTORS, H, seed=s).numpy() for s in (3, 4, 5))
     g = grad * draw(H, seed=6).numpy()
     mean = x.mean(2, keepdims=True)
     sigma = np.sqrt(((x - mean) ** 2).mean(2) + 0.1)
-    moments = {
+    own = {
         "input_sum": x.sum(2),
         "input_norm": np.sqrt(((x - mean) ** 2).sum(2)),
         "inv_sigma": 1 / sigma,
@@ -124,8 +124,8 @@ def vectors_of_calls() -> tuple[torch.Tensor, dict[str, np.ndarray]]:
         "grad_input_sum": a.sum(2),
         "grad_input_norm": np.sqrt((a**2).sum(2)),
     }
-    cells = torch.from_numpy(np.stack([moments[name] for name in NAMES], 1))
-    return cells, {"x": x, "grad_output": grad, "g": g, "a": a, "sigma": sigma}
+    moments = torch.from_numpy(np.stack([own[name] for name in NAMES], 1))
+    return moments, {"x": x, "grad_output": grad, "g": g, "a": a, "sigma": sigma}
 
 
 def expected(t: dict[str, np.ndarray], keep: np.ndarray, recenters: bool | np.ndarray) -> dict[str, np.ndarray]:
@@ -167,78 +167,78 @@ def check(got: torch.Tensor, want: dict[str, np.ndarray]) -> None:
 
 @pytest.mark.parametrize("recenters", [False, True])
 def test_sums_are_those_of_the_definitions(recenters: bool) -> None:
-    cells, tensors = vectors_of_calls()
+    moments, tensors = vectors_of_calls()
     everything = np.ones((CALLS, VECTORS), dtype=bool)
-    check(statistics.sums(cells, Facts(H, 1.0, float(recenters))), expected(tensors, everything, recenters))
+    check(statistics.sums(moments, Facts(H, 1.0, float(recenters))), expected(tensors, everything, recenters))
 
 
 def test_facts_may_be_others_for_each_call() -> None:
-    cells, tensors = vectors_of_calls()
+    moments, tensors = vectors_of_calls()
     recenters = torch.tensor([1.0, 0.0], dtype=torch.float64)
     ones, zeros = torch.ones(CALLS, dtype=torch.float64), torch.zeros(CALLS, dtype=torch.float64)
-    together = statistics.sums(cells, Facts(H * ones, ones, recenters, zeros, zeros))
+    together = statistics.sums(moments, Facts(H * ones, ones, recenters, zeros, zeros))
     everything = np.ones((CALLS, VECTORS), dtype=bool)
     check(together, expected(tensors, everything, recenters.numpy()))
 
 
 def test_without_centering_the_squares_are_those_of_the_norm() -> None:
-    cells, tensors = vectors_of_calls()
+    moments, tensors = vectors_of_calls()
     plain = np.sqrt((tensors["x"] ** 2).sum(2))
-    cells[:, NAMES.index("input_norm")] = torch.from_numpy(plain)
-    got = statistics.sums(cells, Facts(H, 0.0, 0.0))[:, COLUMNS.index("squares")]
+    moments[:, NAMES.index("input_norm")] = torch.from_numpy(plain)
+    got = statistics.sums(moments, Facts(H, 0.0, 0.0))[:, COLUMNS.index("squares")]
     np.testing.assert_allclose(got, (plain**2).sum(1), rtol=1e-10)
 
 
 def test_where_only_sigma_is_known_the_squares_come_from_it() -> None:
-    cells, tensors = vectors_of_calls()
+    moments, tensors = vectors_of_calls()
     # What stands in for the norm is 1/σ again, as the backward node of torch's layers gives it.
-    cells[:, NAMES.index("input_norm")] = cells[:, NAMES.index("inv_sigma")]
+    moments[:, NAMES.index("input_norm")] = moments[:, NAMES.index("inv_sigma")]
     ones = torch.ones(CALLS, dtype=torch.float64)
-    got = statistics.sums(cells, Facts(H * ones, ones, ones, ones, 0.1 * ones))
+    got = statistics.sums(moments, Facts(H * ones, ones, ones, ones, 0.1 * ones))
     check(got, expected(tensors, np.ones((CALLS, VECTORS), dtype=bool), True))
 
 
 def test_the_squares_from_sigma_are_never_negative() -> None:
-    cells, _ = vectors_of_calls()
-    cells[:, NAMES.index("input_sum")] = 0.0
+    moments, _ = vectors_of_calls()
+    moments[:, NAMES.index("input_sum")] = 0.0
     ones = torch.ones(CALLS, dtype=torch.float64)
-    got = statistics.sums(cells, Facts(H * ones, ones, ones, ones, 1e6 * ones))
+    got = statistics.sums(moments, Facts(H * ones, ones, ones, ones, 1e6 * ones))
     assert (got[:, COLUMNS.index("squares")] == 0).all()
 
 
 @pytest.mark.parametrize("bad", BAD)
-@pytest.mark.parametrize("cell", NAMES)
-def test_a_vector_with_one_value_that_is_not_finite_is_left_out_of_every_sum(cell: str, bad: str) -> None:
-    cells, tensors = vectors_of_calls()
+@pytest.mark.parametrize("moment", NAMES)
+def test_a_vector_with_one_value_that_is_not_finite_is_left_out_of_every_sum(moment: str, bad: str) -> None:
+    moments, tensors = vectors_of_calls()
     keep = np.ones((CALLS, VECTORS), dtype=bool)
     keep[1, 2] = False
-    cells[1, NAMES.index(cell), 2] = BAD[bad]
-    check(statistics.sums(cells, Facts(H, 1.0, 1.0)), expected(tensors, keep, True))
+    moments[1, NAMES.index(moment), 2] = BAD[bad]
+    check(statistics.sums(moments, Facts(H, 1.0, 1.0)), expected(tensors, keep, True))
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.product(BAD, BAD)))
 def test_two_values_that_are_not_finite_cannot_make_up_for_each_other(first: str, second: str) -> None:
-    cells, tensors = vectors_of_calls()
+    moments, tensors = vectors_of_calls()
     keep = np.ones((CALLS, VECTORS), dtype=bool)
     keep[0, 4] = False
-    cells[0, NAMES.index("g_sum"), 4] = BAD[first]
-    cells[0, NAMES.index("grad_input_sum"), 4] = BAD[second]
-    check(statistics.sums(cells, Facts(H, 1.0, 1.0)), expected(tensors, keep, True))
+    moments[0, NAMES.index("g_sum"), 4] = BAD[first]
+    moments[0, NAMES.index("grad_input_sum"), 4] = BAD[second]
+    check(statistics.sums(moments, Facts(H, 1.0, 1.0)), expected(tensors, keep, True))
 
 
 def test_calls_without_a_finite_vector_have_counts_and_zeros() -> None:
-    cells, _ = vectors_of_calls()
-    cells[:, 0] = math.nan
-    got = statistics.sums(cells, Facts(H, 1.0, 1.0))
+    moments, _ = vectors_of_calls()
+    moments[:, 0] = math.nan
+    got = statistics.sums(moments, Facts(H, 1.0, 1.0))
     assert (got[:, COLUMNS.index("vectors")] == VECTORS).all()
     rest = [index for index, name in enumerate(COLUMNS) if name not in ("vectors", "entries")]
     assert (got[:, rest] == 0).all()
 
 
 def test_a_phase_that_has_not_come_adds_nothing_to_its_energies() -> None:
-    cells, tensors = vectors_of_calls()
-    cells[:, len(CELLS[0]) :] = 0.0
-    got = statistics.sums(cells, Facts(H, 1.0, 1.0))
+    moments, tensors = vectors_of_calls()
+    moments[:, len(MOMENTS[0]) :] = 0.0
+    got = statistics.sums(moments, Facts(H, 1.0, 1.0))
     want = expected(tensors, np.ones((CALLS, VECTORS), dtype=bool), True)
     for name in COLUMNS[PHASES[0]]:
         np.testing.assert_allclose(got[:, COLUMNS.index(name)], want[name], rtol=1e-9, err_msg=name)
@@ -247,15 +247,15 @@ def test_a_phase_that_has_not_come_adds_nothing_to_its_energies() -> None:
 
 
 def test_sums_are_the_same_in_a_compiled_graph() -> None:
-    cells, tensors = vectors_of_calls()
+    moments, tensors = vectors_of_calls()
     compiled = torch.compile(lambda c: statistics.sums(c, Facts(H, 1.0, 1.0)), backend="aot_eager", fullgraph=True)
-    check(compiled(cells), expected(tensors, np.ones((CALLS, VECTORS), dtype=bool), True))
+    check(compiled(moments), expected(tensors, np.ones((CALLS, VECTORS), dtype=bool), True))
 
 
 def test_a_backward_pass_inside_of_autocast_sums_as_well() -> None:
-    cells, tensors = vectors_of_calls()
+    moments, tensors = vectors_of_calls()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = statistics.sums(cells.float(), Facts(H, 1.0, 1.0))
+        got = statistics.sums(moments.float(), Facts(H, 1.0, 1.0))
     want = expected(tensors, np.ones((CALLS, VECTORS), dtype=bool), True)
     for index, name in enumerate(COLUMNS):
         np.testing.assert_allclose(got[:, index], want[name], rtol=1e-4, err_msg=name)

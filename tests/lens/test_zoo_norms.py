@@ -82,7 +82,7 @@ def test_the_unbiased_deviation_is_the_one_that_is_recorded(eps):
     assert lens.recording.norms["inv_sigma"].item() == pytest.approx(float(expected), rel=1e-12)
 
 
-def test_a_strangers_norm_with_that_deviation_is_recognised_by_its_behaviour():
+def test_a_norm_of_ones_own_with_that_deviation_is_recognised_by_its_behaviour():
     class HandWrittenNorm(torch.nn.Module):
         def __init__(self):
             super().__init__()

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from gradlens.recording import derive
-from gradlens.recording.schema import GRADIENT_SQUARES, STORED
+from gradlens.recording.schema import GRADIENT_SQUARES, PUBLIC, STORED, names
 
 KEYS = {"step": 3, "site": "a", "call": 0, "rank": 0}
 
@@ -101,6 +101,17 @@ def test_a_parameter_has_roots_of_its_squares() -> None:
     row = derive.public("params", pd.DataFrame([stored])).iloc[0]
     assert (row["grad_norm"], row["grad_absmax"], row["weight_norm"], row["update_norm"]) == (2.0, 1.5, 3.0, 4.0)
     assert (row["numel"], row["nonfinite"]) == (6, 2)
+
+
+@pytest.mark.parametrize("table", PUBLIC)
+def test_a_public_column_is_stored_under_its_name_or_has_a_formula(table: str) -> None:
+    plain = [column.name for column in PUBLIC[table] if column.formula is None]
+    assert set(plain) <= set(names(STORED[table]))
+
+
+def test_what_grows_with_the_square_of_the_loss_is_told_by_its_unit() -> None:
+    counts = {"vectors", "n_input", "n_grad_output", "n_grad_input"}
+    assert set(GRADIENT_SQUARES) == set(norm_row()) - set(KEYS) - counts - {"width", "inv_sigma"}
 
 
 RULES = {

@@ -14,7 +14,7 @@ from analyses.limits import limit
 from analyses.papers.findings import question
 from analyses.papers.measured import ARRANGEMENTS, arrangement
 from analyses.papers.profiles import plain_ticks
-from analyses.papers.xiong2020.limits_findings import PREDICTIONS, judge
+from analyses.papers.xiong2020.limits_findings import PREDICTORS, judge
 from analyses.papers.xiong2020.runs import OPTIMIZERS, optimizer_name
 from analyses.steps import end_of_training
 from analyses.tables import ABSENT, SUMMARY, pick, tidy
@@ -22,7 +22,7 @@ from gradlens.recording import Recording
 
 #: Columns that together name a prediction: arrangement, optimizer, and what predicted.
 _KEY = ["variant", "group", "schedule"]
-_BY = " or ".join(f"{prediction.words} ({by})" for by, prediction in PREDICTIONS.items())
+_BY = " or ".join(f"{predictor.words} ({by})" for by, predictor in PREDICTORS.items())
 
 
 def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
@@ -109,7 +109,7 @@ def _tried(runs: pd.DataFrame) -> list[dict[str, str]]:
     """Return the values of ``_KEY`` of each prediction, in the order of the rows."""
     there = set(runs[_KEY].itertuples(index=False, name=None))
     optimizers = [*OPTIMIZERS, *sorted(set(runs["group"]) - set(OPTIMIZERS))]
-    return [dict(zip(_KEY, key, strict=True)) for key in product(ARRANGEMENTS, optimizers, PREDICTIONS) if key in there]
+    return [dict(zip(_KEY, key, strict=True)) for key in product(ARRANGEMENTS, optimizers, PREDICTORS) if key in there]
 
 
 def _named(key: Mapping[str, str]) -> tuple[str, str, str]:
@@ -162,7 +162,7 @@ def _ends(runs: pd.DataFrame) -> str:
 
 
 ANALYSIS = question(
-    *PREDICTIONS.values(),
+    *PREDICTORS.values(),
     title="Learning rates around the predicted limit",
     question="Does a learning rate that is predicted as the largest stable one part the runs that train from others?",
     reading=(

@@ -13,7 +13,7 @@ from gradlens.analysis import Finding, Status
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction(Code):
+class Predictor(Code):
     """A way to predict the limit; ``words`` is its name in a sentence."""
 
     words: str
@@ -28,8 +28,8 @@ _RIGHT = (
     "is a run that the trainer stopped as such, or whose training loss at its end is not below that of its first step."
 )
 #: By its name in a recording. Both are held against the thresholds of GL615.
-PREDICTIONS = {
-    "edge": Prediction(
+PREDICTORS = {
+    "edge": Predictor(
         code="GL615",
         words="the edge of stability at initialization",
         explanation=(
@@ -45,7 +45,7 @@ PREDICTIONS = {
         ),
         reference="Cohen et al. 2022 (2207.14484); Kalra & Barkeshli 2024 (2406.09405)",
     ),
-    "trial": Prediction(
+    "trial": Predictor(
         code="GL619",
         words="a trial of 20 steps",
         explanation=(
@@ -64,16 +64,16 @@ PREDICTIONS = {
 
 
 def judge(table: pd.DataFrame) -> list[Finding]:
-    """Return a finding a prediction: how often it is right; a count of runs, so there is no interval."""
+    """Return a finding a predictor: how often it is right; a count of runs, so there is no interval."""
     tried = pick(table, panel=SUMMARY)
     return [
-        _judged(prediction, own, pick(table, panel="runs", schedule=by))
-        for by, prediction in PREDICTIONS.items()
+        _judged(predictor, own, pick(table, panel="runs", schedule=by))
+        for by, predictor in PREDICTORS.items()
         if len(own := pick(tried, schedule=by))
     ]
 
 
-def _judged(prediction: Prediction, tried: pd.DataFrame, runs: pd.DataFrame) -> Finding:
+def _judged(by: Predictor, tried: pd.DataFrame, runs: pd.DataFrame) -> Finding:
     below, above, share, pairs = (limit("GL615", name) for name in ("below", "above", "share", "pairs"))
     right, few = int(tried["value"].sum()), len(tried) < pairs
     safe, over = runs[runs["x"] <= below]["value"], runs[runs["x"] >= above]["value"]
@@ -81,9 +81,9 @@ def _judged(prediction: Prediction, tried: pd.DataFrame, runs: pd.DataFrame) -> 
     wrong = [f"{ARRANGEMENTS[row['variant']]}, {optimizer_name(row['group'])}"
              for _, row in tried[tried["value"] == 0].iterrows()]  # fmt: skip
     but = f"; not for {'; '.join(wrong)}" if wrong else ""
-    return prediction.finding(
+    return by.finding(
         status,
-        f"{'Too few pairs to tell' if few else BEGINS[status]}: with the limit predicted by {prediction.words}, for "
+        f"{'Too few pairs to tell' if few else BEGINS[status]}: with the limit predicted by {by.words}, for "
         f"{right} of {len(tried)} pairs of arrangement and optimizer no run at {below:g} times it diverges and "
         f"every run at {above:g} times it does ({int((safe == 0).sum())} of {len(safe)} runs train below, "
         f"{int(over.sum())} of {len(over)} diverge above{but}).",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from gradlens.errors import GradlensError, RecordingError
 from gradlens.lab.models.variants import parse_variant, variant_name
-from gradlens.lab.operands.subject import Measured, Subject
+from gradlens.lab.operands.subject import AtInit, Subject
 from gradlens.lab.training.settings import Settings
 from gradlens.recording.folder import FOLDERS_OF_RUNS, read_manifest
 
@@ -44,7 +44,7 @@ class Variant:
             variant=self.label,
             task=task,
             build=build,
-            measured=Measured(build, partial(settings.batch, task), task.loss),
+            at_init=AtInit(build, partial(settings.batch, task), task.loss),
             trainable=True,
             note="",
             facts={"operand": self.label},

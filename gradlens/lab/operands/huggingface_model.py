@@ -17,7 +17,7 @@ from gradlens.lab.models.huggingface import Source
 from gradlens.lab.models.huggingface_batch import make_batch
 from gradlens.lab.operands.importing import load_callable
 from gradlens.lab.operands.keywords import keywords
-from gradlens.lab.operands.subject import Measured, Subject
+from gradlens.lab.operands.subject import AtInit, Subject
 from gradlens.lab.tasks.task import Task
 from gradlens.lab.training.settings import Settings
 
@@ -91,14 +91,14 @@ class HuggingFaceModel:
             own = partial(_users_batch, self.batch_fn)
         why_not = self._why_not_trained(config, build, task, settings)
         on_task = not why_not and self.batch_fn is None
-        measured = Measured(build, partial(settings.batch, task), task.loss) if on_task else Measured(build, own)
+        at_init = AtInit(build, partial(settings.batch, task), task.loss) if on_task else AtInit(build, own)
         state = "with the weights in its folder" if self.source.weights else "at initialization"
         return Subject(
             label=self.label,
             variant=self.label,
             task=task,
             build=build,
-            measured=measured,
+            at_init=at_init,
             trainable=not why_not,
             note=f"{self.label} is measured {state} only: {why_not}." if why_not else "",
             facts=self._facts(cls),

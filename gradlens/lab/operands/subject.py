@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from gradlens.lab.tasks.task import Task
 
 
-class Measured(NamedTuple):
+class AtInit(NamedTuple):
     """What ``gradlens.at_init`` takes.
 
     Attributes:
@@ -33,7 +33,7 @@ class Subject:
         variant: what runs of the same model share; its label where it is no variant of the zoo.
         task: what it is trained on.
         build: makes a freshly initialized module; torch is seeded just before.
-        measured: what it is measured on at initialization.
+        at_init: what it is measured on at initialization.
         trainable: whether it can be trained on the task.
         note: one sentence on why it cannot; empty where it can.
         facts: what tells it from other operands, as plain values for the manifest.
@@ -43,7 +43,7 @@ class Subject:
     variant: str
     task: "Task"
     build: "Callable[[], nn.Module]"
-    measured: Measured
+    at_init: AtInit
     trainable: bool
     note: str
     facts: Mapping[str, Any]

@@ -15,7 +15,7 @@ from gradlens.batches import run_model
 from gradlens.errors import ModelError, one_line
 from gradlens.lab.operands.importing import kind_of, load_callable
 from gradlens.lab.operands.keywords import keywords, missing, parameters
-from gradlens.lab.operands.subject import Measured, Subject
+from gradlens.lab.operands.subject import AtInit, Subject
 from gradlens.lab.tasks.task import Task
 from gradlens.lab.training.settings import Settings
 
@@ -89,18 +89,18 @@ class UserModel:
         """
         extra, why_not = self._fit(task, settings)
         if self.batch_fn is None and not why_not:
-            measured = Measured(lambda: self._parts(extra).module, partial(settings.batch, task), task.loss)
+            at_init = AtInit(lambda: self._parts(extra).module, partial(settings.batch, task), task.loss)
         else:
             draw = _Draw(lambda: self._parts(extra))
             draw.batch(settings.seed)  # what is wrong with the model is said before anything is written
-            measured = Measured(draw.module, draw.batch, draw.loss_fn)
+            at_init = AtInit(draw.module, draw.batch, draw.loss_fn)
         note = f"{self.label} is measured at initialization only: {why_not}." if why_not else ""
         return Subject(
             label=self.label,
             variant=self.label,
             task=task,
             build=lambda: self._parts(extra).module,
-            measured=measured,
+            at_init=at_init,
             trainable=not why_not,
             note=note,
             facts=self.facts(),

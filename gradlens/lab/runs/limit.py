@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gradlens.probes.optimizers import OptimizerKind
 
 #: How the limit is predicted: the edge of stability at initialization, or the most that a few steps from there survive.
-Prediction: TypeAlias = Literal["edge", "trial"]
+Predictor: TypeAlias = Literal["edge", "trial"]
 #: Batches that the limit is predicted from: the first of the training.
 _BATCHES = 4
 
@@ -50,7 +50,7 @@ class LimitRun(Run):
         factor: of the predicted limit.
     """
 
-    by: Prediction
+    by: Predictor
     factor: float
 
     def record(self, folder: Path, on_progress: OnProgress) -> Recording:

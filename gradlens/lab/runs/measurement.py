@@ -41,10 +41,10 @@ def measure(
         NothingFoundError: it has no normalization.
     """
     facts: dict[str, Any] = {"variant": subject.variant, "schedule": None, "operand": dict(subject.facts)}
-    if subject.measured.loss_fn == subject.task.loss:
+    if subject.at_init.loss_fn == subject.task.loss:
         facts |= on_task(subject.task, settings.batch_size, settings.length)
     return at_init(
-        *subject.measured,
+        *subject.at_init,
         range(settings.seed, settings.seed + settings.seeds),
         out=out,
         label=subject.label,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gradlens.lab.runs.jobs import Run, ZooJob
-from gradlens.lab.runs.limit import LimitRun, Prediction
+from gradlens.lab.runs.limit import LimitRun, Predictor
 from gradlens.lab.runs.measurement import Measurement
 from gradlens.lab.training.config import TrainingConfig
 
@@ -91,7 +91,7 @@ class TrainedAtLimit(Trained):
         factor: of the predicted limit; ``training`` has no learning rate.
     """
 
-    by: Prediction
+    by: Predictor
     factor: float
 
     def _run(self, seed: int, device: str) -> Run:
@@ -99,7 +99,7 @@ class TrainedAtLimit(Trained):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured(Cell):
+class Untrained(Cell):
     """A model that is measured at initialization: one recording with all its seeds.
 
     Attributes:

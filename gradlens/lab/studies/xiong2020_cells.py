@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Any
 
-from gradlens.lab.runs.limit import Prediction
-from gradlens.lab.studies.cell import Cell, Measured, Trained, TrainedAtLimit
+from gradlens.lab.runs.limit import Predictor
+from gradlens.lab.studies.cell import Cell, Trained, TrainedAtLimit, Untrained
 
 PAIR = ("post-ln", "pre-ln")
 ARRANGEMENTS = (
@@ -17,7 +17,7 @@ _OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd"},
     "momentum": {"optimizer": "sgd", "momentum": 0.9},
 }
-_PREDICTIONS: tuple[Prediction, ...] = ("edge", "trial")
+_PREDICTORS: tuple[Predictor, ...] = ("edge", "trial")
 
 
 def _at_initialization(
@@ -26,7 +26,7 @@ def _at_initialization(
     """Return a cell for each variant and number of blocks; ``seconds`` is for one block and seed."""
     size, seeds = settings.pop("size"), settings.pop("seeds")
     return [
-        Measured(
+        Untrained(
             key=f"initialization/{group}/{variant}/{count}",
             label=f"{group}, {variant}, {count} blocks",
             part="initialization",
@@ -150,7 +150,7 @@ def warm_ups(
 def limits(
     variants: Sequence[str], optimizers: Sequence[str], factors: Sequence[float], seeds: int, steps: int = 150
 ) -> list[Cell]:
-    """Return runs at multiples of the largest learning rate that each prediction allows."""
+    """Return runs at multiples of the largest learning rate that each predictor allows."""
     return [
         TrainedAtLimit(
             key=f"limits/{variant}/{optimizer}/{by}-x{factor:g}",
@@ -173,5 +173,5 @@ def limits(
             by=by,
             factor=factor,
         )
-        for variant, optimizer, by, factor in product(variants, optimizers, _PREDICTIONS, factors)
+        for variant, optimizer, by, factor in product(variants, optimizers, _PREDICTORS, factors)
     ]

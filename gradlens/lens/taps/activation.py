@@ -11,7 +11,7 @@ from gradlens.lens import statistics
 from gradlens.lens.hook_state import HookState
 from gradlens.lens.hooks import hook_gradient, in_backward
 from gradlens.lens.sites import Site
-from gradlens.lens.statistics import Facts
+from gradlens.lens.statistics import Facts, Moments
 from gradlens.lens.taps.tap import Tap, sizes
 from gradlens.lens.taps.views import lasting_in_graph
 from gradlens.outputs import first_tensor
@@ -46,11 +46,11 @@ class ActivationTap(Tap):
             return
         x = first_tensor(value)
         if x is not None and x.is_nested:
-            self.state.unsupported[self.site.path] = "a nested tensor"
+            self.unsupported("a nested tensor")
             return
         if x is None or x.dim() == 0:
             if self.tensor == "output":
-                self.state.unsupported[self.site.path] = "its output holds no floating tensor"
+                self.unsupported("its output holds no floating tensor")
             return
         if x.numel() == 0 or not self.state.holds(self.site.path, x):
             return
@@ -61,19 +61,19 @@ class ActivationTap(Tap):
         # Tokens, or whole samples where an image has rows and columns: fewer numbers that say as much.
         dims = (-1,) if x.dim() <= 3 else tuple(range(1 - x.dim(), 0))
         total, norm = statistics.moments(view, dims)
-        cells, facts = (total, norm, torch.zeros_like(norm)), Facts(sizes(view, dims)[1])
+        moments, facts = (total, norm, torch.zeros_like(norm)), Facts(sizes(view, dims)[1])
         if call is not None:
             peak = view.abs().amax()
             if x.requires_grad:
                 hooked = lasting_in_graph(x, self.state.key)
-                hook_gradient(hooked, partial(self._traced_grad, call, cells, peak, facts), self.failed)
+                hook_gradient(hooked, partial(self._traced_grad, call, moments, peak, facts), self.failed)
             else:
-                self.traced.begin(call, cells, peak, facts)
+                self.traced.add_input(call, moments, peak, facts)
             return
         extremes = statistics.extremes(view)
-        self.row(x).begin(cells, extremes, facts)
+        self.row(x).keep_input(moments, extremes, facts)
         self.state.remember(x, extremes)
 
-    def _traced_grad(self, call: int, cells: tuple[Tensor, ...], peak: Tensor, facts: Facts, grad: Tensor) -> None:
-        """Add what was measured in a graph's forward pass, now that its backward pass has come."""
-        self.traced.begin(call, cells, peak, facts)
+    def _traced_grad(self, call: int, moments: Moments, peak: Tensor, facts: Facts, grad: Tensor) -> None:
+        """Add what is known of a graph's forward pass, now that its backward pass has come."""
+        self.traced.add_input(call, moments, peak, facts)

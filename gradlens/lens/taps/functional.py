@@ -8,7 +8,6 @@ nearest module on the Python stack.
 
 import functools
 import sys
-from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -60,10 +59,7 @@ class Watcher:
         self._gains: set[int] = set()
         self._tapped: dict[int, NormTap] = {}
         self._taps: dict[str, NormTap] = {}
-        self._counts: Counter[str] = Counter()
         self._counted = False
-        #: Paths of modules that were found to be norms when they ran: their functions are seen.
-        self.found: set[str] = set()
         #: A graph would be compiled again for the wrapped functions, and see nothing through them.
         self._compiled = bool(compiled_inside(model))
         self.new_site: Callable[[Site], None] = lambda site: None
@@ -105,10 +101,6 @@ class Watcher:
             if id(tap.site.module._parameters.get("weight")) in self._gains
         }
 
-    def unseen(self) -> dict[str, int]:
-        """Return where normalizations ran that were not recorded, and how often in the first step."""
-        return {where: count for where, count in self._counts.items() if where.split(":")[0] not in self.found}
-
     def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[..., Tensor]) -> Tensor:
         """Run one functional normalization, recorded, counted, or passed through."""
         seen = self._look(name, args, kwargs) if self._state.recording else None
@@ -129,7 +121,8 @@ class Watcher:
             return None
         path = self._paths[id(caller)]
         if not self.record:
-            self._counts[f"{path or 'the model'}: F.{name}" if tap is None else f"{path}.forward()"] += 1
+            where = f"{path or 'the model'}: F.{name}" if tap is None else f"{path}.forward()"
+            self._state.observed.functional[where] += 1
             return None
         given = dict(zip(_FUNCTIONS[name][1], args, strict=False)) | kwargs
         if "input" not in given:

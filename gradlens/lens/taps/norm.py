@@ -3,7 +3,7 @@
 A forward pre-hook hands the module an alias of its input (``x.view_as(x)``) and hooks the alias' gradient: that is
 the gradient through this module only, never the sum with a skip path. A forward hook hooks the output tensor. Both
 see the right tensors before in-place operations, for keyword inputs, for composite norms and inside torch.compile
-(``norm_tap_in_graphs``). A hook takes a few numbers a vector: no copy to the host, no branch on a value, no activation
+(``norm_in_graphs``). A hook takes a few numbers a vector: no copy to the host, no branch on a value, no activation
 kept.
 """
 
@@ -18,38 +18,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gradlens.lens import statistics
 from gradlens.lens.hook_state import HookState
-from gradlens.lens.hooks import hook_gradient, in_backward, is_batched, regions
+from gradlens.lens.hooks import hook_gradient, in_backward, regions
 from gradlens.lens.moment_buffer import Row
 from gradlens.lens.sites import Site
 from gradlens.lens.taps import norm_input
+from gradlens.lens.taps.evidence import Evidence
+from gradlens.lens.taps.norm_call import NormCall
 from gradlens.lens.taps.norm_in_graphs import NormTapInGraphs
-from gradlens.lens.taps.proving import Call
-from gradlens.lens.taps.tap import sizes
 from gradlens.lens.taps.views import hook_output
 from gradlens.lens.world import placements
 from gradlens.outputs import first_tensor
-from gradlens.recognition.proof import gradient
-
-
-class _Between:
-    """What the first hook of a call leaves to the second."""
-
-    def __init__(self) -> None:
-        #: Its row, where it is recorded, and whether its gradients are.
-        self.row: Row | None = None
-        self.graph = False
-        #: The input, and how it lies across processes.
-        self.x: Tensor | None = None
-        self.lies: tuple[Any, ...] = ()
-        #: Whether the input waits to be measured, and whether the output will hold its moments.
-        self.waits = self.look_up = False
-        #: What the call has to prove.
-        self.call: Call | None = None
-        #: γ, where it is there before the module runs; and the tensor that is multiplied by besides.
-        self.gain: Tensor | None = None
-        self.gate: Tensor | None = None
 
 
 class NormTap(NormTapInGraphs):
@@ -62,8 +41,8 @@ class NormTap(NormTapInGraphs):
         #: Of its last input, and whether it ran in a backward pass: a checkpoint's second pass.
         self.dtype: torch.dtype | None = None
         self.ran_again = False
-        #: Between the module's two hooks, by thread.
-        self._between: dict[int, _Between] = {}
+        #: Those between the module's two hooks, by thread.
+        self._calls: dict[int, NormCall] = {}
         #: Calls that ran without a graph, by region: a reentrant checkpoint runs them again in backward.
         self._without_graph: dict[int, deque[Row]] = {}
         self._registered: list[RemovableHandle] = []
@@ -92,12 +71,12 @@ class NormTap(NormTapInGraphs):
 
     def forward_failed(self) -> None:
         """Let go of what a forward pass left that raised."""
-        self._between.clear()
+        self._calls.clear()
 
     @property
     def inside(self) -> bool:
         """Whether this thread is between the hooks of a norm: what its own body calls is seen already."""
-        return self.is_norm and threading.get_ident() in self._between
+        return self.is_norm and threading.get_ident() in self._calls
 
     def handles(self) -> list[RemovableHandle]:
         """Register the hooks and return their handles."""
@@ -117,26 +96,26 @@ class NormTap(NormTapInGraphs):
             return self._alias(args, kwargs) if torch.is_grad_enabled() and self.is_norm else None
         if self.silent or self.proving.over:
             return None
-        between = self._between[threading.get_ident()] = _Between()
+        call = self._calls[threading.get_ident()] = NormCall(self, module)
         x = self._input_of(args, kwargs)
         if not self.state.records(self.site.path) or not self._is_recordable(module, x):
             return None
-        between.x, between.lies = x, placements(x)
+        call.x, call.lies = x, placements(x)
         if self._gain.is_parameter(module):
             # A gain that is computed is not there yet, and to ask for it would compute it.
-            between.call = self.proving.begin(module, x, args, kwargs)
-        if not self.is_norm and (between.call is None or not self.likely):
+            call.evidence = self.proving.begin(module, x, args, kwargs)
+        if not self.is_norm and (call.evidence is None or not self.likely):
             return None  # at most a look at it: an alias would change the order in which its gradients are added
-        self._begin(module, x, between)
-        if not between.graph or not x.requires_grad:
+        self._begin(module, x, call)
+        if not call.graph or not x.requires_grad:
             return None
         handed_on = self._alias(args, kwargs)
         alias = self._input_of(*handed_on)
         self.state.placing.hand_on(self.site.path, alias)
-        if between.call is not None:
-            between.call.handed_on = alias
-            hook_gradient(alias, between.call.grad_input, self.failed)
-        hook_gradient(alias, partial(self._grad_input, between, module), self.failed)
+        if call.evidence is not None:
+            call.evidence.handed_on = alias
+            hook_gradient(alias, call.evidence.grad_input, self.failed)
+        hook_gradient(alias, call.grad_input, self.failed)
         return handed_on
 
     def _is_recordable(self, module: nn.Module, x: Any) -> bool:
@@ -153,7 +132,7 @@ class NormTap(NormTapInGraphs):
         elif self.state.world.size > 1 and self.is_norm and norm_input.split(self.kind, module, x):
             why = "its vectors are split over processes"
         if why:
-            self.state.unsupported[self.site.path] = why
+            self.unsupported(why)
         return not why
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -162,52 +141,52 @@ class NormTap(NormTapInGraphs):
             if self.state.recording and torch.is_grad_enabled():
                 self._trace(module, args, kwargs, output)
             return
-        between = self._between.pop(threading.get_ident(), None)
-        if between is None or between.x is None or self.silent:
+        call = self._calls.pop(threading.get_ident(), None)
+        if call is None or call.x is None or self.silent:
             return
         y = first_tensor(output)
-        if between.call is not None and (y is not None or not self.is_norm) and not self._proves(module, between, y):
+        if call.evidence is not None and (y is not None or not self.is_norm) and not self._proves(module, call, y):
             return
-        if between.waits:
-            self._measure(module, between, y)
-        if not between.graph or between.row is None:
+        if call.waits:
+            call.measure(y)
+        if not call.graph or call.row is None:
             return
         if y is None:
             why = f"its output is a {type(output).__name__} without a tensor"
-            self.state.unsupported[self.site.path] = why
+            self.unsupported(why)
         elif y.requires_grad:
             if not self._gain.is_parameter(module):
-                between.gain = self._gain.of_this_call(module, between.x.dim())
+                call.gain = self._gain.of_this_call(module, call.x.dim())
             self.state.placing.call(self.site.path, y)
-            hook_output(y, between.x, self._grad_output_hook(module, between), self.failed)
-        between.x = None  # which nothing shall keep alive
+            hook_output(y, call.x, call.on_grad_output(), self.failed)
+        call.x = None  # which nothing shall keep alive
 
     # ------------------------------------------------------------------ the proof
 
-    def _proves(self, module: nn.Module, between: _Between, y: Tensor | None) -> bool:
+    def _proves(self, module: nn.Module, call: NormCall, y: Tensor | None) -> bool:
         """Hold the call against what the module is taken for; return whether it can be recorded."""
-        call, before = between.call, self.proving.kind
-        assert call is not None
-        if between.row is None and (before is not None or self.likely):
+        evidence, before = call.evidence, self.proving.kind
+        assert evidence is not None
+        if call.row is None and (before is not None or self.likely):
             return False
-        call.on_verdict = partial(self._judged, between.row)
-        recorded = self.proving.end(module, call, y)
-        between.gate = call.gate
+        evidence.on_verdict = partial(self._judged, call.row)
+        recorded = self.proving.end(module, evidence, y)
+        call.gate = evidence.gate
         if recorded and self.proving.kind != before:
             self._knows(self.kind)
             self.site = replace(self.site, norm=self.kind)
             if before is None:
                 self.on_found(self.site)
-        if recorded and between.graph and between.x is not None:
-            between.gain = self._gain.of_this_call(module, between.x.dim())
-        call.release()
+        if recorded and call.graph and call.x is not None:
+            call.gain = self._gain.of_this_call(module, call.x.dim())
+        evidence.release()
         if self.proving.over:
             self._stop()
         return recorded and (before is not None or self.likely)
 
-    def _judged(self, row: Row | None, call: Call) -> None:
+    def _judged(self, row: Row | None, evidence: Evidence) -> None:
         """Take the verdict on a call's gradient: how the row is to be summed, or that it is none."""
-        self.proving.judge(call)
+        self.proving.judge(evidence)
         if self.proving.over:
             self._stop()
         elif row is not None:
@@ -222,114 +201,28 @@ class NormTap(NormTapInGraphs):
 
     # ------------------------------------------------------------------ the call
 
-    def _begin(self, module: nn.Module, x: Tensor, between: _Between) -> None:
+    def _begin(self, module: nn.Module, x: Tensor, call: NormCall) -> None:
         """Begin a call: give it a row, and say whether it has a graph."""
         second_pass, graph = in_backward(), torch.is_grad_enabled()
         again, without_graph = regions() if second_pass or not graph else (None, None)
         if second_pass:
             self.ran_again = True
-            # A checkpoint's second pass: its input is measured, and where the first pass had a graph it is hooked.
+            # A checkpoint's second pass: its input is known now, and where the first pass had a graph it is hooked.
             waiting = self._without_graph.get(again) if again is not None else None
             if not waiting:
                 return
-            between.row = waiting.popleft()
+            call.row = waiting.popleft()
         else:
-            between.row = self.row(x)
-            between.look_up = self.is_norm and norm_input.keeps_moments(self.kind, module)
+            call.row = self.row(x)
+            call.look_up = self.is_norm and norm_input.keeps_moments(self.kind, module)
             # In half precision the output may tell which 1/σ its gradient will be taken with.
-            between.waits = between.call is not None or between.look_up or x.dtype in norm_input.HALF
-            if not between.waits:
-                self._measure(module, between)
+            call.waits = call.evidence is not None or call.look_up or x.dtype in norm_input.HALF
+            if not call.waits:
+                call.measure()
         if graph:
-            between.graph = True
+            call.graph = True
             # As it is now: torch.func.functional_call takes parameters away again, FSDP frees what it gathered.
-            if between.call is None and self._gain.is_parameter(module):
-                between.gain = self._gain.of_this_call(module, x.dim())
+            if call.evidence is None and self._gain.is_parameter(module):
+                call.gain = self._gain.of_this_call(module, x.dim())
         elif without_graph is not None:
-            self._without_graph.setdefault(without_graph, deque()).append(between.row)
-
-    def _measure(self, module: nn.Module, between: _Between, output: Tensor | None = None) -> None:
-        x, row, gate = between.x, between.row, between.gate
-        assert x is not None
-        assert row is not None
-        self.dtype = x.dtype
-        view, dims = self.kind.vectors(module, self._gated_input(x, gate))
-        vectors, width = sizes(view, dims)
-        cells = norm_input.saved(output, vectors, width) if between.look_up else None
-        facts = norm_input.facts(self.kind, module, width, x.dtype, from_sigma=cells is not None)
-        if cells is None:
-            cells = norm_input.measured(self.kind, module, view, dims, width, x.dtype)
-            kept = norm_input.rounded(output, vectors)
-            cells = cells if kept is None else (*cells[:2], kept.to(cells[2].dtype))
-        row.begin(cells, (gate is None and self.state.known_extremes(x)) or statistics.extremes(view), facts)
-
-    def _gated_input(self, x: Tensor, gate: Tensor | None) -> Tensor:
-        """Return what is normalized: the input, or its product with a gate."""
-        wide, own = statistics.raised(x), self.kind.gate
-        return wide if gate is None or own is None or not own.first else wide * own.factor(gate)
-
-    # ------------------------------------------------------------------ its gradients
-
-    def _grad_output_hook(self, module: nn.Module, between: _Between) -> Callable[[Tensor], None]:
-        """Return what to do with the gradient of the output."""
-        row, call, x = between.row, between.call, between.x
-        assert row is not None
-        assert x is not None
-        own: Callable[[Tensor], None] = partial(self._grad_output, row, module, between.gain, between.lies)
-        if between.gate is not None:
-            own = partial(self._gated, row, module, between.gain, between.lies, x.detach(), between.gate)
-        return own if call is None else partial(_both, call.grad_output, own)
-
-    def _grad_output(
-        self, row: Row, module: nn.Module, gain: Tensor | None, lies: tuple[Any, ...], grad: Tensor
-    ) -> None:
-        if not self._is_measurable(grad, lies):
-            return
-        view, dims = self.kind.vectors(module, statistics.raised(grad))
-        row.put(1, statistics.grad_output_moments(view, gain, dims))
-
-    def _gated(
-        self, row: Row, module: nn.Module, gain: Tensor | None, lies: tuple[Any, ...], x: Tensor, gate: Tensor,
-        grad: Tensor,
-    ) -> None:  # fmt: skip
-        """Do as ``_grad_output`` where the output, or what is normalized, is a product with a gate."""
-        kind = self.kind
-        assert kind.gate is not None
-        if not kind.gate.first:
-            factor, _ = kind.vectors(module, kind.gate.factor(gate))
-            self._grad_output(row, module, factor if gain is None else factor * gain, lies, grad)
-            return
-        self._grad_output(row, module, gain, lies, grad)
-        # What comes back went through the gate besides, where it may be lost: by the formula that was proved.
-        h, dims = kind.vectors(module, self._gated_input(x, gate))
-        g, _ = kind.vectors(module, statistics.raised(grad))
-        h = h - h.mean(-1, keepdim=True) if kind.centered else h
-        norm, eps = torch.linalg.vector_norm(h, dim=-1, keepdim=True), kind.eps(module, x.dtype)
-        inverse = kind.inv_sigma(norm, h.shape[-1], eps)
-        back = gradient(kind, g if gain is None else g * gain, h * inverse, norm, inverse, eps)
-        row.put(2, statistics.moments(back, dims))
-
-    def _grad_input(self, between: _Between, module: nn.Module, grad: Tensor) -> None:
-        if self.proving.over or not self.is_norm or between.row is None:
-            return
-        if between.gate is not None and self.kind.gate is not None and self.kind.gate.first:
-            return  # that of its product is there already
-        if not self._is_measurable(grad, between.lies):
-            return
-        view, dims = self.kind.vectors(module, statistics.raised(grad))
-        between.row.put(2, statistics.moments(view, dims))
-
-    def _is_measurable(self, grad: Tensor, lies: tuple[Any, ...]) -> bool:
-        """Whether a gradient is one, and lies across processes as the input did; to bring it there would wait."""
-        if is_batched(grad):
-            self.state.transformed.add(self.site.path)
-            return False
-        if placements(grad) == lies:
-            return True
-        self.state.unsupported[self.site.path] = f"a gradient lies as {placements(grad)}, its input as {lies}"
-        return False
-
-
-def _both(first: Callable[[Tensor], None], second: Callable[[Tensor], None], grad: Tensor) -> None:
-    first(grad)
-    second(grad)
+            self._without_graph.setdefault(without_graph, deque()).append(call.row)

@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from gradlens.lens import statistics
-from gradlens.lens.compiling import TracedLines
+from gradlens.lens.compiling import GraphSums
 from gradlens.lens.hook_state import HookState
 from gradlens.lens.hooks import hook_gradient
 from gradlens.lens.sites import Site
-from gradlens.lens.statistics import Facts
+from gradlens.lens.statistics import GRAD_INPUT, GRAD_OUTPUT, Facts, Moments
 from gradlens.lens.taps import norm_input
 from gradlens.lens.taps.gains import Gain
 from gradlens.lens.taps.proving import Proving
@@ -72,7 +72,7 @@ class NormTapInGraphs(Tap):
         if not self.is_norm or not isinstance(x, Tensor) or y is None:
             return
         if self._is_unproved(x, args, kwargs):
-            self.state.unsupported[self.site.path] = _UNPROVED
+            self.unsupported(_UNPROVED)
             return
         call = self.traced_call(x) if fits(self.traced.key, _known(x), x.dtype, _known(y), y.dtype) else None
         if call is None:
@@ -95,12 +95,12 @@ class NormTapInGraphs(Tap):
         view, dims = self.kind.vectors(module, statistics.raised(x))
         _, width = sizes(view, dims)
         facts = norm_input.facts(self.kind, module, width, x.dtype)
-        cells = norm_input.measured(self.kind, module, view, dims, width, x.dtype)
+        moments = norm_input.computed(self.kind, module, view, dims, width, x.dtype)
         peak = view.abs().amax()
         return (
-            partial(self.traced.begin, call, cells, peak, facts),
-            partial(self._traced_grad_output, call, cells, peak, facts, module),
-            partial(self._traced_grad_input, call, cells, peak, facts, module),
+            partial(self.traced.add_input, call, moments, peak, facts),
+            partial(self._traced_grad_output, call, moments, peak, facts, module),
+            partial(self._traced_grad_input, call, moments, peak, facts, module),
         )
 
     def untraceable(self) -> str:
@@ -110,24 +110,24 @@ class NormTapInGraphs(Tap):
     def rehearse(self, x: Tensor, y: Tensor) -> None:
         """Do on fake tensors all that is done in a graph; raises what dynamo would."""
         twin = copy.copy(self)
-        twin.traced = TracedLines(self.state.device)
+        twin.traced = GraphSums(self.state.device)
         begin, on_output, on_input = twin._traced_hooks(0, self.site.module, x)
         begin()
         on_output(y)
         on_input(x)
 
     def _traced_grad_output(
-        self, call: int, cells: tuple[Tensor, ...], peak: Tensor, facts: Facts, module: nn.Module, grad: Tensor
+        self, call: int, of_input: Moments, peak: Tensor, facts: Facts, module: nn.Module, grad: Tensor
     ) -> None:
         view, dims = self.kind.vectors(module, statistics.raised(grad))
         moments = statistics.grad_output_moments(view, self.kind.gain(module, grad.dim()), dims)
-        self.traced.put(1, call, cells, moments, peak, facts)
+        self.traced.add_gradient(GRAD_OUTPUT, call, of_input, moments, peak, facts)
 
     def _traced_grad_input(
-        self, call: int, cells: tuple[Tensor, ...], peak: Tensor, facts: Facts, module: nn.Module, grad: Tensor
+        self, call: int, of_input: Moments, peak: Tensor, facts: Facts, module: nn.Module, grad: Tensor
     ) -> None:
         view, dims = self.kind.vectors(module, statistics.raised(grad))
-        self.traced.put(2, call, cells, statistics.moments(view, dims), peak, facts)
+        self.traced.add_gradient(GRAD_INPUT, call, of_input, statistics.moments(view, dims), peak, facts)
 
 
 def _parameters(module: nn.Module) -> list[str]:

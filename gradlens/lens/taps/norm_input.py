@@ -1,4 +1,4 @@
-"""The moments of a norm's input: measured, or taken from where PyTorch keeps them for the backward pass anyway."""
+"""The moments of a norm's input: computed, or taken from where PyTorch keeps them for the backward pass anyway."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlens.lens import statistics
-from gradlens.lens.statistics import Facts
+from gradlens.lens.statistics import Facts, Moments
 from gradlens.lens.world import local, placements
 from gradlens.recognition.kinds import NormKind
 
@@ -40,8 +40,8 @@ def _may_look() -> bool:
     return torch._C._autograd._top_saved_tensors_default_hooks(False) is None
 
 
-def saved(output: Tensor | None, vectors: tuple[int, ...], width: int) -> tuple[Tensor, ...] | None:
-    """Return the cells of an input as its norm's backward node holds them; None where it does not.
+def saved(output: Tensor | None, vectors: tuple[int, ...], width: int) -> Moments | None:
+    """Return the moments of an input as its norm's backward node holds them; None where it does not.
 
     Args:
         output: of the module; None where it returned no tensor.
@@ -75,10 +75,10 @@ def rounded(output: Tensor | None, vectors: tuple[int, ...]) -> Tensor | None:
     return inv_sigma.view(vectors) if inv_sigma.dtype in HALF and inv_sigma.numel() else None
 
 
-def measured(
+def computed(
     kind: NormKind, module: nn.Module, x: Tensor, dims: tuple[int, ...], width: int, dtype: torch.dtype
-) -> tuple[Tensor, ...]:
-    """Measure the cells of an input.
+) -> Moments:
+    """Compute the moments of an input.
 
     Args:
         kind: how the module normalizes.

@@ -8,7 +8,6 @@ waits on the device for the step's end.
 """
 
 import math
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -16,70 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from gradlens.lens.hooks import is_batched
+from gradlens.lens.taps.evidence import Evidence
 from gradlens.lens.world import local, placements
 from gradlens.recognition.behaviour import Seen, all_axes, best, fits, layouts, over, spelled_out
 from gradlens.recognition.kinds import Gate, NormKind
 from gradlens.recognition.known import Taken
-from gradlens.recognition.likeness import is_affine, likeness, uses
-from gradlens.recognition.proof import Backward, Forward, off
+from gradlens.recognition.likeness import is_affine, likeness
+from gradlens.recognition.proof import Backward, off
 from gradlens.recognition.samples import LEAST_VECTORS
 
 #: Calls that told nothing (linear as far as they go, or without a gradient) before a module counts as what it seems.
 _LOOKS = 20
-
-
-class Call:
-    """One call that has something to prove: what was taken of its input, then of its gradients."""
-
-    def __init__(self, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], key: object, training: bool) -> None:
-        self.x, self.args, self.kwargs, self.key = local(x.detach()), args, kwargs, key
-        self.training = training
-        self.version = None if x.is_inference() else x._version
-        self.forward: Forward | None = None
-        self.backward: Backward | None = None
-        #: The tensor that it is multiplied by besides.
-        self.gate: Tensor | None = None
-        #: Input and output with their graphs, where there is one.
-        self.handed_on: Tensor | None = None
-        self.output: Tensor | None = None
-        #: Whether its verdict waits for the end of the step, and whether it is no news but must be asked each time.
-        self.later = self.again = False
-        self.on_verdict: Callable[[Call], None] = lambda call: None
-
-    def hold(self, kind: NormKind, module: nn.Module, turn: int = 0) -> None:
-        """Take a sample, to hold what comes against this kind."""
-        self.gate = None if kind.gate is None else kind.gate.value(self.args, self.kwargs)
-        self.forward = Forward(kind, module, self.x, self.gate, turn)
-
-    @property
-    def uses(self) -> int:
-        """How often the input went into the output; 0 where nothing shows it."""
-        return 0 if self.handed_on is None or self.output is None else uses(self.handed_on, self.output)
-
-    def tensors(self) -> list[Tensor]:
-        """Return the tensors that the call was given."""
-        return [one.detach() for one in (*self.args[1:], *self.kwargs.values()) if isinstance(one, Tensor)]
-
-    def release(self) -> None:
-        """Let go of the input: of all but the sample."""
-        self.x, self.args, self.kwargs = self.x.new_empty(0), (), {}
-        self.handed_on = self.output = None
-
-    @property
-    def untouched(self) -> bool:
-        """Whether the input is still what it was."""
-        return self.version is not None and self.x._version == self.version
-
-    def grad_output(self, grad: Tensor) -> None:
-        """Hand on a gradient."""
-        if self.backward is not None and not is_batched(grad):
-            self.backward.grad_output(local(grad))
-
-    def grad_input(self, grad: Tensor) -> None:
-        """Hand on a gradient, and have it judged."""
-        if self.backward is not None and not is_batched(grad) and self.backward.grad_input(local(grad)):
-            self.on_verdict(self)
 
 
 class Proving:
@@ -107,15 +53,15 @@ class Proving:
         self._settled: tuple[bool, torch.Size] | None = None
         self._alone = False
         self._tries = 0
-        self._waiting: list[tuple[Call, Tensor]] = []
+        self._waiting: list[tuple[Evidence, Tensor]] = []
 
     @property
     def proved(self) -> bool:
         """Whether some call has shown that it is of its kind."""
         return bool(self._forward)
 
-    def begin(self, module: nn.Module, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-        """Begin a call; None where it has nothing to prove."""
+    def begin(self, module: nn.Module, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Evidence | None:
+        """Begin a call: return what takes its evidence, None where it has nothing to prove."""
         if self._settled == (module.training, x.shape) and len(args) == 1 and not kwargs:
             return None
         if placements(x):
@@ -133,62 +79,62 @@ class Proving:
             if torch.is_grad_enabled() and x.requires_grad and not more:
                 self._settled = (module.training, x.shape)
             return None
-        call = Call(x, args, kwargs, key, module.training)
-        call.again = done and not graph
+        evidence = Evidence(x, args, kwargs, key, module.training)
+        evidence.again = done and not graph
         # A class of torch's is hardly ever refuted: its verdict need not stop the host.
-        call.later = call.again or self.taken.by == "class"
+        evidence.later = evidence.again or self.taken.by == "class"
         if self.kind is not None:
             if is_parametrized(module):
                 return None  # to look at its parameters would run what makes them once more
             with suppress(RuntimeError, ValueError, IndexError):  # it cannot be that, on this input
-                call.hold(self.kind, module, self._tries)
-        return call
+                evidence.hold(self.kind, module, self._tries)
+        return evidence
 
-    def end(self, module: nn.Module, call: Call, output: Tensor | None) -> bool:
+    def end(self, module: nn.Module, evidence: Evidence, output: Tensor | None) -> bool:
         """Look at the output of a call; return whether the call can be recorded."""
-        self.seen, call.output = True, output
+        self.seen, evidence.output = True, output
         y = None if output is None else local(output.detach())
-        if y is None or y.shape != call.x.shape:
+        if y is None or y.shape != evidence.x.shape:
             self._give_up("its output is not of its input's size" if self.kind is not None else "")
             return False
-        if call.forward is not None and call.later:
-            self._waiting.append((call, call.forward.error(y)))
-        elif not self._holds(module, call, y):
+        if evidence.forward is not None and evidence.later:
+            self._waiting.append((evidence, evidence.forward.error(y)))
+        elif not self._holds(module, evidence, y):
             return False
-        if call.forward is not None and not call.again:
-            self._forward.add(call.key)
-            call.backward = Backward(call.forward, free=self.taken.by not in ("class", "declaration"))
+        if evidence.forward is not None and not evidence.again:
+            self._forward.add(evidence.key)
+            evidence.backward = Backward(evidence.forward, free=self.taken.by not in ("class", "declaration"))
         return True
 
-    def _holds(self, module: nn.Module, call: Call, y: Tensor) -> bool:
+    def _holds(self, module: nn.Module, evidence: Evidence, y: Tensor) -> bool:
         """Whether the output is that of the kind, or of one that is found."""
-        error = math.inf if call.forward is None else float(call.forward.error(y))
+        error = math.inf if evidence.forward is None else float(evidence.forward.error(y))
         if math.isnan(error):  # nothing in it can tell
             self._tries += 1
-            call.forward = None
+            evidence.forward = None
             return True
-        allowed = 0.0 if call.forward is None else call.forward.tolerance
-        return error <= allowed or self._found(module, call, y, error)
+        allowed = 0.0 if evidence.forward is None else evidence.forward.tolerance
+        return error <= allowed or self._found(module, evidence, y, error)
 
-    def judge(self, call: Call) -> None:
+    def judge(self, evidence: Evidence) -> None:
         """Take the verdict on the gradient of a call, or have it wait for the end of the step."""
-        assert call.backward is not None
-        if call.later:
-            self._waiting.append((call, call.backward.errors[0]))
+        assert evidence.backward is not None
+        if evidence.later:
+            self._waiting.append((evidence, evidence.backward.errors[0]))
         else:
-            self._judge(call, [float(error) for error in call.backward.errors])
+            self._judge(evidence, [float(error) for error in evidence.backward.errors])
 
-    def _judge(self, call: Call, errors: list[float]) -> None:
-        proof = call.backward
+    def _judge(self, evidence: Evidence, errors: list[float]) -> None:
+        proof = evidence.backward
         assert proof is not None
         found = next((kind for kind, e in zip(proof.kinds, errors, strict=True) if e <= proof.tolerance), None)
         if found is not None:
             self.kind = found
-            self._backward.add(call.training)
+            self._backward.add(evidence.training)
         elif math.isnan(errors[0]):
             self._tries += 1
             if self._tries > _LOOKS:
-                self._backward.add(call.training)
+                self._backward.add(evidence.training)
         else:
             self._give_up(f"its output is that of its formula, but its gradient is not: off by {off(min(errors))}")
 
@@ -198,32 +144,32 @@ class Proving:
             return not self.refuted
         waiting, self._waiting = self._waiting, []
         errors = torch.stack([error.float() for _, error in waiting]).tolist()
-        for (call, _), error in zip(waiting, errors, strict=True):
-            assert call.forward is not None
-            if call.backward is not None and call.backward.errors:
-                self._judge(call, [error])
+        for (evidence, _), error in zip(waiting, errors, strict=True):
+            assert evidence.forward is not None
+            if evidence.backward is not None and evidence.backward.errors:
+                self._judge(evidence, [error])
             elif math.isnan(error):
                 self._tries += 1
-                self._forward.discard(call.key)
-            elif error > call.forward.tolerance and call.again:
+                self._forward.discard(evidence.key)
+            elif error > evidence.forward.tolerance and evidence.again:
                 self._forward.clear()
                 self.note = (
                     "in some step its output was not what its earlier calls had shown: rows of such steps are left out"
                 )
                 return False
-            elif error > call.forward.tolerance:
+            elif error > evidence.forward.tolerance:
                 assert self.kind is not None
                 self._give_up(f"its output is not that of a {self.kind.name}: off by {off(error)}")
         return not self.refuted
 
     # ------------------------------------------------------------------ finding out
 
-    def _found(self, module: nn.Module, call: Call, y: Tensor, error: float) -> bool:
+    def _found(self, module: nn.Module, evidence: Evidence, y: Tensor, error: float) -> bool:
         """Search for what gives this output, and take it for that; give up where nothing does."""
-        if not call.untouched:
+        if not evidence.untouched:
             self._give_up("it changes its input in place" if self.kind is not None else "")
             return False
-        seen, told = Seen(call.x, y, self._gates(call)), self.taken.told
+        seen, told = Seen(evidence.x, y, self._gates(evidence)), self.taken.told
         name = type(module).__name__.lower()
         every = [*layouts(module, name), *all_axes(y.dim(), name)]
         kind = None if told is None else best(fits(module, [seen], [told], both=False))
@@ -234,19 +180,19 @@ class Proving:
             kind = best(fits(module, [seen], every, linear=False))
             # With a gain of one and no bias it may look like what its copy, with others, was not.
             if kind is not None and self.taken.odd and kind.gate is None and not spelled_out(module, kind):
-                self._dismiss(module, seen, every, call, error)
+                self._dismiss(module, seen, every, evidence, error)
                 return False
         if kind is None:
             unsure = self.kind is None and self._tries < _LOOKS
             if unsure and next(fits(module, [seen], every, least=LEAST_VECTORS), None) is not None:
                 self._tries += 1  # a norm or a linear map: this input cannot tell
             else:
-                self._dismiss(module, seen, every, call, error)
+                self._dismiss(module, seen, every, evidence, error)
             return False
-        call.hold(kind, module)
-        assert call.forward is not None
-        missed = float(call.forward.error(y))
-        if not missed <= call.forward.tolerance:
+        evidence.hold(kind, module)
+        assert evidence.forward is not None
+        missed = float(evidence.forward.error(y))
+        if not missed <= evidence.forward.tolerance:
             self._give_up(f"its output is off by {off(missed)} of what its formula gives")
             return False
         if told is not None and not as_said:
@@ -256,9 +202,9 @@ class Proving:
         self.kind, self._alone = kind, True
         return True
 
-    def _dismiss(self, module: nn.Module, seen: Seen, kinds: list[NormKind], call: Call, error: float) -> None:
+    def _dismiss(self, module: nn.Module, seen: Seen, kinds: list[NormKind], evidence: Evidence, error: float) -> None:
         """Say why a module is not recorded, if it seems to be a norm at all."""
-        like = likeness(module, seen, kinds, call.tensors())
+        like = likeness(module, seen, kinds, evidence.tensors())
         if self.kind is not None:
             besides = f"; over {like} it looks normalized" if like else ""
             self._give_up(
@@ -272,7 +218,7 @@ class Proving:
         elif (
             self.taken.named
             and not any(part._parameters for part in list(module.modules())[1:])
-            and (call.uses > 1 or not is_affine(seen))
+            and (evidence.uses > 1 or not is_affine(seen))
         ):
             self._give_up(
                 "it is called a norm, and its output is x̂ with a gain and a bias over no axes that were tried. "
@@ -290,13 +236,13 @@ class Proving:
 
     # ------------------------------------------------------------------ other tensors of a call
 
-    def _gates(self, call: Call) -> tuple[tuple[Gate, Tensor], ...]:
+    def _gates(self, evidence: Evidence) -> tuple[tuple[Gate, Tensor], ...]:
         """Return the tensors of a call that may be gates: of the input's shape."""
-        named = dict(zip(self._names[1:], call.args[1:], strict=False)) | call.kwargs
+        named = dict(zip(self._names[1:], evidence.args[1:], strict=False)) | evidence.kwargs
         return tuple(
             (Gate(self._names.index(name), name, "", first=False), value.detach())
             for name, value in named.items()
-            if isinstance(value, Tensor) and value.is_floating_point() and value.shape == call.x.shape
+            if isinstance(value, Tensor) and value.is_floating_point() and value.shape == evidence.x.shape
             and name in self._names[1:]
         )  # fmt: skip
 

@@ -38,21 +38,22 @@ class RootTap:
         ]
 
     def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        state = self.state
         if torch.compiler.is_compiling():
             if module is self.model:
-                begin_trace(self.state.key)
+                begin_trace(state.key)
             return
-        if in_backward() or not self.state.enter(module):
+        if in_backward() or not state.enter(module):
             return
         if not torch.is_grad_enabled() and regions() == (None, None):
             # An evaluation: it belongs to no training step.
-            self.state.evaluate(module is self.model)
-        elif not self.state.paused:
-            kind = self.state.device.type
+            state.evaluate(module is self.model)
+        elif not state.paused:
+            kind = state.device.type
             enabled = torch.is_autocast_enabled(kind)
-            self.state.autocast = str(torch.get_autocast_dtype(kind)).removeprefix("torch.") if enabled else ""
-            self.state.begin_forward()
-            self.state.placing.begin()
+            state.observed.autocast = str(torch.get_autocast_dtype(kind)).removeprefix("torch.") if enabled else ""
+            state.begin_forward()
+            state.placing.begin()
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if torch.compiler.is_compiling():

@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from gradlens.errors import GradlensError, one_line
-from gradlens.lens.compiling import TRACED_CALLS, TracedLines, next_traced_call
+from gradlens.lens.compiling import TRACED_CALLS, GraphSums, next_traced_call
 from gradlens.lens.hook_state import HookState
 from gradlens.lens.hooks import Hook
 from gradlens.lens.moment_buffer import Row
 from gradlens.lens.sites import Site
 from gradlens.lens.world import placements
 
-#: By the key of its traced lines.
+#: By the key of its sums in graphs.
 _taps: "WeakValueDictionary[str, Tap]" = WeakValueDictionary()
 
 
@@ -27,7 +27,7 @@ class Tap(ABC):
     def __init__(self, site: Site, state: HookState) -> None:
         self.site = site
         self.state = state
-        self.traced = TracedLines(state.device)
+        self.traced = GraphSums(state.device)
         #: Whether it gave up: nothing is recorded here any more, the step that is open included.
         self.silent = False
         #: Sizes for which its hooks can be traced into a graph.
@@ -50,8 +50,12 @@ class Tap(ABC):
     def give_up(self, why: str) -> None:
         """Record nothing here from now on, and let the audit say why."""
         if not self.silent:
-            self.state.unsupported[self.site.path] = why
+            self.unsupported(why)
         self.silent = True
+
+    def unsupported(self, why: str) -> None:
+        """Let the audit say why something is not recorded here."""
+        self.state.observed.unsupported[self.site.path] = why
 
     def row(self, tensor: Tensor) -> Row:
         """Return the row of the next call."""
@@ -62,12 +66,12 @@ class Tap(ABC):
         if not torch.is_grad_enabled():
             return None
         if placements(tensor):
-            self.state.unsupported[self.site.path] = "a DTensor in a compiled graph: run the model uncompiled"
+            self.unsupported("a DTensor in a compiled graph: run the model uncompiled")
             return None
         if not self.state.holds(self.site.path, tensor):
             return None
         if tensor.device != self.state.device:
-            self.state.unsupported[self.site.path] = "the model was moved after attaching, and compiled: attach after"
+            self.unsupported("the model was moved after attaching, and compiled: attach after")
             return None
         return min(next_traced_call(self.traced.key), TRACED_CALLS - 1)
 
@@ -115,7 +119,7 @@ def fits(key: str, x: tuple[int, ...], x_dtype: torch.dtype, y: tuple[int, ...],
     """Whether the hooks of a site can be traced for an input and output of these sizes: what dynamo meets it raises.
 
     Args:
-        key: of the site's traced lines.
+        key: of the site's sums in graphs.
         x: sizes of the input, -1 for one that is not known.
         x_dtype: its precision.
         y: of the output.
@@ -127,7 +131,7 @@ def fits(key: str, x: tuple[int, ...], x_dtype: torch.dtype, y: tuple[int, ...],
     if tap.silent:
         return False
     if tap.untraceable():
-        tap.state.unsupported[tap.site.path] = tap.untraceable()
+        tap.unsupported(tap.untraceable())
         return False
     case = (tap.site.norm, *(p.shape for p in tap.site.module.parameters()), x, x_dtype, y, y_dtype)
     if case in tap.rehearsed:

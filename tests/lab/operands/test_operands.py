@@ -53,9 +53,9 @@ def test_a_comparison_stands_for_the_runs_that_were_begun(tmp_path):
 def test_a_variant_is_measured_on_other_batches_for_other_seeds():
     task = TASKS["lm"]()
     subject = Variant("pre-ln").subject(task, SETTINGS)
-    assert subject.measured.batches(0).shape == (2, 8)
-    assert not subject.measured.batches(0).equal(subject.measured.batches(1))
-    assert subject.measured.batches(0).equal(subject.measured.batches(0))
+    assert subject.at_init.batches(0).shape == (2, 8)
+    assert not subject.at_init.batches(0).equal(subject.at_init.batches(1))
+    assert subject.at_init.batches(0).equal(subject.at_init.batches(0))
 
 
 def test_a_model_and_its_batch_come_from_one_build(user):
@@ -70,7 +70,7 @@ def build():
 """
     subject = user(source).subject(TASKS["lm"](), SETTINGS)
     for seed in (4, 5):
-        assert subject.measured.batches(seed)[0, 0] == subject.measured.build().weight[0]
+        assert subject.at_init.batches(seed)[0, 0] == subject.at_init.build().weight[0]
 
 
 def test_what_tells_a_model_from_another_includes_its_source(user):
@@ -91,7 +91,7 @@ def build(vocab):
     subject = user(source).subject(TASKS["lm"](), SETTINGS)
     assert subject.trainable
     assert subject.note == ""
-    assert subject.measured.loss_fn == subject.task.loss
+    assert subject.at_init.loss_fn == subject.task.loss
 
 
 def test_a_class_can_be_named_where_a_function_can(user):
