@@ -1,20 +1,19 @@
 """Where norms stand and what the blocks are, read off the autograd graph of one pass, whatever the family.
 
-A sum is a residual addition where one of its terms, the skip, is a tensor that another term, a branch, came of by some
-parameter or norm. What all skips lead through is the stream. A norm's placement follows from who else reads what it
-reads, and who reads what it returns.
+What the skips of all residual additions (``additions``) lead through is the stream. A norm's placement follows from who
+else reads what it reads, and who reads what it returns.
 """
 
 import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from torch import nn
 
-from gradlens.lens.autograd_graph import Edge, Graph, Node, operation
+from gradlens.lens.additions import Addition, additions
+from gradlens.lens.autograd_graph import Graph, Node, operation
 from gradlens.lens.world import class_of
 
 #: A call of a norm: its site, the node behind its output, and that behind the alias that it was handed (None where
@@ -27,117 +26,6 @@ _PRODUCTS = frozenset({"Bmm", "Baddbmm"})
 _MASKED = frozenset({"Add", "Tanh", "Maximum", "Where"})
 #: What queries and keys pass on their way to their product, rotations of positions among it.
 _TURNS = frozenset({"Mul", "Add", "Sub", "Neg", "Cat", "Stack", "Slice", "Select", "Index", "Split", "Unbind"})
-#: A projected skip is a convolution, a norm, and pooling at most.
-_SHORT = 3
-#: Nodes times sources of terms, above which a graph is too large to be read: 200 MB of bits.
-_MOST_BITS = 1_600_000_000
-
-
-@dataclass(frozen=True)
-class Addition:
-    """One residual addition, of two or more terms.
-
-    Attributes:
-        node: the operation, the last one of a sum.
-        sums: the operation, and those whose sums are terms of it.
-        skip: the source of the term that is the stream as it was, or of a projected skip what that was made of.
-        branches: the sources of the terms that came of it.
-        inside: the operations between.
-    """
-
-    node: Node
-    sums: tuple[Node, ...]
-    skip: Edge
-    branches: frozenset[Edge]
-    inside: frozenset[Node]
-
-
-def additions(graph: Graph) -> list[Addition]:
-    """Return the residual additions of a graph, later ones after earlier ones.
-
-    Raises:
-        ValueError: the graph is too large.
-    """
-    sums = {node: _terms(graph, node) for node in graph.index if _is_sum(graph, node) and not _is_part(graph, node)}
-    descent = _Descent(graph, {term for _, terms in sums.values() for term in terms})
-    found = {node: one for node, (parts, terms) in sums.items() if (one := _residual(graph, parts, terms, descent))}
-    inside = frozenset().union(*(one.inside for one in found.values()))
-    for node, (parts, terms) in sums.items():
-        if node not in found and node not in inside and len(terms) == 2:
-            one = _projected(graph, parts, *terms) or _projected(graph, parts, *reversed(terms))
-            found |= {node: one} if one is not None else {}
-    return sorted(found.values(), key=lambda one: graph.index[one.node])
-
-
-def _is_sum(graph: Graph, node: Node) -> bool:
-    return operation(node) in ("Add", "Sub") and len(graph.inputs[node]) == 2 and graph.source((node, 0)) == (node, 0)
-
-
-def _is_part(graph: Graph, node: Node) -> bool:
-    """Whether a sum is only read as a term of another."""
-    readers = graph.readers((node, 0))
-    return len(readers) == 1 and _is_sum(graph, readers[0][0])
-
-
-def _terms(graph: Graph, node: Node) -> tuple[tuple[Node, ...], list[Edge]]:
-    """Return a sum with those that are only terms of it, and the sources of all other terms."""
-    parts, terms = [node], []
-    for part in parts:  # which grows meanwhile
-        for _, edge in graph.inputs[part]:
-            source = graph.source(edge)
-            if _is_sum(graph, source[0]) and _is_part(graph, source[0]):
-                parts.append(source[0])
-            else:
-                terms.append(source)
-    return tuple(parts), terms
-
-
-class _Descent:
-    """Which operations came of which of some tensors."""
-
-    def __init__(self, graph: Graph, tensors: Iterable[Edge]) -> None:
-        self._bits = {tensor: 1 << number for number, tensor in enumerate(tensors)}
-        if len(self._bits) * len(graph.index) > _MOST_BITS:
-            raise ValueError(f"its graph of {len(graph.index)} operations is too large")
-        self._found: dict[Node, int] = {}
-        for node, inputs in graph.inputs.items():
-            own = 0
-            for _, edge in inputs:
-                own |= self._found[edge[0]] | self._bits.get(edge, 0)
-            self._found[node] = own
-
-    def holds(self, above: Edge, node: Node) -> bool:
-        """Whether an operation came of a tensor."""
-        return bool(self._found[node] & self._bits[above])
-
-
-def _residual(graph: Graph, sums: tuple[Node, ...], terms: list[Edge], descent: _Descent) -> Addition | None:
-    """Return the addition to the latest of the terms that others came of; None where no term came of another."""
-    for skip in sorted(terms, key=lambda term: -graph.index[term[0]]):
-        ways = {term: graph.between(skip, term) for term in terms if descent.holds(skip, term[0])}
-        branches = frozenset(term for term, way in ways.items() if _does_something(graph, way))
-        if branches:
-            return Addition(sums[0], sums, skip, branches, frozenset().union(*(ways[term] for term in branches)))
-    return None
-
-
-def _does_something(graph: Graph, way: Iterable[Node]) -> bool:
-    return any(node in graph.parameters or node in graph.calls for node in way)
-
-
-def _projected(graph: Graph, sums: tuple[Node, ...], short: Edge, long: Edge) -> Addition | None:
-    """Return the addition of a branch to a projection of what it came of (a ResNet's shortcut), if it is one."""
-    path: list[Node] = []
-    edge = short
-    while len(path) < _SHORT and len(graph.inputs[edge[0]]) == 1:
-        path.append(edge[0])
-        edge = graph.source(graph.inputs[edge[0]][0][1])
-        readers = {node for node, _ in graph.readers(edge)}
-        way = graph.between(edge, long) if len(readers) == 2 and path[-1] in readers else set()
-        projects = any(node in graph.parameters and node not in graph.calls for node in path)
-        if projects and len(way) > len(path) and way & readers - {path[-1]}:
-            return Addition(sums[0], sums, edge, frozenset({long}), frozenset(way))
-    return None
 
 
 class Architecture:

@@ -47,6 +47,7 @@ class SiteTable:
 
     def add(self, site: Site) -> None:
         """Write a norm that showed itself to be one when it ran."""
+        self._state.observed.found.add(site.path)
         self.write([site])
 
     def place(self, words: Mapping[str, str], found: Blocks) -> None:

@@ -16,7 +16,7 @@ from gradlens.errors import GradlensError
 from gradlens.lab.models.transformer import Transformer
 from gradlens.lab.models.variants import ARRANGEMENTS, PLAIN, WITHOUT_NORM
 from gradlens.lab.norms import NORMS
-from gradlens.lens import architecture, autograd_graph, placing, sites
+from gradlens.lens import additions, architecture, autograd_graph, placing, sites
 
 
 @pytest.fixture
@@ -365,7 +365,7 @@ def test_the_finished_run_on_disk_holds_what_the_pass_has_shown(tmp_path):
 
 
 def test_a_graph_that_cannot_be_read_costs_the_placements_alone(monkeypatch):
-    monkeypatch.setattr(architecture, "_MOST_BITS", 10)
+    monkeypatch.setattr(additions, "_MOST_BITS", 10)
     model = nn.Sequential(nn.Linear(8, 8), Residual(CASES["parallel branches"][0]))
     lens = recorded(model, X)
     assert any(
