@@ -1,55 +1,55 @@
-"""The templates of ``docs/templates`` run: each is registered for a test, and keeps to what is asked of its kind."""
+"""The templates of ``docs/templates`` run: each, registered for a test, keeps to what is asked of all of its kind."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from analyses import depth_profile
-from gradlens.lab.models import ARRANGEMENTS
-from gradlens.lab.models.transformer import Transformer
-from gradlens.lab.runs.measurement import Measurement
-from gradlens.recording import Recording
-from gradlens.registry import Registry
+import gradlens
 
-TEMPLATES = "docs.templates"
-
-
-def register(monkeypatch: pytest.MonkeyPatch, registry: Registry, name: str, path: str) -> None:
-    monkeypatch.setitem(registry._entries, name, (f"{TEMPLATES}.{path}", "a template"))
-
-
-@pytest.fixture
-def half_ln(monkeypatch, tmp_path) -> Recording:
-    register(monkeypatch, ARRANGEMENTS, "half-ln", "arrangement:HalfLN")
-    size = {"width": 16, "blocks": 3, "heads": 2}
-    job = Measurement(key="a", label="half-ln", task="lm", variant="half-ln", size=size, seeds=(0, 1, 2),
-                      batch_size=2, length=16, device="cpu")  # fmt: skip
-    return job.record(tmp_path / "a", lambda done, progress: None)
+#: Name of a template to the tests that run over its registry.
+CONTRACTS = {
+    "rmsnorm-simple": ["lab/norms/test_norm_registry.py", "lab/norms/test_swapping.py"],
+    "half-ln": [
+        "lab/models/test_transformer.py", "lab/models/test_variants.py", "lab/models/test_padding.py",
+        "lab/tasks/test_beam_search.py", "analyses/depth_profile/test_every_arrangement.py", "theory/test_networks.py",
+    ],
+    "zen": ["lab/tasks/test_tasks.py"],
+    "final_loss": ["analyses/test_registry.py"],
+    "steps": ["cli/test_every_command.py"],
+}  # fmt: skip
+HERE = Path(__file__).parent
 
 
-def test_an_arrangement_computes_its_equation(monkeypatch):
-    register(monkeypatch, ARRANGEMENTS, "half-ln", "arrangement:HalfLN")
-    block = Transformer("half-ln", vocab=11, width=16, blocks=1).blocks[0]
-    x = torch.randn(2, 5, 16)
-    y = x + block.attention(block.attention_norm(x)) / 2
-    torch.testing.assert_close(block(x), y + block.ffn(block.ffn_norm(y)) / 2)
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_a_template_keeps_to_the_contract_of_its_kind(name):
+    files = [str(HERE / file) for file in CONTRACTS[name]]
+    code = [sys.executable, "-m", "pytest", "-p", "tests.with_templates", "-p", "no:cacheprovider", "-k", name, *files]
+    done = subprocess.run(code, capture_output=True, text=True, cwd=HERE.parent, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert int(re.findall(r"(\d+) passed", done.stdout)[0]) >= 2
 
 
-def test_an_arrangement_without_theory_is_named_so(half_ln):
-    (found,) = [finding for finding in judged(half_ln) if finding.code == "GL104"]
-    assert found.status == "not applicable"
-    assert "Theory does not cover this arrangement, 'half-ln'." in found.claim
+def test_every_template_is_run():
+    templates = {path for path in (HERE.parent / "docs/templates").iterdir() if path.is_dir()}
+    assert len(templates) == len(CONTRACTS)
 
 
-@pytest.mark.parametrize("sound", [True, False])
-def test_advice_goes_by_what_the_recording_says_of_the_skip(half_ln, sound):
-    model = {**half_ln.meta["model"], "skip_is_sound": sound}
-    steep = half_ln.params.assign(grad_norm=lambda t: 5.0 ** t["name"].str.extract(r"blocks\.(\d)")[0].astype(float))
-    tables = {"sites": half_ln.sites, "params": steep, "activations": half_ln.activations, "steps": half_ln.steps}
-    changed = Recording.from_tables({**half_ln.meta, "model": model}, **tables)
-    (found,) = [finding for finding in judged(changed) if finding.code == "GL101"]
-    assert found.status == "fail"
-    assert any("Pre-LN" in remedy for remedy in found.remedies) != sound
+def run_steps(*arguments) -> subprocess.CompletedProcess[str]:
+    code = f"import tests.with_templates; from gradlens.cli.main import main; main({['steps', *map(str, arguments)]!r})"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HERE.parent, check=False)
 
 
-def judged(recording):
-    return depth_profile.ANALYSIS.judge(depth_profile.ANALYSIS.compute([recording]))
+def test_the_command_of_the_template_answers_people_and_programs_and_names_a_mistake(tmp_path):
+    net = lambda: nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8))  # noqa: E731
+    gradlens.at_init(net, lambda seed: torch.randn(3, 4), seeds=[0, 1], out=tmp_path / "run", label="a")
+    assert run_steps(tmp_path / "run").stdout == "a: 2 steps\n"
+    assert json.loads(run_steps(tmp_path / "run", "--json").stdout) == {"label": "a", "steps": 2}
+    wrong = run_steps(tmp_path / "none")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("Error: A run folder must exist")
