@@ -7,8 +7,8 @@ install: ## install the package with everything the tests need
 test: ## run the tests
 	$(PYTHON) -m pytest -n auto --dist loadfile
 lint: ## types and style
-	$(PYTHON) -m ruff check gradlens analyses tests
-	$(PYTHON) -m ruff format --check gradlens analyses tests
+	$(PYTHON) -m ruff check gradlens analyses tests docs
+	$(PYTHON) -m ruff format --check gradlens analyses tests docs
 	$(PYTHON) -m mypy
 bench: ## what the lens costs: ratios of interleaved steps, as a table and as JSON
 	$(PYTHON) tests/bench_overhead.py

@@ -11,14 +11,12 @@ from analyses.tables import pick
 from gradlens.recording import Recording
 from gradlens.theory.arrangements import ARRANGEMENTS
 
-#: Arrangements whose skip is the identity, or scaled with depth: neither Pre-LN nor DeepNorm nor Admin is news there.
-_SKIP_IS_SOUND = frozenset(
-    {"pre-ln", "peri-ln", "sub-ln", "layernorm-scaling", "mix-ln", "deepnorm", "admin", "rezero", "norm-free"}
-)
 #: Networks without residual blocks.
 _WITHOUT_SKIP = "plain"
-#: Placements of norms that begin a branch, or stand inside of one.
-_BEFORE_BRANCHES = frozenset({"pre_branch", "in_branch", "qk", "post_branch"})
+#: Of recordings from before models said whether their skip is sound: what is known of the arrangement's name.
+_SOUND_BY_NAME = frozenset(ARRANGEMENTS) - {"post-ln", "b2t"} | {_WITHOUT_SKIP}
+#: Placements of norms on branches, past which the skip is the identity.
+_ON_BRANCHES = frozenset({"pre_branch", "in_branch", "qk", "post_branch"})
 #: A learning rate that begins below this share of its largest has been warmed up.
 _WARMED = 0.5
 
@@ -29,19 +27,19 @@ def known(recording: Recording) -> Iterator[dict[str, Any]]:
     Args:
         recording: of any kind.
     """
-    yield {"quantity": "arrangement", "group": _arrangement(recording)}
+    name, sound = _arrangement(recording)
+    yield {"quantity": "arrangement", "group": name, "value": float(sound)}
     yield {"quantity": "warmed up", "group": "yes" if _is_warmed_up(recording) else ""}
 
 
 def arrange_otherwise(rows: pd.DataFrame, *advice: str) -> tuple[str, ...]:
-    """Return the advice on norms and skips; none for a model that has followed it, or has no residual blocks.
+    """Return the advice on norms and skips; none for a model that has followed it, or of which that is not known.
 
     Args:
         rows: of a summary that holds those of ``known``.
         advice: sentences.
     """
-    arrangements = set(pick(rows, quantity="arrangement")["group"])
-    return () if arrangements <= _SKIP_IS_SOUND | {_WITHOUT_SKIP} else advice
+    return () if pick(rows, quantity="arrangement")["value"].eq(1).all() else advice
 
 
 def lower_the_rate(rows: pd.DataFrame) -> str:
@@ -54,18 +52,26 @@ def lower_the_rate(rows: pd.DataFrame) -> str:
     return "Lower the learning rate, or warm up for longer." if warmed else "Warm up, or lower the learning rate."
 
 
-def _arrangement(recording: Recording) -> str:
-    """Return the arrangement that a model is known by, else the one that its norms show; "" where neither tells."""
+def _arrangement(recording: Recording) -> tuple[str, bool]:
+    """Return a model's arrangement, "" where nothing tells, and whether there is nothing to advise.
+
+    That is so where its skip is sound, where it has none, and where nobody knows. The arrangement is what the model
+    says, else what it is known by, else what its norms show.
+    """
     model = recording.meta.get("model") or {}
+    if "skip_is_sound" in model:
+        return str(model.get("arrangement") or ""), bool(model["skip_is_sound"])
     for name in (str(recording.meta.get("variant") or "").partition("/")[0], model.get("arrangement")):
         if name in ARRANGEMENTS or name == _WITHOUT_SKIP:
-            return str(name)
+            return str(name), name in _SOUND_BY_NAME
     if blocks(recording).empty:
-        return _WITHOUT_SKIP
+        return _WITHOUT_SKIP, True
     sites = recording.sites
     placements = set(sites.loc[(sites["kind"] == "norm") & sites["block"].notna(), "placement"])
-    shown = placements <= _BEFORE_BRANCHES and "pre_branch" in placements
-    return ("peri-ln" if "post_branch" in placements else "pre-ln") if shown else ""
+    if "post_add" in placements:
+        return ("", True) if "pre_branch" in placements else ("post-ln", False)
+    shown = placements <= _ON_BRANCHES and "pre_branch" in placements
+    return ("peri-ln" if "post_branch" in placements else "pre-ln") if shown else "", True
 
 
 def _is_warmed_up(recording: Recording) -> bool:

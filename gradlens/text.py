@@ -1,6 +1,8 @@
 """Text fit to be printed: in a terminal, in XML, by a typesetter."""
 
+import io
 import re
+from collections.abc import Collection, Sequence
 from unicodedata import category
 
 #: What has no sign in a terminal, XML or a font: control characters, surrogates, unassigned, private.
@@ -20,3 +22,28 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Return text of several lines, each printable."""
     return "\n".join(map(printable, text.expandtabs(4).replace("\r\n", "\n").split("\n")))
+
+
+def columns(rows: Sequence[Sequence[str]], *, right: Collection[int] = (), indent: int = 0, width: int = 10_000) -> str:
+    """Lay out rows of texts in columns, without colour or frame.
+
+    Args:
+        rows: the first may be heads.
+        right: indices of the columns that are flush right.
+        indent: signs in front of each line.
+        width: of a line, into which long cells are wrapped; by default wider than any.
+    """
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for i in range(len(rows[0]) if rows else 0):
+        table.add_column(justify="right" if i in right else "left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console = Console(file=io.StringIO(), width=width, force_terminal=False, force_jupyter=False)
+    with console.capture() as printed:
+        console.print(Padding(table, (0, 0, 0, indent)))
+    return "\n".join(line.rstrip() for line in printed.get().removesuffix("\n").split("\n"))

@@ -35,12 +35,15 @@ def network(recording: Recording) -> Network:
     _require(recording.meta.get("kind") == "init", "a recording at initialization")
     _require(model.get("family") == "transformer", "a Transformer of the zoo")
     _require(model.get("init") == "xavier", "Xavier's initialization")
-    norm, arrangement = model.get("norm"), model.get("arrangement")
+    norm, arrangement = model.get("norm"), model.get("theory", model.get("arrangement"))
+    if not arrangement:
+        raise OutsideTheoryError(f"Theory does not cover this arrangement, {model.get('arrangement')!r}.")
     _require(norm in UNIT_NORMS or arrangement in _NORMLESS, f"a norm whose output has unit variance, not {norm!r}")
     _require(task.get("name") in _NEXT_TOKEN and bool(tokens), f"a task of next tokens: {', '.join(_NEXT_TOKEN)}")
     target = tokens[-1]
     return Network(
-        **{name: model[name] for name in ("arrangement", "kind", "blocks", "width", "ffn", "activation", "dropout")},
+        arrangement=arrangement,
+        **{name: model[name] for name in ("kind", "blocks", "width", "ffn", "activation", "dropout")},
         outputs=model["vocab"],
         sequences=round(target["sequences"]),
         length=max(1, round(target["length"]) - 1),  # the last token has no label

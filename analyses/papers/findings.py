@@ -45,7 +45,7 @@ class Code(Check):
         """
         status = all_held(rows, least=least, most=most, outside=outside)
         row = told if told is not None else rows if isinstance(rows, pd.Series) else rows.iloc[0]
-        return self.finding(status, f"{BEGINS[status]}: {says}.", **{**ends(row), **own})
+        return self.finding(status, f"{BEGINS[status]}: {says}.", row=row, **own)
 
 
 def question(*codes: Code, **record: Any) -> Analysis:
@@ -57,11 +57,6 @@ def question(*codes: Code, **record: Any) -> Analysis:
     """
     shared = {"name": codes[0].analysis, "reference": codes[0].reference}
     return Analysis(**{**shared, **record, "codes": explained(*codes)})
-
-
-def ends(row: Mapping[str, Any] | pd.Series) -> dict[str, Any]:
-    """Return value, low and high of a row, as a finding has them."""
-    return {name: float(row[name]) for name in ("value", "low", "high")}
 
 
 def details(rows: pd.DataFrame) -> dict[str, float]:

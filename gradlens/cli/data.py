@@ -9,6 +9,7 @@ from gradlens.cli import options, terminal
 from gradlens.cli.state import state
 from gradlens.errors import GradlensError, UnknownNameError
 from gradlens.lab.tasks.sources import SOURCES, store
+from gradlens.text import columns
 
 
 class _Commands(click.Group):
@@ -42,7 +43,7 @@ def show(as_json: bool) -> None:
     parts = []
     for row in rows:
         lines = [("licence", row["licence"]), ("size", row["size"]), ("here", row["state"]), ("fetch", row["command"])]
-        parts.append(f"{row['name']}: {row['what']}\n{terminal.columns(lines, indent='  ')}")
+        parts.append(f"{row['name']}: {row['what']}\n{columns(lines, indent=2)}")
     terminal.result("\n\n".join([*parts, f"Kept in {store.data_root()}"]))
 
 

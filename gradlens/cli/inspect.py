@@ -14,6 +14,7 @@ from gradlens.cli.probes import Probing, document, text
 from gradlens.errors import GradlensError, NothingFoundError
 from gradlens.lab.operands import RunFolder, Variant, parse
 from gradlens.lab.training.settings import Settings
+from gradlens.text import columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,7 +148,7 @@ def _text(recording: "Recording", sites: "pd.DataFrame", audit: dict[str, Any]) 
     ]
     heads = [str(column).removesuffix("_norm").replace("_", " ") for column in sites.columns]
     rows = [[number(value) for value in row] for row in sites.itertuples(index=False)]
-    table = [terminal.columns([heads, *rows], right=range(3, len(heads))), ""] if rows else []
+    table = [columns([heads, *rows], right=range(3, len(heads))), ""] if rows else []
     problems = [f"- {problem}" for problem in audit.get("problems") or ["Nothing was missed."]]
     title = f"{recording.label}: {', '.join(filter(None, facts))}"
     return "\n".join([title, "", *table, "Audit", *problems])

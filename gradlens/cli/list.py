@@ -8,6 +8,7 @@ from gradlens.lab.norms import NORMS
 from gradlens.lab.studies import STUDIES
 from gradlens.lab.tasks import TASKS
 from gradlens.registry import Registry
+from gradlens.text import columns
 
 
 @click.command("list")
@@ -34,7 +35,7 @@ def command(as_json: bool) -> None:
         "studies": "Papers to reproduce: gradlens reproduce PAPER",
     }
     parts = [
-        f"{heads.get(group, group.capitalize())}\n{terminal.columns(list(lines.items()), indent='  ')}"
+        f"{heads.get(group, group.capitalize())}\n{columns(list(lines.items()), indent=2)}"
         for group, lines in groups.items()
     ]
     terminal.result("\n\n".join(parts))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from gradlens.cli import terminal
+from gradlens.text import columns
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -110,7 +110,7 @@ def text(found: "Survey", training: str = "") -> str:
         "Not read:": [f"{', '.join(names)}: {sentence}" for sentence, names in failed.items()],
     }
     lines = ["Probes, of the first seed; cost in forward and backward passes"]
-    lines += [terminal.columns([heads, *rows], right=(3, 6, 7))] if rows else []
+    lines += [columns([heads, *rows], right=(3, 6, 7))] if rows else []
     for title, sentences in parts.items():
         lines += ["", title, *(f"- {sentence}" for sentence in sentences)] if sentences else []
     lines += ["", "Learning rate", found.answer.text] if found.answer else []

@@ -49,26 +49,6 @@ def result_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
     click.echo(json.dumps(plain_values(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), indent: str = "") -> str:
-    """Lay out rows of texts in columns.
-
-    Args:
-        rows: the first may be heads.
-        right: indices of the columns that are flush right.
-        indent: in front of each line.
-    """
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
-    return "\n".join(
-        (
-            indent
-            + "  ".join(
-                c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-            )
-        ).rstrip()
-        for row in rows
-    )
-
-
 class Live:
     """Lines on stderr and, on a terminal, bars below them for what is running: a context manager."""
 

@@ -29,6 +29,7 @@ from gradlens.errors import RecordingError
 from gradlens.recording.manifest import FINISHED, SEAL, fault, is_whole, sealed
 from gradlens.recording.schema import SCHEMA_VERSION, STORED, TABLES
 from gradlens.recording.text import all_printable
+from gradlens.recording.whole import write_then_rename
 from gradlens.text import printable
 
 __all__ = ["EXTRA", "FINISHED", "FOLDERS_OF_RUNS", "arrow_schema", "read_manifest", "write_json"]
@@ -123,20 +124,14 @@ def content(path: Path) -> bytes:
 
 
 def replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file so that it is always whole: a new file beside it, then rename.
+    """Write a file of a run folder so that it is always whole.
 
     Raises:
         RecordingError: the disk refuses it; what was there before is untouched.
     """
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.unlink(missing_ok=True)  # a killed process', or a link that somebody put there
-        with temporary.open("xb") as file:
-            write(file)
-        temporary.replace(path)
+        write_then_rename(path, write)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise RecordingError(refused(path, error)) from error
 
 

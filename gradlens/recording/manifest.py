@@ -119,7 +119,10 @@ _MANIFEST = _fields(
     watch=_texts,
     seeds=_each(_whole(0)),
     processes=_processes,
-    model=_fields(family=_text, parameters=_whole(0), arrangement=_maybe(_text), norm=_maybe(_text)),
+    model=_fields(
+        family=_text, parameters=_whole(0), arrangement=_maybe(_text), norm=_maybe(_text), skip_is_sound=_flag,
+        theory=_maybe(_text),
+    ),
     variant=_maybe(_text),
     schedule=_maybe(_text),
     task=_maybe(_fields(name=_text, unit=_text)),
@@ -131,7 +134,7 @@ _MANIFEST = _fields(
     tokens=_maybe(_each(_object)),
     versions=_object,
     audit=_AUDIT,
-)
+)  # fmt: skip
 
 
 def fault(manifest: Any) -> str:

@@ -1,6 +1,5 @@
 """The report for a terminal: plain text in columns, readable without colour and in a log file."""
 
-import itertools
 import textwrap
 
 import pandas as pd
@@ -12,6 +11,7 @@ from gradlens.reporting.cover import Cover
 from gradlens.reporting.document import checks, summary_cells
 from gradlens.reporting.numbers import interval, number
 from gradlens.reporting.words import FLAGGED, STATUS
+from gradlens.text import columns
 
 #: Below a finding's first line, its text stands under its claim.
 _INDENT = " " * 23
@@ -26,16 +26,10 @@ def summary_text(comparison: Comparison, cover: Cover | None = None) -> str:
     if not heads:
         return ""
     cells = [list(column) for column in zip(*heads, strict=True)] + rows
-    widths = [max(len(line[i]) for line in cells) for i in range(len(heads))]
-    left = [i for i, head in enumerate(heads) if i == 0 or head[0] in ("measured", "status")]
-    lines = [
-        "  ".join(
-            cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in cells
-    ]
+    right = [i for i, head in enumerate(heads) if i > 0 and head[0] not in ("measured", "status")]
+    lines = columns(cells, right=right).split("\n")
     rule = "─" * max(len(line) for line in lines)
-    return "\n".join(line.rstrip() for line in [*lines[:2], rule, *lines[2:]])
+    return "\n".join([*lines[:2], rule, *lines[2:]])
 
 
 def findings_text(comparison: Comparison, *, width: int = 100, verbose: bool = False) -> str:
@@ -67,16 +61,8 @@ def _table_lines(caption: str, table: pd.DataFrame, width: int) -> list[str]:
     """Return a table that is read, not drawn: its caption, then a line a row, long cells below one another."""
     cells = [[str(column) for column in table.columns]]
     cells += [[number(cell) for cell in row] for row in table.itertuples(index=False)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    while (excess := sum(widths) + 2 * len(widths) - 2 - max(width, 60)) > 0:
-        widest = widths.index(max(widths))
-        widths[widest] -= min(excess, max(1, widths[widest] - sorted(widths)[-2]))
-    lines = ["", *textwrap.wrap(caption, max(width, 60))]
-    for line in cells:
-        parts = [textwrap.wrap(cell, w) or [""] for cell, w in zip(line, widths, strict=True)]
-        for row in itertools.zip_longest(*parts, fillvalue=""):
-            lines.append("  ".join(part.ljust(w) for part, w in zip(row, widths, strict=True)).rstrip())
-    return lines
+    at_least = max(width, 60)
+    return ["", *textwrap.wrap(caption, at_least), columns(cells, width=at_least)]
 
 
 def _finding_lines(finding: Finding, width: int, verbose: bool) -> list[str]:

@@ -1,7 +1,7 @@
-"""Where the norms stand in a block, as the theory needs it: for each arrangement of the zoo one entry.
+"""Where the norms stand in a block, as the theory needs it.
 
 An arrangement is a function of signals that reads like the block it stands for. A new one is an entry of
-``ARRANGEMENTS``.
+``ARRANGEMENTS``; which of the laboratory's blocks it predicts, these say themselves, and their recordings carry it.
 """
 
 from collections.abc import Callable, Mapping

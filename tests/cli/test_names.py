@@ -1,11 +1,11 @@
 """The commands that tell what there is: list and explain."""
 
 import contextlib
-from itertools import product
+from itertools import chain, product
 
 import pytest
 
-from gradlens.analysis.discover import discover
+from gradlens.analysis.discover import discover, papers
 from gradlens.errors import ModelError
 from gradlens.lab.models import ARRANGEMENTS, parse_variant
 from gradlens.lab.models.variants import PLAIN, block_variant, plain_variant
@@ -45,3 +45,13 @@ def test_every_finding_can_be_explained(gradlens, code):
 
 def test_explain_speaks_json(gradlens):
     assert read_json(gradlens("explain", "GL101", "--json"))["analysis"] == "depth_profile"
+
+
+def test_explain_without_a_code_lists_every_finding_once(gradlens):
+    listed = read_json(gradlens("explain", "--json"))
+    every = [code for question in (*discover(), *chain(*papers().values())) for code in question.codes]
+    assert [one["code"] for one in listed] == [one["code"] for one in listed if one["code"] in every]
+    assert sorted(one["code"] for one in listed) == sorted(every)
+    lines = gradlens("explain").stdout
+    assert all(f"\n  {code}  " in lines for code in every)
+    assert "Gradient spikes.\n" in lines

@@ -36,9 +36,12 @@ def network(arrangement: str, kind: str, blocks: int, *, outputs: int = 1000, **
 
 
 @cache
-def measure(network: Network, seeds: int) -> Measured:
-    """Measure networks drawn with the seeds 0, 1, ..., each on tokens and labels of its own; once in a process."""
-    runs = [_measure_one(network, seed) for seed in range(seeds)]
+def measure(network: Network, seeds: int, variant: str = "") -> Measured:
+    """Measure networks drawn with the seeds 0, 1, ..., each on tokens and labels of its own; once in a process.
+
+    The variant is that of the zoo, where it is not called as its theory is.
+    """
+    runs = [_measure_one(network, variant or network.arrangement, seed) for seed in range(seeds)]
     mean: Table = {}
     deviation: Table = {}
     for stack, quantities in runs[0].items():
@@ -64,10 +67,10 @@ def errors(predicted: Table, measured: Table) -> dict[str, np.ndarray]:
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def _measure_one(network: Network, seed: int) -> Table:
+def _measure_one(network: Network, variant: str, seed: int) -> Table:
     torch.manual_seed(seed)
     model = Transformer(
-        network.arrangement if network.centered else f"{network.arrangement}/rmsnorm",
+        variant if network.centered else f"{variant}/rmsnorm",
         kind=network.kind,
         vocab=network.outputs,
         width=network.width,

@@ -7,6 +7,7 @@ import pytest
 
 from gradlens.errors import GradlensError
 from gradlens.lab.models.variants import ARRANGEMENTS as ZOO
+from gradlens.lab.models.variants import PLAIN
 from gradlens.theory import pairs
 from gradlens.theory.arrangements import ARRANGEMENTS
 from gradlens.theory.network import KINDS, Network, OutsideTheoryError
@@ -14,21 +15,24 @@ from gradlens.theory.transformer import predict
 from tests.theory.measured import errors, measure, network, predicted
 
 BLOCKS, SEEDS = 6, 4
+#: Arrangements of the zoo to the theory that each says it is covered by.
+COVERED = {name: ZOO[name].theory for name in ZOO if name != PLAIN and ZOO[name].theory}
 #: One seed of Post-LN is off by up to a fifth, in all blocks at once.
 MORE_SEEDS = {"post-ln": 12}
 
 
-def assert_predicted(cell: Network, seeds: int) -> None:
+def assert_predicted(cell: Network, seeds: int, variant: str = "") -> None:
     """Norms of gradients and second moments of the stream, together: 6 % in the median, 13 % in 95 of 100."""
-    found = np.concatenate(list(errors(predicted(cell), measure(cell, seeds).mean).values()))
+    found = np.concatenate(list(errors(predicted(cell), measure(cell, seeds, variant).mean).values()))
     assert np.median(found) < 0.06
     assert np.quantile(found, 0.95) < 0.13
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+@pytest.mark.parametrize("arrangement", COVERED)
 def test_gradients_and_stream_are_those_of_the_measured_network(arrangement: str, kind: str) -> None:
-    assert_predicted(network(arrangement, kind, BLOCKS), MORE_SEEDS.get(arrangement, SEEDS))
+    cell = network(COVERED[arrangement], kind, BLOCKS)
+    assert_predicted(cell, MORE_SEEDS.get(arrangement, SEEDS), arrangement)
 
 
 @pytest.mark.parametrize("arrangement", ["pre-ln", "post-ln", "peri-ln", "sub-ln", "norm-free"])
@@ -57,18 +61,18 @@ def test_few_outputs_are_predicted_on_average_over_many_seeds() -> None:
         np.testing.assert_allclose(expected[name], energy**0.5, rtol=0.08, err_msg=name)
 
 
-@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+@pytest.mark.parametrize("arrangement", COVERED)
 def test_the_error_does_not_grow_with_the_block(arrangement: str) -> None:
     """What is wrong by a share in each block would show at the far end: the first gradient, the last of the stream."""
-    cell = network(arrangement, "decoder", BLOCKS)
-    expected, got = predicted(cell)[""], measure(cell, MORE_SEEDS.get(arrangement, SEEDS)).mean[""]
+    cell = network(COVERED[arrangement], "decoder", BLOCKS)
+    expected, got = predicted(cell)[""], measure(cell, MORE_SEEDS.get(arrangement, SEEDS), arrangement).mean[""]
     assert expected["stream"][-1] == pytest.approx(got["stream"][-1], rel=0.05)
     for name in ("ffn.w1.weight", "ffn.w2.weight", "attention.value.weight", "attention.out.weight"):
         assert expected[name][0] == pytest.approx(got[name][0], rel=0.10), name
 
 
-def test_the_theory_covers_every_arrangement_of_the_zoo_that_has_residual_blocks() -> None:
-    assert set(ARRANGEMENTS) == set(ZOO) - {"plain"}
+def test_there_is_no_theory_that_no_arrangement_of_the_zoo_is_measured_against() -> None:
+    assert set(ARRANGEMENTS) == set(COVERED.values())
 
 
 def test_without_scale_on_its_branches_rezero_has_no_gradient_in_any_matrix() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pandas as pd
 
 from analyses.limits import held_against, limit
-from analyses.papers.findings import BEGINS, Code, ends
+from analyses.papers.findings import BEGINS, Code
 from analyses.tables import SUMMARY, first, percent, pick, span
 from gradlens.analysis import Finding
 
@@ -58,7 +58,7 @@ def judge(table: pd.DataFrame) -> list[Finding]:
             f"{BEGINS[status].replace('Reproduced', 'As asked for')}: over {row['n']:.0f} predictions for "
             f"{row['x']:.0f} networks, the {statistic} of its relative errors is {value}{but}."
         )
-        found.append(code.finding(status, claim, **ends(row), threshold=f"at most {percent(most, 0)}"))
+        found.append(code.finding(status, claim, row=row, threshold=f"at most {percent(most, 0)}"))
     return found
 
 

@@ -14,7 +14,7 @@ from analyses.depth_profile.theory import variation
 from analyses.intervals import Interval, jackknife_interval, t_interval
 from analyses.limits import limit
 from analyses.papers import panels
-from analyses.papers.findings import Code, all_held, ends, farthest, question
+from analyses.papers.findings import Code, all_held, farthest, question
 from analyses.papers.measured import W2, arrangement, depth, gradients, initial, model, of, profile
 from analyses.papers.measured import streams as streams_of
 from analyses.papers.prediction import predicted
@@ -239,7 +239,7 @@ def _constant(summary: pd.DataFrame) -> Iterator[Finding]:
             f"beyond the seeds' noise it varies by {percent(worst['value'])}{span(worst, percent)} over "
             f"{worst['x']:.0f} blocks, where it varies most{also}.",
             subject=str(label),
-            **ends(worst),
+            row=worst,
             threshold=f"at most {most:g} at every depth",
             details=_by_group(rows),
         )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analyses.limits import limit
-from analyses.papers.findings import Code, ends, plural
+from analyses.papers.findings import Code, plural
 from analyses.papers.xu2019.panels import named
 from analyses.papers.xu2019.runs import NORMS
 from analyses.tables import SUMMARY, number, pick
@@ -113,7 +113,7 @@ def _growth(summary: pd.DataFrame) -> Iterator[Finding]:
             f"{named(task)}, {NORMS[norm]}: ρ² is {_times(start)} that of a random gradient at the first recorded "
             f"step and {_times(end)} at the end: {verdict}.",
             subject=NORMS[norm],
-            **ends(end),
+            row=end,
             threshold=f"at the start at most {limit('GL510', 'start'):g}; intervals over seeds that do not meet",
             details={"start": float(start["value"])},
         )

@@ -173,6 +173,8 @@ class Transformer(nn.Module):
         return None if self.pad is None else tokens != self.pad
 
     def describe(self) -> dict[str, Any]:
-        """Return the size, the variant and the number of parameters as plain values."""
+        """Return size, variant, what its arrangement says of itself and number of parameters as plain values."""
+        block = ARRANGEMENTS[self.size.arrangement]
+        said = {"skip_is_sound": block.skip_is_sound, "theory": block.theory}
         parameters = sum(parameter.numel() for parameter in self.parameters())
-        return {"family": "transformer", **asdict(self.size), "parameters": parameters}
+        return {"family": "transformer", **asdict(self.size), **said, "parameters": parameters}

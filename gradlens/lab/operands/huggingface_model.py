@@ -15,7 +15,7 @@ from gradlens.batches import run_model
 from gradlens.errors import ModelError, one_line
 from gradlens.lab.models.huggingface import Source
 from gradlens.lab.models.huggingface_batch import make_batch
-from gradlens.lab.operands.importing import load_callable
+from gradlens.lab.operands.importing import called_for_batch, load_callable, reloaded
 from gradlens.lab.operands.keywords import keywords
 from gradlens.lab.operands.subject import AtInit, Subject
 from gradlens.lab.tasks.task import Task
@@ -59,7 +59,7 @@ class HuggingFaceModel:
         return cls(source, arguments, None if batch is None else load_callable(batch), (tuple(pairs), batch))
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _loaded, (PREFIX + self.source.text, *self.given, self.whole_label)
+        return reloaded, (HuggingFaceModel, PREFIX + self.source.text, *self.given, self.whole_label)
 
     @property
     def label(self) -> str:
@@ -88,7 +88,7 @@ class HuggingFaceModel:
             own = partial(_seeded_batch, cls, config, sizes)
             own(settings.seed)  # what is wrong with it is said before anything is written
         else:
-            own = partial(_users_batch, self.batch_fn)
+            own = partial(called_for_batch, self.batch_fn)
         why_not = self._why_not_trained(config, build, task, settings)
         on_task = not why_not and self.batch_fn is None
         at_init = AtInit(build, partial(settings.batch, task), task.loss) if on_task else AtInit(build, own)
@@ -139,10 +139,6 @@ class HuggingFaceModel:
         return "" if causal else "it sees the tokens that it is to predict"
 
 
-def _loaded(spec: str, pairs: Sequence[str], batch: str | None, whole_label: bool) -> HuggingFaceModel:
-    return replace(HuggingFaceModel.load(spec, pairs, batch), whole_label=whole_label)
-
-
 def _is_causal(model: nn.Module, tokens: Tensor, logits: Tensor) -> bool:
     """Whether what is said of the first half of the tokens [B, T] stays as it is where the second half changes."""
     half = tokens.shape[1] // 2
@@ -168,13 +164,6 @@ def _signed(settings: Mapping[str, Any]) -> Callable[..., None]:
 
 def _seeded_batch(cls: type[nn.Module], config: Any, sizes: Mapping[str, int], seed: int) -> dict[str, Any]:
     return dict(make_batch(cls, config, seed=seed, **sizes))
-
-
-def _users_batch(batch_fn: Callable[[], Any], seed: int) -> Any:
-    try:
-        return batch_fn()
-    except (Exception, SystemExit) as error:
-        raise ModelError(f"--batch must return a batch; its function raised {one_line(error)}.") from error
 
 
 def _memory() -> int:

@@ -3,14 +3,15 @@
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
-from gradlens.errors import GradlensError, UnknownNameError, one_line
+from gradlens.errors import GradlensError, ModelError, UnknownNameError, one_line
 
 
 def load_callable(spec: str) -> Callable[..., Any]:
@@ -37,6 +38,23 @@ def load_callable(spec: str) -> Callable[..., Any]:
             f"{spec} must be a function that returns a model; it is {kind_of(found)}, which cannot be called."
         )
     return found  # type: ignore[no-any-return]
+
+
+def reloaded(kind: Any, spec: str, pairs: Sequence[str], batch: str | None, whole_label: bool) -> Any:
+    """Load an operand of some kind again where it travelled to, as the texts that name it."""
+    return replace(kind.load(spec, pairs, batch), whole_label=whole_label)
+
+
+def called_for_batch(batch_fn: Callable[[], Any], _seed: int = 0) -> Any:
+    """Return the batch that a function of the user's makes, whatever the seed.
+
+    Raises:
+        ModelError: it raised something.
+    """
+    try:
+        return batch_fn()
+    except (Exception, SystemExit) as error:
+        raise ModelError(f"--batch must return a batch; its function raised {one_line(error)}.") from error
 
 
 def _import_module(name: str, spec: str) -> ModuleType:

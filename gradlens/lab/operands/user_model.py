@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gradlens.batches import run_model
 from gradlens.errors import ModelError, one_line
-from gradlens.lab.operands.importing import kind_of, load_callable
+from gradlens.lab.operands.importing import called_for_batch, kind_of, load_callable, reloaded
 from gradlens.lab.operands.keywords import keywords, missing, parameters
 from gradlens.lab.operands.subject import AtInit, Subject
 from gradlens.lab.tasks.task import Task
@@ -67,7 +67,7 @@ class UserModel:
         return cls(spec, build, arguments, None if batch is None else load_callable(batch), (tuple(pairs), batch))
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _loaded, (self.spec, *self.given, self.whole_label)
+        return reloaded, (UserModel, self.spec, *self.given, self.whole_label)
 
     @property
     def label(self) -> str:
@@ -146,10 +146,7 @@ class UserModel:
             parts = Parts(*returned) if isinstance(returned, tuple) and 1 <= len(returned) <= 3 else Parts(returned)
         except (Exception, SystemExit) as error:
             raise ModelError(f"{self.spec} must build a model; it raised {one_line(error)}.") from error
-        try:
-            batch = self.batch_fn() if self.batch_fn is not None else parts.batch
-        except (Exception, SystemExit) as error:
-            raise ModelError(f"--batch must return a batch; its function raised {one_line(error)}.") from error
+        batch = parts.batch if self.batch_fn is None else called_for_batch(self.batch_fn)
         if not isinstance(parts.module, nn.Module):
             raise ModelError(f"{self.spec} must return {_RETURNS}; it returned {kind_of(returned)}.")
         if parts.loss_fn is not None and not callable(parts.loss_fn):
@@ -157,10 +154,6 @@ class UserModel:
                 f"The third thing {self.spec} returns must be a loss function; got {kind_of(parts.loss_fn)}."
             )
         return parts._replace(batch=batch)
-
-
-def _loaded(spec: str, pairs: Sequence[str], batch: str | None, whole_label: bool) -> UserModel:
-    return replace(UserModel.load(spec, pairs, batch), whole_label=whole_label)
 
 
 class _Draw:

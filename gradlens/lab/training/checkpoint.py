@@ -1,12 +1,13 @@
 """A run's checkpoint: one file that is either whole or absent, gone once the run is complete."""
 
-import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gradlens.errors import RecordingError
+from gradlens.recording.whole import write_then_rename
 
 
 def checkpoint_path(out: Path) -> Path:
@@ -21,15 +22,9 @@ def save_checkpoint(state: dict[str, Any], out: Path) -> None:
         RecordingError: it cannot be written (a full disk); the old one is still there.
     """
     path = checkpoint_path(out)
-    temporary = path.with_name(path.name + ".partial")
     try:
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_then_rename(path, partial(torch.save, state))
     except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError on a full disk
-        temporary.unlink(missing_ok=True)
         raise RecordingError(
             f"The checkpoint {path} must be writable: {error}. Make room or change the folder's rights, then "
             f"run the same command again: it goes on from the last checkpoint."

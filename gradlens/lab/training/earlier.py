@@ -11,8 +11,8 @@ from gradlens.recording.folder import FINISHED, read_manifest
 
 #: The metadata that decides a run's numbers; they must agree.
 _DECIDING = ("kind", "variant", "operand", "model", "task", "training", "seeds", "batch", "probes")
-#: Settings that change how a run is made and not what it gives, up to rounding.
-_FREE = frozenset({"training.device", "training.checkpoint_every"})
+#: Settings that change how a run is made and not what it gives, up to rounding; and what is known of its arrangement.
+_FREE = frozenset({"training.device", "training.checkpoint_every", "model.skip_is_sound", "model.theory"})
 
 
 def is_finished(out: Path) -> bool:

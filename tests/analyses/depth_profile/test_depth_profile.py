@@ -14,6 +14,10 @@ from gradlens.recording import Recording
 from gradlens.theory import xiong2020
 from tests.analyses.planted import at_init, model
 
+#: The arrangements there were when recordings had but their names.
+OLD = ("pre-ln", "post-ln", "peri-ln", "sub-ln", "layernorm-scaling", "mix-ln", "deepnorm", "admin", "b2t", "rezero",
+       "norm-free")  # fmt: skip
+
 
 def judged(recording: Recording) -> dict[str, Finding]:
     return {finding.code: finding for finding in ANALYSIS.judge(ANALYSIS.compute([recording]))}
@@ -72,10 +76,20 @@ def test_another_arrangement_is_advised_where_it_is_news(variant: str) -> None:
     assert any("DeepNorm, Admin" in remedy for remedy in remedies)
 
 
-@pytest.mark.parametrize("variant", sorted({*ARRANGEMENTS} - {"post-ln", "b2t"}))
+@pytest.mark.parametrize("variant", [name for name in OLD if name not in ("post-ln", "b2t")] + ["plain"])
 def test_it_is_not_advised_where_the_skip_is_the_identity_or_scaled(variant: str) -> None:
     remedies = judged(at_init("pre-ln", gradient=lambda block: 3.0**block, variant=variant))["GL101"].remedies
     assert remedies == ("Warm the learning rate up.",)
+
+
+@pytest.mark.parametrize("variant", OLD)
+def test_a_recording_from_before_models_said_what_their_arrangement_is_is_judged_as_those_that_do(variant: str) -> None:
+    said = {"skip_is_sound": ARRANGEMENTS[variant].skip_is_sound, "theory": ARRANGEMENTS[variant].theory}
+    old, new = (
+        judged(at_init("post-ln", gradient=lambda b: 3.0**b, variant=variant, model=model(variant, **more)))
+        for more in ({}, said)
+    )
+    assert old == new
 
 
 def test_one_seed_is_inconclusive() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _SEQUENCES, _LENGTH = 8, 64
 
 
-class Admin(PostLN):
+class Admin(PostLN, skip_is_sound=True, theory="admin"):
     """norm(ω ⊙ x + f(x)): ω [D] is learned, one for each sub-layer, and starts as `profile` finds it."""
 
     def __init__(self, size: Size, index: int, *, causal: bool, cross: bool = False) -> None:

@@ -11,7 +11,7 @@ from gradlens.lab.models.arrangements.block import Branch
 from gradlens.lab.models.arrangements.post_ln import PostLN
 
 
-class B2T(PostLN):
+class B2T(PostLN, skip_is_sound=False, theory="b2t"):
     """Post-LN whose last norm also gets the block's input, past all its other norms: norm(x + y + FFN(y)).
 
     y is the stream after the sub-layers before the FFN, which are those of Post-LN.

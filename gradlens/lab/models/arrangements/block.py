@@ -38,12 +38,22 @@ class Block(nn.Module, ABC):
         weight_factor: by which the weights of V, O, W1 and W2 are multiplied at initialization.
         scaled_branches: the modules that are multiplied so.
         sublayers: their names, in forward order.
+        skip_is_sound: whether the skip is the identity, or scaled with depth, so that advice to arrange the block
+            otherwise would be no news. Each class says it of itself, in its first line; it is not inherited.
+        theory: name in ``gradlens.theory.arrangements.ARRANGEMENTS`` of what predicts it; None where theory does not
+            cover it. It is said in the same place, and not inherited either.
     """
 
     placements: Mapping[str, str]
+    skip_is_sound: ClassVar[bool]
+    theory: ClassVar[str | None]
     norm_after_blocks: ClassVar[bool]
     weight_factor: float = 1.0
     scaled_branches: ClassVar[tuple[str, ...]] = ("attention", "cross_attention", "ffn")
+
+    def __init_subclass__(cls, *, skip_is_sound: bool, theory: str | None = None) -> None:
+        super().__init_subclass__()
+        cls.skip_is_sound, cls.theory = skip_is_sound, theory
 
     def __init__(self, size: Size, index: int, *, causal: bool, cross: bool = False) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from gradlens.lab.models.arrangements.post_ln import PostLN
 from gradlens.lab.models.size import Size
 
 
-class DeepNorm(PostLN):
+class DeepNorm(PostLN, skip_is_sound=True, theory="deepnorm"):
     """norm(αx + f(x)), with V, O, W1 and W2 multiplied by β at initialization; both depend on the number of blocks."""
 
     def __init__(self, size: Size, index: int, *, causal: bool, cross: bool = False) -> None:

@@ -7,7 +7,7 @@ from gradlens.lab.models.arrangements.pre_ln import PreLN
 from gradlens.lab.models.size import Size
 
 
-class LayerNormScaling(PreLN):
+class LayerNormScaling(PreLN, skip_is_sound=True, theory="layernorm-scaling"):
     """x + f(norm(x)/√l) in block l = 1, 2, ...: deep branches read less, so that the stream's variance grows slowly.
 
     The norm after the last block is not scaled.

@@ -8,7 +8,7 @@ from gradlens.lab.models.arrangements.pre_ln import PreLN
 from gradlens.lab.models.size import Size
 
 
-class MixLN(PreLN, PostLN):
+class MixLN(PreLN, PostLN, skip_is_sound=True, theory="mix-ln"):
     """Post-LN in the first ⌊L/4⌋ of L blocks, Pre-LN in the others: with fewer than 4 blocks it is Pre-LN."""
 
     # One class for both, because a stack of residual blocks is recognised by their being of one class.

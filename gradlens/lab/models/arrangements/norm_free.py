@@ -12,7 +12,7 @@ from gradlens.lab.models.arrangements.block import Block, Branch
 from gradlens.lab.models.size import Size
 
 
-class NormFree(Block):
+class NormFree(Block, skip_is_sound=True, theory="norm-free"):
     """x + f(x)/√n for the n branches of the stack: 2 in a block, 3 where it attends to a memory too."""
 
     placements: Mapping[str, str] = {}

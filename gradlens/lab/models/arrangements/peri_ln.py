@@ -12,7 +12,7 @@ from torch import Tensor
 from gradlens.lab.models.arrangements.block import Block, Branch
 
 
-class PeriLN(Block):
+class PeriLN(Block, skip_is_sound=True, theory="peri-ln"):
     """x + norm(f(norm(x))): each branch begins and ends with a norm, and the skip path stays the identity."""
 
     placements: Mapping[str, str] = {

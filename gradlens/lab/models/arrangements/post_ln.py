@@ -8,7 +8,7 @@ from torch import Tensor
 from gradlens.lab.models.arrangements.block import Block, Branch
 
 
-class PostLN(Block):
+class PostLN(Block, skip_is_sound=False, theory="post-ln"):
     """norm(x + f(x)): the stream is normalized after every addition."""
 
     placements: Mapping[str, str] = {

@@ -8,7 +8,7 @@ from torch import Tensor
 from gradlens.lab.models.arrangements.block import Block, Branch
 
 
-class PreLN(Block):
+class PreLN(Block, skip_is_sound=True, theory="pre-ln"):
     """x + f(norm(x)): the skip path is the identity from the first block to the last."""
 
     placements: Mapping[str, str] = {

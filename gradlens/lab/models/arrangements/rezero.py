@@ -10,7 +10,7 @@ from gradlens.lab.models.arrangements.block import Block, Branch
 from gradlens.lab.models.size import Size
 
 
-class ReZero(Block):
+class ReZero(Block, skip_is_sound=True, theory="rezero"):
     """x + α f(x) without any norm: α is learned, one number for each sub-layer, and starts at 0.
 
     A new network is therefore the identity from embedding to head, and its first gradients are those of the α alone.

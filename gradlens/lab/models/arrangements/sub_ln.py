@@ -8,7 +8,7 @@ from gradlens.lab.models.size import Size
 from gradlens.lab.norms import NORMS
 
 
-class SubLN(PreLN):
+class SubLN(PreLN, skip_is_sound=True, theory="sub-ln"):
     """Pre-LN with a second norm in each branch, before its last matrix: the output projection, or W2.
 
     At initialization V, O, W1 and W2 are multiplied by √ln 2N in a single stack of N blocks, by √(ln 3M · ln 2N / 3) in
