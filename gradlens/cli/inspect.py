@@ -11,6 +11,7 @@ import click
 
 from gradlens.cli import options, terminal
 from gradlens.cli.probes import Probing, document, text
+from gradlens.cli.state import state
 from gradlens.errors import GradlensError, NothingFoundError
 from gradlens.lab.operands import RunFolder, Variant, parse
 from gradlens.lab.training.settings import Settings
@@ -57,7 +58,7 @@ def command(
     lr: float | None,
     **settings: Any,
 ) -> None:
-    """Audit MODEL at initialization: which norms it has, where, and what each does to the gradient.
+    """Audit MODEL at initialization: its norms, where they stand, what each does to the gradient, and what is found.
 
     MODEL is pkg.mod:build or file.py:build, a function that returns a module, (module, batch) or
     (module, batch, loss_fn), where loss_fn(output, batch) takes what the module returned and what its forward
@@ -101,13 +102,19 @@ def command(
                     f"that has some (gradlens compare pre-ln {subject.label}), or measure it with --probes."
                 ) from None
         display.clear()
+    from gradlens.analysis import compare
+    from gradlens.reporting import findings_text
+
+    found = compare([recording])
     sites, audit = norms_by_site(recording), dict(recording.meta.get("audit") or {})
     if as_json:
         facts = {name: recording.meta.get(name) for name in ("label", "model", "loss", "seeds")}
+        facts["findings"] = [finding.to_dict() for finding in found.findings]
         read = {} if probing is None else document(probing.found)
         terminal.result_json({**facts, "sites": sites.to_dict("records"), "audit": audit, **read})
     else:
-        parts = [_text(recording, sites, audit)]
+        findings = findings_text(found, width=terminal.width(), verbose=state().verbose)
+        parts = [_text(recording, sites, audit), f"Findings\n{findings}"]
         if probing is not None:
             answer = probing.found.answer
             trains = subject.trainable and optimizer == "adam"  # which compare trains with

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from gradlens import load
@@ -21,6 +23,10 @@ def test_the_text_holds_what_the_json_holds(gradlens):
     assert "pre_branch" in text
     assert "final_norm" in text
     assert "Nothing was missed." in text
+    assert "\nFindings\n" in text
+    found = read_json(gradlens("inspect", "pre-ln/rmsnorm", *TINY, *SEEDS, "--json"))["findings"]
+    assert {one["code"] for one in found if one["status"] != "not applicable"} <= {*re.findall(r"GL\d{3}", text)}
+    assert {"GL001", "GL101"} <= {one["code"] for one in found}
 
 
 @pytest.mark.parametrize("spec", ["models.py:build", "models:build"])
