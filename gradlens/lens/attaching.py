@@ -114,7 +114,7 @@ def _absolute(out: str | os.PathLike[str]) -> Path:
 
 
 def _take_over(writer: tuple[int, str, int]) -> None:
-    """Detach the lens that this process forgot: the cell of a notebook that was interrupted, and runs again."""
+    """Detach the lens that this process forgot, as of a notebook that was interrupted, and runs again."""
     forgotten = _writers.get(writer)
     if forgotten is not None and forgotten.hand_over():
         warn(

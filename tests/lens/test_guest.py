@@ -20,6 +20,8 @@ from torch.utils.checkpoint import checkpoint
 import gradlens
 import gradlens.lens
 from gradlens import GradlensError
+from gradlens.lens.taps import NormTap
+from gradlens.lens.taps.norm_call import NormCall
 from tests.lens.networks import WIDTH, Block, stack
 from tests.lens.passes import loss_of, record, vectors
 
@@ -151,7 +153,7 @@ def test_what_ends_a_program_passes_through(error, monkeypatch):
     def interrupted(*args: Any) -> None:
         raise error
 
-    monkeypatch.setattr("gradlens.lens.taps.norm.NormTap._measure", interrupted)
+    monkeypatch.setattr("gradlens.lens.taps.norm_call.NormCall.measure", interrupted)
     monkeypatch.setattr("gradlens.lens.taps.norm_input.keeps_moments", lambda kind, module: False)
     model = stack()
     with gradlens.attach(model), pytest.raises(error):
@@ -160,17 +162,19 @@ def test_what_ends_a_program_passes_through(error, monkeypatch):
 
 def break_at(monkeypatch, path: str, when: str) -> None:
     """One site's hook raises."""
-    original = getattr(gradlens.lens.taps.norm.NormTap, when)
+    owner = NormTap if hasattr(NormTap, when) else NormCall
+    original = getattr(owner, when)
 
     def broken(self, *args: Any, **kwargs: Any) -> Any:
-        if self.site.path == path:
+        tap = self if isinstance(self, NormTap) else self._tap
+        if tap.site.path == path:
             raise ValueError("the planted one\nwith a second line")
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(gradlens.lens.taps.norm.NormTap, when, broken)
+    monkeypatch.setattr(owner, when, broken)
 
 
-@pytest.mark.parametrize("when", ["before", "after", "_grad_output", "_grad_input"])
+@pytest.mark.parametrize("when", ["before", "after", "_grad_output", "grad_input"])
 def test_a_site_whose_hook_raises_goes_silent_alone(when, monkeypatch):
     break_at(monkeypatch, "1.1.norm", when)
     lens = record(stack(), steps=3)
@@ -194,7 +198,7 @@ def test_with_strict_it_is_raised(when, monkeypatch):
 @pytest.mark.parametrize("kind", ["python", "tensors"])
 def test_an_error_while_a_graph_is_traced_costs_the_site_alone(when, kind, monkeypatch):
     """What Python raises dynamo follows; what a fake tensor raises it does not, and would hand to the user."""
-    original = getattr(gradlens.lens.taps.norm.NormTap, when)
+    original = getattr(NormTap, when)
 
     def broken(self, *args: Any) -> Any:
         if self.site.path == "1.1.norm":
@@ -203,7 +207,7 @@ def test_an_error_while_a_graph_is_traced_costs_the_site_alone(when, kind, monke
             torch.zeros(3) + torch.zeros(7)
         return original(self, *args)
 
-    monkeypatch.setattr(gradlens.lens.taps.norm.NormTap, when, broken)
+    monkeypatch.setattr(NormTap, when, broken)
 
     def train(attached: bool):
         torch.compiler.reset()

@@ -51,7 +51,7 @@ class NormCall:
         assert x is not None
         assert row is not None
         tap.dtype = x.dtype
-        view, dims = tap.kind.vectors(module, self._gated_input(x))
+        view, dims = tap.kind.vectors(module, statistics.raised(x) if gate is None else self._gated(x, gate))
         vectors, width = sizes(view, dims)
         moments = norm_input.saved(output, vectors, width) if self.look_up else None
         facts = norm_input.facts(tap.kind, module, width, x.dtype, from_sigma=moments is not None)
@@ -61,17 +61,17 @@ class NormCall:
             moments = moments if kept is None else (*moments[:2], kept.to(moments[2].dtype))
         row.keep_input(moments, (gate is None and tap.state.known_extremes(x)) or statistics.extremes(view), facts)
 
-    def _gated_input(self, x: Tensor) -> Tensor:
-        """Return what is normalized: the input, or its product with a gate."""
-        wide, gate, own = statistics.raised(x), self.gate, self._tap.kind.gate
-        return wide if gate is None or own is None or not own.first else wide * own.factor(gate)
+    def _gated(self, x: Tensor, gate: Tensor) -> Tensor:
+        """Return what is normalized where there is a gate: the input, or its product with that."""
+        wide, own = statistics.raised(x), self._tap.kind.gate
+        return wide if own is None or not own.first else wide * own.factor(gate)
 
     def on_grad_output(self) -> Callable[[Tensor], None]:
         """Return what to do with the gradient of the output."""
         assert self.x is not None
         own: Callable[[Tensor], None] = partial(self._grad_output, self.gain)
         if self.gate is not None:
-            own = partial(self._gated, self.x.detach(), self.gate)
+            own = partial(self._gated_grad_output, self.x.detach(), self.gate)
         return own if self.evidence is None else partial(_both, self.evidence.grad_output, own)
 
     def _grad_output(self, gain: Tensor | None, grad: Tensor) -> None:
@@ -81,7 +81,7 @@ class NormCall:
         view, dims = self._tap.kind.vectors(self._module, statistics.raised(grad))
         self.row.keep_gradient(GRAD_OUTPUT, statistics.grad_output_moments(view, gain, dims))
 
-    def _gated(self, x: Tensor, gate: Tensor, grad: Tensor) -> None:
+    def _gated_grad_output(self, x: Tensor, gate: Tensor, grad: Tensor) -> None:
         """Do as ``_grad_output`` where the output, or what is normalized, is a product with a gate."""
         kind, module, gain = self._tap.kind, self._module, self.gain
         assert kind.gate is not None
@@ -92,7 +92,7 @@ class NormCall:
             return
         self._grad_output(gain, grad)
         # What comes back went through the gate besides, where it may be lost: by the formula that was proved.
-        h, dims = kind.vectors(module, self._gated_input(x))
+        h, dims = kind.vectors(module, self._gated(x, gate))
         g, _ = kind.vectors(module, statistics.raised(grad))
         h = h - h.mean(-1, keepdim=True) if kind.centered else h
         norm, eps = torch.linalg.vector_norm(h, dim=-1, keepdim=True), kind.eps(module, x.dtype)
