@@ -119,3 +119,48 @@ def test_named_is_what_normalizes_and_nothing_else(make_it, tokens, named):
     problems = lens.audit().problems()
     assert len(problems) == named, problems
     assert all("recorded at 1:" in problem for problem in problems)
+
+
+class TwoNorm(nn.Module):
+    """Takes a second tensor: no copy of it can be tried, it must be seen running."""
+
+    def forward(self, x, factor):
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5) * factor
+
+
+class SoftmaxNorm(nn.Module):
+    def forward(self, x, shift):
+        return x.softmax(-1) + shift
+
+
+class Scaled(nn.Module):
+    """Has the parameter of a norm, and neither the name nor the behaviour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(WIDTH))
+
+    def forward(self, x, shift):
+        return self.gain * x + shift
+
+
+def test_a_stranger_is_what_is_called_a_norm_and_was_never_seen_running():
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.proved, self.refuted = nn.Linear(WIDTH, WIDTH), TwoNorm(), SoftmaxNorm()
+            self.idle, self.idle_known, self.idle_unnamed = TwoNorm(), nn.LayerNorm(WIDTH), Scaled()
+
+        def forward(self, x):
+            x, ones = self.linear(x), torch.ones(WIDTH)
+            return self.proved(x, ones) + self.refuted(x, ones)
+
+    model = Model()
+    with gradlens.attach(model) as lens:
+        model(torch.randn(4, 5, WIDTH)).square().sum().backward()
+        lens.step()
+    audit = lens.audit()
+    assert audit.strangers == ("idle",)
+    assert audit.silent == ("idle_known",)
+    assert list(audit.unsupported) == ["refuted"]
+    assert lens.recording.norms["site"].tolist() == ["proved"]
