@@ -164,3 +164,23 @@ def test_a_stranger_is_what_is_called_a_norm_and_was_never_seen_running():
     assert audit.silent == ("idle_known",)
     assert list(audit.unsupported) == ["refuted"]
     assert lens.recording.norms["site"].tolist() == ["proved"]
+
+
+class InPlaceNorm(nn.Module):
+    normalizes = {"name": "rmsnorm", "axes": (-1,), "centered": False, "mean_gradient": False}  # noqa: RUF012
+    eps = 1e-5
+
+    def forward(self, x):
+        x *= torch.rsqrt(x.double().square().mean(-1, keepdim=True) + self.eps).to(x.dtype)
+        return x
+
+
+@pytest.mark.parametrize("after", [torch.tanh, torch.relu_])
+def test_a_norm_that_changes_its_input_in_place_is_named_and_has_no_row(after):
+    """Its output is that of its formula; but what would be measured of its input is what it left there."""
+    model = nn.Sequential(nn.Linear(WIDTH, WIDTH), InPlaceNorm())
+    with gradlens.attach(model) as lens:
+        after(model(torch.randn(4, 5, WIDTH))).sum().backward()
+        lens.step()
+    assert lens.recording.norms.empty
+    assert lens.audit().unsupported == {"1": "it changes its input in place"}

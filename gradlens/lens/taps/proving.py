@@ -35,7 +35,7 @@ class Call:
     def __init__(self, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], key: object, training: bool) -> None:
         self.x, self.args, self.kwargs, self.key = local(x.detach()), args, kwargs, key
         self.training = training
-        self.version = None if x.is_inference() else x._version
+        self.version = None if x.is_inference() else self.x._version
         self.forward: Forward | None = None
         self.backward: Backward | None = None
         #: The tensor that it is multiplied by besides.
@@ -151,6 +151,9 @@ class Proving:
         if y is None or y.shape != call.x.shape:
             self._give_up("its output is not of its input's size" if self.kind is not None else "")
             return False
+        if not call.untouched:  # its moments would be those of what it left
+            self._give_up("it changes its input in place" if self.kind is not None else "")
+            return False
         if call.forward is not None and call.later:
             self._waiting.append((call, call.forward.error(y)))
         elif not self._holds(module, call, y):
@@ -220,9 +223,6 @@ class Proving:
 
     def _found(self, module: nn.Module, call: Call, y: Tensor, error: float) -> bool:
         """Search for what gives this output, and take it for that; give up where nothing does."""
-        if not call.untouched:
-            self._give_up("it changes its input in place" if self.kind is not None else "")
-            return False
         seen, told = Seen(call.x, y, self._gates(call)), self.taken.told
         name = type(module).__name__.lower()
         every = [*layouts(module, name), *all_axes(y.dim(), name)]
