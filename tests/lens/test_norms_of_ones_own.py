@@ -184,3 +184,50 @@ def test_a_norm_that_changes_its_input_in_place_is_named_and_has_no_row(after):
         lens.step()
     assert lens.recording.norms.empty
     assert lens.audit().unsupported == {"1": "it changes its input in place"}
+
+
+def test_a_class_of_torchs_that_somebody_gave_another_forward_is_named_at_the_steps_end_and_left_alone():
+    model = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH))
+    model[1].forward = torch.tanh
+    with gradlens.attach(model) as lens:
+        model(torch.randn(4, 5, WIDTH)).sum().backward()
+        lens.step()
+        assert not model[1]._forward_pre_hooks
+    assert lens.recording.norms.empty
+    assert lens.audit().unsupported["1"].startswith("its output is not that of a layernorm: off by ")
+
+
+class Table(nn.Module):
+    """Takes numbers of tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(WIDTH))
+
+    def forward(self, tokens):
+        return self.weight[tokens]
+
+
+class Unpacked(nn.Module):
+    """Takes no tensor."""
+
+    def forward(self, batch):
+        return batch["tokens"]
+
+
+class Raised(nn.Module):
+    """Takes a number."""
+
+    def forward(self, x):
+        return x.exp()
+
+
+def test_modules_whose_input_no_norm_could_take_are_passed_over_in_silence():
+    model = nn.Sequential(Unpacked(), Table(), nn.LayerNorm(WIDTH), nn.Flatten(0), nn.Linear(4 * WIDTH, 1))
+    model.append(nn.Flatten(0)).append(nn.Unflatten(0, ())).append(Raised())
+    model[6].forward = lambda x: x[0]
+    with gradlens.attach(model) as lens:
+        model({"tokens": torch.randint(WIDTH, (4, WIDTH))}).backward()
+        lens.step()
+    assert lens.audit().problems() == []
+    assert lens.recording.norms["site"].tolist() == ["2"]

@@ -103,6 +103,18 @@ def test_vectors_are_split_where_what_one_process_computes_depends_on_what_anoth
     assert not split(kind, norm, x)
 
 
+def test_a_synchronized_batch_norm_of_one_process_alone_is_recorded_as_a_batch_norm():
+    def numbers(norm):
+        with gradlens.attach(norm) as lens:
+            x = torch.randn(8, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+            norm(x).pow(3).sum().backward()
+            lens.step()
+        assert lens.audit().unsupported == {}
+        return lens.recording.norms.select_dtypes("number").to_numpy()
+
+    assert numbers(nn.SyncBatchNorm(6)) == pytest.approx(numbers(nn.BatchNorm1d(6)), rel=1e-5, abs=1e-9)
+
+
 def test_a_synchronized_batch_norm_splits_its_vectors_as_long_as_it_trains():
     norm, x = nn.SyncBatchNorm(6), torch.randn(4, 6)
     assert split(TORCH_KINDS[nn.SyncBatchNorm], norm, x)

@@ -107,7 +107,8 @@ class Proving:
         self._settled: tuple[bool, torch.Size] | None = None
         self._alone = False
         self._tries = 0
-        self._waiting: list[tuple[Call, Tensor]] = []
+        #: What waits for the end of the step: of which call, whether its gradient (or output), and by how much it is off.
+        self._waiting: list[tuple[Call, bool, Tensor]] = []
 
     @property
     def proved(self) -> bool:
@@ -155,7 +156,7 @@ class Proving:
             self._give_up("it changes its input in place" if self.kind is not None else "")
             return False
         if call.forward is not None and call.later:
-            self._waiting.append((call, call.forward.error(y)))
+            self._waiting.append((call, False, call.forward.error(y)))
         elif not self._holds(module, call, y):
             return False
         if call.forward is not None and not call.again:
@@ -177,7 +178,7 @@ class Proving:
         """Take the verdict on the gradient of a call, or have it wait for the end of the step."""
         assert call.backward is not None
         if call.later:
-            self._waiting.append((call, call.backward.errors[0]))
+            self._waiting.append((call, True, call.backward.errors[0]))
         else:
             self._judge(call, [float(error) for error in call.backward.errors])
 
@@ -200,10 +201,10 @@ class Proving:
         if not self._waiting:
             return not self.refuted
         waiting, self._waiting = self._waiting, []
-        errors = torch.stack([error.float() for _, error in waiting]).tolist()
-        for (call, _), error in zip(waiting, errors, strict=True):
+        errors = torch.stack([error.float() for *_, error in waiting]).tolist()
+        for (call, of_gradient, _), error in zip(waiting, errors, strict=True):
             assert call.forward is not None
-            if call.backward is not None and call.backward.errors:
+            if of_gradient:
                 self._judge(call, [error])
             elif math.isnan(error):
                 self._tries += 1
@@ -217,6 +218,7 @@ class Proving:
             elif error > call.forward.tolerance:
                 assert self.kind is not None
                 self._give_up(f"its output is not that of a {self.kind.name}: off by {off(error)}")
+                return False
         return not self.refuted
 
     # ------------------------------------------------------------------ finding out
