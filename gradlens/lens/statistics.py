@@ -74,11 +74,11 @@ def moments(x: Tensor, dims: tuple[int, ...], *, centered: bool = False) -> tupl
         centered: take the norm of the deviations from the mean, in a second pass, for E[x²] − E[x]² would lose the
             variance of vectors far from zero.
     """
-    total = torch.sum(x, dims)
+    total = torch.sum(x, dims, keepdim=centered)
     if not centered:
         return total, norms(x, dims)
-    mean = _unsqueezed(total, dims, x.dim()) / (x.numel() // total.numel())
-    return total, norms(x - mean, dims)
+    mean = total / (x.numel() // total.numel())
+    return total.squeeze(dims), norms(x - mean, dims)
 
 
 def norms(x: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -86,7 +86,7 @@ def norms(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     # Over the innermost dimensions vector_norm needs no tensor of squares; over others it is ten times slower on a CPU
     # than squares and a sum, which a compiler makes one loop of in any case (and in a graph nobody may ask how a
     # gradient lies in memory).
-    innermost = tuple(dim for place, dim in enumerate(reversed(dims), 1) if dim == -place)[::-1]
+    innermost = tuple(dim for place, dim in enumerate(reversed(dims), 1) if dim == -place)
     if torch.compiler.is_compiling() or not innermost or not x.is_contiguous():
         return x.square().sum(dims).sqrt()
     norm: Tensor = vector_norm(x, dim=innermost)
@@ -141,7 +141,7 @@ def sums(moments: Tensor, facts: Facts) -> Tensor:
     variance = counted / torch.where(precision > 0, precision, 1.0)
     # Every sum that is needed is one of moments, or of their squares, times 1, 1/σ² or σ²: [S, 2 MOMENTS, 3].
     summed = _products(torch.cat([moments, squares], 1), torch.stack([counted, precision, variance], 1))
-    x_sum, _, inverse, *_ = summed[:, : moments.shape[1], 0].unbind(1)
+    x_sum, _, inverse = summed[:, :3, 0].unbind(1)
     plain, precise, scaled = summed[:, moments.shape[1] :].unbind(2)
     x_sum2, x_squares, _, out_squares, g_sum2, g_squares, in_sum2, in_squares = plain.unbind(1)
     n, every = counted.sum(1), torch.full_like(x_sum, moments.shape[2])
@@ -180,10 +180,3 @@ def _products(rows: Tensor, weights: Tensor) -> Tensor:
         return (rows.unsqueeze(2) * weights.unsqueeze(1)).sum(3)
     with torch.autocast(rows.device.type, enabled=False):  # a backward pass may run inside of one
         return torch.bmm(rows, weights.transpose(1, 2))
-
-
-def _unsqueezed(x: Tensor, dims: tuple[int, ...], ndim: int) -> Tensor:
-    """Give a reduced tensor its reduced dimensions back, with length one."""
-    for dim in sorted(dim % ndim for dim in dims):
-        x = x.unsqueeze(dim)
-    return x

@@ -119,3 +119,115 @@ def test_named_is_what_normalizes_and_nothing_else(make_it, tokens, named):
     problems = lens.audit().problems()
     assert len(problems) == named, problems
     assert all("recorded at 1:" in problem for problem in problems)
+
+
+class TwoNorm(nn.Module):
+    """Takes a second tensor: no copy of it can be tried, it must be seen running."""
+
+    def forward(self, x, factor):
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5) * factor
+
+
+class SoftmaxNorm(nn.Module):
+    def forward(self, x, shift):
+        return x.softmax(-1) + shift
+
+
+class Scaled(nn.Module):
+    """Has the parameter of a norm, and neither the name nor the behaviour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(WIDTH))
+
+    def forward(self, x, shift):
+        return self.gain * x + shift
+
+
+def test_a_stranger_is_what_is_called_a_norm_and_was_never_seen_running():
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.proved, self.refuted = nn.Linear(WIDTH, WIDTH), TwoNorm(), SoftmaxNorm()
+            self.idle, self.idle_known, self.idle_unnamed = TwoNorm(), nn.LayerNorm(WIDTH), Scaled()
+
+        def forward(self, x):
+            x, ones = self.linear(x), torch.ones(WIDTH)
+            return self.proved(x, ones) + self.refuted(x, ones)
+
+    model = Model()
+    with gradlens.attach(model) as lens:
+        model(torch.randn(4, 5, WIDTH)).square().sum().backward()
+        lens.step()
+    audit = lens.audit()
+    assert audit.strangers == ("idle",)
+    assert audit.silent == ("idle_known",)
+    assert list(audit.unsupported) == ["refuted"]
+    assert lens.recording.norms["site"].tolist() == ["proved"]
+
+
+class InPlaceNorm(nn.Module):
+    normalizes = {"name": "rmsnorm", "axes": (-1,), "centered": False, "mean_gradient": False}  # noqa: RUF012
+    eps = 1e-5
+
+    def forward(self, x):
+        x *= torch.rsqrt(x.double().square().mean(-1, keepdim=True) + self.eps).to(x.dtype)
+        return x
+
+
+@pytest.mark.parametrize("after", [torch.tanh, torch.relu_])
+def test_a_norm_that_changes_its_input_in_place_is_named_and_has_no_row(after):
+    """Its output is that of its formula; but what would be measured of its input is what it left there."""
+    model = nn.Sequential(nn.Linear(WIDTH, WIDTH), InPlaceNorm())
+    with gradlens.attach(model) as lens:
+        after(model(torch.randn(4, 5, WIDTH))).sum().backward()
+        lens.step()
+    assert lens.recording.norms.empty
+    assert lens.audit().unsupported == {"1": "it changes its input in place"}
+
+
+def test_a_class_of_torchs_that_somebody_gave_another_forward_is_named_at_the_steps_end_and_left_alone():
+    model = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH))
+    model[1].forward = torch.tanh
+    with gradlens.attach(model) as lens:
+        model(torch.randn(4, 5, WIDTH)).sum().backward()
+        lens.step()
+        assert not model[1]._forward_pre_hooks
+    assert lens.recording.norms.empty
+    assert lens.audit().unsupported["1"].startswith("its output is not that of a layernorm: off by ")
+
+
+class Table(nn.Module):
+    """Takes numbers of tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(WIDTH))
+
+    def forward(self, tokens):
+        return self.weight[tokens]
+
+
+class Unpacked(nn.Module):
+    """Takes no tensor."""
+
+    def forward(self, batch):
+        return batch["tokens"]
+
+
+class Raised(nn.Module):
+    """Takes a number."""
+
+    def forward(self, x):
+        return x.exp()
+
+
+def test_modules_whose_input_no_norm_could_take_are_passed_over_in_silence():
+    model = nn.Sequential(Unpacked(), Table(), nn.LayerNorm(WIDTH), nn.Flatten(0), nn.Linear(4 * WIDTH, 1))
+    model.append(nn.Flatten(0)).append(nn.Unflatten(0, ())).append(Raised())
+    model[6].forward = lambda x: x[0]
+    with gradlens.attach(model) as lens:
+        model({"tokens": torch.randint(WIDTH, (4, WIDTH))}).backward()
+        lens.step()
+    assert lens.audit().problems() == []
+    assert lens.recording.norms["site"].tolist() == ["2"]

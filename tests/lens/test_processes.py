@@ -6,9 +6,15 @@ That the lens leaves their training bit-equal is asserted inside the processes.
 import pandas as pd
 import pytest
 import torch.distributed
+from torch import nn
+from torch.distributed.tensor import Replicate, Shard
 
 import gradlens
+from gradlens.lens.taps.norm_input import split
+from gradlens.recognition import TORCH_KINDS
+from gradlens.recognition.kinds import NormKind
 from tests.lens.processes import SHARES, WAYS, alone, micro_batches_without_sync, together
+from tests.recognition.shapes import Chunks
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without torch.distributed")
 
@@ -68,3 +74,48 @@ def test_gradients_that_wait_in_fsdp_for_an_exchange_count(tmp_path):
     assert got.steps["grad_norm"].tolist() == pytest.approx(expected.steps["grad_norm"].tolist(), rel=1e-9)
     assert got.meta["audit"]["setting"]["passes"] == [3, 3]
     assert got.meta["audit"]["passes"] == expected.meta["audit"]["passes"]
+
+
+#: A norm, and sizes of an input.
+NORMS = {
+    "LayerNorm": (nn.LayerNorm(16), (4, 6, 16)),
+    "LayerNorm over two axes": (nn.LayerNorm((6, 16)), (4, 6, 16)),
+    "BatchNorm": (nn.BatchNorm1d(6), (4, 6, 16)),
+    "GroupNorm": (nn.GroupNorm(1, 6), (4, 6, 16)),
+    "InstanceNorm": (nn.InstanceNorm1d(6), (4, 6, 16)),
+    "chunks": (Chunks(), (4, 6, 16)),
+    "chunks of one vector": (Chunks(), (16,)),
+}
+
+
+@pytest.mark.parametrize(("name", "axis"), [(name, axis) for name in NORMS for axis in range(len(NORMS[name][1]))])
+def test_vectors_are_split_where_what_one_process_computes_depends_on_what_another_has(name, axis):
+    norm, shape = NORMS[name]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    other = x.clone()
+    other.narrow(axis, 2, shape[axis] - 2).mul_(3)
+    depends = not torch.allclose(norm(x).narrow(axis, 0, 2), norm(other).narrow(axis, 0, 2), atol=1e-3)
+    kind = NormKind(name="chunks", layout="chunks", groups=4) if name.startswith("chunks") else TORCH_KINDS[type(norm)]
+    x.placements = (Replicate(), Shard(axis))
+    # The gain of an InstanceNorm would have to be split like its channels: it is left alone.
+    assert split(kind, norm, x) == (depends or (name == "InstanceNorm" and axis == 1))
+    x.placements = (Replicate(), Replicate())
+    assert not split(kind, norm, x)
+
+
+def test_a_synchronized_batch_norm_of_one_process_alone_is_recorded_as_a_batch_norm():
+    def numbers(norm):
+        with gradlens.attach(norm) as lens:
+            x = torch.randn(8, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+            norm(x).pow(3).sum().backward()
+            lens.step()
+        assert lens.audit().unsupported == {}
+        return lens.recording.norms.select_dtypes("number").to_numpy()
+
+    assert numbers(nn.SyncBatchNorm(6)) == pytest.approx(numbers(nn.BatchNorm1d(6)), rel=1e-5, abs=1e-9)
+
+
+def test_a_synchronized_batch_norm_splits_its_vectors_as_long_as_it_trains():
+    norm, x = nn.SyncBatchNorm(6), torch.randn(4, 6)
+    assert split(TORCH_KINDS[nn.SyncBatchNorm], norm, x)
+    assert not split(TORCH_KINDS[nn.SyncBatchNorm], norm.eval(), x)

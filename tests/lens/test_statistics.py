@@ -24,12 +24,17 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 LAYOUTS = {
     "features last": (draw(3, 4, 6), (-1,)),
     "two trailing axes": (draw(3, 4, 6), (-2, -1)),
+    "channels of a series": (draw(3, 4, 6), (-3, -1)),
     "channels of a batch": (draw(3, 4, 5, 6), (-4, -2, -1)),
     "channels first": (draw(3, 4, 5, 6), (-3,)),
     "channels last in memory": (draw(3, 4, 5, 6).contiguous(memory_format=torch.channels_last), (-4, -2, -1)),
     "a transposed view": (draw(4, 6, 3).transpose(1, 2), (-1,)),
     "everything": (draw(4, 6), (-2, -1)),
     "channels of a film": (draw(2, 3, 2, 3, 4), (-5, -3, -2, -1)),
+    "a film, channels last in memory": (
+        draw(2, 3, 2, 3, 4).contiguous(memory_format=torch.channels_last_3d),
+        (-5, -3, -2, -1),
+    ),
 }
 
 
@@ -68,6 +73,7 @@ def test_extremes_are_the_smallest_and_the_largest_entry(layout: str) -> None:
 GAINS = {
     "none": ((3, 4, 6), None, (-1,)),
     "one a feature": ((3, 4, 6), draw(6, seed=1), (-1,)),
+    "one a feature, of two": ((3, 4, 2), draw(2, seed=1), (-1,)),
     "one a channel, over batch and space": ((3, 4, 5, 6), draw(4, 1, 1, seed=1), (-4, -2, -1)),
     "one a channel, channels first": ((3, 4, 5, 6), draw(4, 1, 1, seed=1), (-3,)),
     "one a channel of a group": ((3, 2, 4, 6), draw(2, 4, 1, seed=1), (-2, -1)),

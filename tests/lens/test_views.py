@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import gradlens
+from gradlens.lens.taps.views import hook_traced_output
 from tests.lens.networks import stir
 from tests.lens.passes import loss_of, pictures, record
 from tests.lens.witness import Witness
@@ -15,6 +16,13 @@ class ChannelsFirst(nn.LayerNorm):
 
     def forward(self, x):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class Behind(nn.LayerNorm):
+    """Normalizes a token of its own besides, which stands before the others; returns the others."""
+
+    def forward(self, x):
+        return super().forward(torch.cat([x[:1] + 1, x]))[1:]
 
 
 class Head(nn.LayerNorm):
@@ -108,6 +116,39 @@ def test_the_shares_at_an_instance_norm_are_those_of_autograd_in_float64(change)
     assert row["kept"] == pytest.approx(float((expected["grad_input"] * sigma).square().sum()) / total, abs=1e-4)
 
 
+def fail(error):
+    raise error
+
+
+#: A tensor, a view of it, and whether a change of the view in place loses no gradient.
+VIEWS = {
+    "with one axis made two": ((3, 4, 2), lambda h: h.unflatten(1, (2, 2)), True),
+    "with one axis more": ((3, 4, 2), lambda h: h.unsqueeze(1), True),
+    "transposed": ((3, 4, 2), lambda h: h.transpose(0, 1), True),
+    "its axes in a ring": ((3, 4, 2), lambda h: h.permute(1, 2, 0), True),
+    "axes of one length": ((3, 3, 3), lambda h: h.transpose(0, 2), True),
+    "axes of length one": ((1, 1, 3, 2), lambda h: h.transpose(2, 3).transpose(0, 1), True),
+    "transposed, with one axis more": ((3, 4, 2), lambda h: h.transpose(0, 1).unsqueeze(0), False),
+    "transposed, with one axis less": ((3, 4, 2, 1), lambda h: h.transpose(0, 1).squeeze(-1), False),
+    "a part": ((3, 4, 2), lambda h: h[:, 1:], False),
+    "a part that lies in one piece": ((3, 4, 2), lambda h: h[1:], False),
+    "as many entries, of a part": ((3, 4, 2), lambda h: h[:, :, :1].expand(3, 4, 2), False),
+}
+
+
+@pytest.mark.parametrize("laid", [lambda h: h * 1, lambda h: h.mT.contiguous().mT * 1], ids=["in order", "otherwise"])
+@pytest.mark.parametrize("name", VIEWS)
+def test_the_gradient_of_a_view_is_read_off_its_base_where_that_has_all_of_it(name, laid):
+    shape, view, lasts = VIEWS[name]
+    base, came = laid(torch.randn(shape, requires_grad=True)), []
+    y = view(base)
+    hook_traced_output(y, torch.zeros(()), came.append, fail)
+    weight, lasts = torch.randn(y.shape), lasts and base.is_contiguous()
+    (weight * (y.mul_(2) if lasts else y)).sum().backward()
+    (grad,) = came
+    assert torch.equal(grad, weight * (2 if lasts else 1))
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_in_a_compiled_graph_they_are_the_same(change):
     def numbers(compiled: bool):
@@ -123,14 +164,16 @@ def test_in_a_compiled_graph_they_are_the_same(change):
     assert numbers(True) == pytest.approx(numbers(False), rel=1e-4, abs=1e-9, nan_ok=True)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_a_norm_over_channels_first_is_recorded_whatever_follows_in_place(compiled):
-    """Its output is transposed; the same network, with a copy before the change, loses no hook."""
+@pytest.mark.parametrize(
+    ("norm", "axes", "compiled"), [(ChannelsFirst, 1, False), (ChannelsFirst, 1, True), (Behind, -1, False)]
+)
+def test_a_norm_that_returns_a_view_is_recorded_whatever_follows_in_place(norm, axes, compiled):
+    """Its output is transposed, or a part; the same network, with a copy before the change, loses no hook."""
 
     def numbers(change):
         torch.compiler.reset()
-        model = stir(Net(lambda: ChannelsFirst(4), change))
-        gradlens.register_norm(ChannelsFirst, axes=1)
+        model = stir(Net(lambda: norm(4 if axes == 1 else 3), change))
+        gradlens.register_norm(norm, axes=axes)
         with gradlens.attach(model) as lens:
             run = torch.compile(model, backend="aot_eager", fullgraph=True) if compiled else model
             loss_of(run(pictures(0))).backward()
@@ -139,6 +182,35 @@ def test_a_norm_over_channels_first_is_recorded_whatever_follows_in_place(compil
         return lens.recording.norms.select_dtypes("number").to_numpy()
 
     assert numbers(relu) == pytest.approx(numbers(lambda y: relu(y.clone())), rel=1e-5, abs=1e-9)
+
+
+def beside(y):
+    return torch.cat([y, y.detach()], -1)
+
+
+class TwoViewsNorm(nn.LayerNorm):
+    """Returns what it normalized as it is, and transposed."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        return y.view(y.shape), y.transpose(0, 1)
+
+
+@pytest.mark.parametrize("use", [lambda y: y, lambda y: beside(y.transpose(0, 1))])
+def test_a_gradient_that_comes_by_another_view_of_the_output_is_the_outputs(use):
+    """It lies in memory as its consumers have it, and is read as the output lies."""
+
+    def numbers(norm, transposed):
+        torch.manual_seed(0)
+        model = stir(nn.Sequential(nn.Linear(8, 8), norm(8)))
+        with gradlens.attach(model) as lens:
+            loss_of(use(transposed(model(torch.randn(4, 5, 8))))).backward()
+            lens.step()
+        return lens.recording.norms.select_dtypes("number").to_numpy()
+
+    gradlens.register_norm(TwoViewsNorm, axes=-1)
+    expected = numbers(nn.LayerNorm, lambda y: y.transpose(0, 1))
+    assert numbers(TwoViewsNorm, lambda views: views[1]) == pytest.approx(expected, rel=1e-5, abs=1e-9)
 
 
 def test_several_passes_through_one_graph_count_each_gradient_once():

@@ -18,7 +18,7 @@ class Evidence:
     def __init__(self, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], key: object, training: bool) -> None:
         self.x, self.args, self.kwargs, self.key = local(x.detach()), args, kwargs, key
         self.training = training
-        self.version = None if x.is_inference() else x._version
+        self.version = None if x.is_inference() else self.x._version
         self.forward: Forward | None = None
         self.backward: Backward | None = None
         #: The tensor that it is multiplied by besides.
@@ -52,7 +52,7 @@ class Evidence:
     @property
     def untouched(self) -> bool:
         """Whether the input is still what it was."""
-        return self.version is not None and self.x._version == self.version
+        return self.version is None or self.x._version == self.version
 
     def grad_output(self, grad: Tensor) -> None:
         """Hand on a gradient."""

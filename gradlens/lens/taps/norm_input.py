@@ -52,7 +52,7 @@ def saved(output: Tensor | None, vectors: tuple[int, ...], width: int) -> Moment
     if type(node).__name__ not in _NODES:
         return None
     mean, inv_sigma = local(node._saved_result1), local(node._saved_result2)
-    if mean is None or inv_sigma.dtype in HALF or not inv_sigma.numel():
+    if inv_sigma.dtype in HALF:
         return None
     inv_sigma = inv_sigma.view(vectors)
     return mean.view(vectors) * width, inv_sigma, inv_sigma
@@ -94,7 +94,7 @@ def computed(
         inv_sigma = torch.rsqrt(running[1].detach() + kind.eps(module, dtype)).to(norm.dtype).expand_as(norm)
     else:
         inv_sigma = kind.inv_sigma(norm, width, kind.eps(module, dtype))
-        if kind.scaled and dtype in HALF and x.device.type == "cpu" and _rounds(module):
+        if dtype in HALF and x.device.type == "cpu" and _rounds(module):
             # As the kernels do (a BatchNorm's but nearly), where what they keep cannot be looked at.
             inv_sigma = inv_sigma.to(dtype).to(norm.dtype)
     return total, norm, inv_sigma
@@ -102,8 +102,7 @@ def computed(
 
 def facts(kind: NormKind, module: nn.Module, width: int, dtype: torch.dtype, *, from_sigma: bool = False) -> Facts:
     """Return what the sums of a call of this norm depend on."""
-    eps = kind.eps(module, dtype) if from_sigma else 0.0
-    return Facts(width, float(kind.centered), recenters(kind, module), float(from_sigma), eps)
+    return Facts(width, float(kind.centered), recenters(kind, module), float(from_sigma), kind.eps(module, dtype))
 
 
 def recenters(kind: NormKind, module: nn.Module) -> float:
@@ -117,10 +116,10 @@ def split(kind: NormKind, module: nn.Module, x: Tensor) -> bool:
         return module.training
     sharded = [placement.dim - x.dim() for placement in placements(x) if placement.is_shard()]
     if kind.layout in ("groups", "instances"):
-        return any(dim + x.dim() > 0 for dim in sharded)
+        return any(dim > -x.dim() for dim in sharded)
     if kind.layout == "chunks":
         return -1 in sharded
-    return bool(sharded) and any(dim in kind.vectors(module, x)[1] for dim in sharded)
+    return any(dim in kind.vectors(module, x)[1] for dim in sharded)
 
 
 def _rounds(module: nn.Module) -> bool:

@@ -53,7 +53,8 @@ class Proving:
         self._settled: tuple[bool, torch.Size] | None = None
         self._alone = False
         self._tries = 0
-        self._waiting: list[tuple[Evidence, Tensor]] = []
+        #: What waits for the end of the step: the call, whether its gradient (else its output), by how much it is off.
+        self._waiting: list[tuple[Evidence, bool, Tensor]] = []
 
     @property
     def proved(self) -> bool:
@@ -97,8 +98,11 @@ class Proving:
         if y is None or y.shape != evidence.x.shape:
             self._give_up("its output is not of its input's size" if self.kind is not None else "")
             return False
+        if not evidence.untouched:  # its moments would be those of what it left
+            self._give_up("it changes its input in place" if self.kind is not None else "")
+            return False
         if evidence.forward is not None and evidence.later:
-            self._waiting.append((evidence, evidence.forward.error(y)))
+            self._waiting.append((evidence, False, evidence.forward.error(y)))
         elif not self._holds(module, evidence, y):
             return False
         if evidence.forward is not None and not evidence.again:
@@ -120,7 +124,7 @@ class Proving:
         """Take the verdict on the gradient of a call, or have it wait for the end of the step."""
         assert evidence.backward is not None
         if evidence.later:
-            self._waiting.append((evidence, evidence.backward.errors[0]))
+            self._waiting.append((evidence, True, evidence.backward.errors[0]))
         else:
             self._judge(evidence, [float(error) for error in evidence.backward.errors])
 
@@ -143,10 +147,10 @@ class Proving:
         if not self._waiting:
             return not self.refuted
         waiting, self._waiting = self._waiting, []
-        errors = torch.stack([error.float() for _, error in waiting]).tolist()
-        for (evidence, _), error in zip(waiting, errors, strict=True):
+        errors = torch.stack([error.float() for *_, error in waiting]).tolist()
+        for (evidence, of_gradient, _), error in zip(waiting, errors, strict=True):
             assert evidence.forward is not None
-            if evidence.backward is not None and evidence.backward.errors:
+            if of_gradient:
                 self._judge(evidence, [error])
             elif math.isnan(error):
                 self._tries += 1
@@ -160,15 +164,13 @@ class Proving:
             elif error > evidence.forward.tolerance:
                 assert self.kind is not None
                 self._give_up(f"its output is not that of a {self.kind.name}: off by {off(error)}")
+                return False
         return not self.refuted
 
     # ------------------------------------------------------------------ finding out
 
     def _found(self, module: nn.Module, evidence: Evidence, y: Tensor, error: float) -> bool:
         """Search for what gives this output, and take it for that; give up where nothing does."""
-        if not evidence.untouched:
-            self._give_up("it changes its input in place" if self.kind is not None else "")
-            return False
         seen, told = Seen(evidence.x, y, self._gates(evidence)), self.taken.told
         name = type(module).__name__.lower()
         every = [*layouts(module, name), *all_axes(y.dim(), name)]
