@@ -5,7 +5,7 @@ help: ## show this help
 install: ## install the package with everything the tests need
 	$(PYTHON) -m pip install -c constraints.txt -e ".[test]"
 test: ## run the tests
-	$(PYTHON) -m pytest -n auto --dist loadfile
+	$(PYTHON) -m pytest -n auto --dist worksteal
 lint: ## types and style
 	$(PYTHON) -m ruff check gradlens analyses tests docs
 	$(PYTHON) -m ruff format --check gradlens analyses tests docs
