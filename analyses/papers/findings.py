@@ -1,15 +1,18 @@
 """How a paper's findings are made: what all findings of one code share is data, and stands beside its explanation."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
+from analyses import drawing
 from analyses.limits import held_against
 from analyses.making import Check
 from analyses.making import codes as explained
+from analyses.tables import SUMMARY
 from gradlens.analysis import Analysis, Finding, Status
 
 #: How a finding begins that says what became of a claim.
@@ -48,15 +51,29 @@ class Code(Check):
         return self.finding(status, f"{BEGINS[status]}: {says}.", row=row, **own)
 
 
-def question(*codes: Code, **record: Any) -> Analysis:
+def question(
+    *codes: Code, judges: Sequence[Callable[[pd.DataFrame], Iterable[Finding]]] = (), nothing: str = "", **record: Any
+) -> Analysis:
     """Return the record of an analysis that bears the name and, if not told otherwise, the reference of its codes.
 
     Args:
         codes: that it may give.
+        judges: the parts of ``judge``, where it has several: each gives findings of the table.
+        nothing: is said in place of the figure where the table holds no row but the summary's.
         record: the other fields of ``Analysis``.
     """
-    shared = {"name": codes[0].analysis, "reference": codes[0].reference}
-    return Analysis(**{**shared, **record, "codes": explained(*codes)})
+
+    def judge(table: pd.DataFrame) -> list[Finding]:
+        return [finding for part in judges for finding in part(table)]
+
+    def plot(table: pd.DataFrame, figure: Figure) -> None:
+        if (table["panel"] == SUMMARY).all():
+            drawing.say(figure, nothing)
+        else:
+            record["plot"](table, figure)
+
+    shared = {"name": codes[0].analysis, "reference": codes[0].reference, **({"judge": judge} if judges else {})}
+    return Analysis(**{**shared, **record, **({"plot": plot} if nothing else {}), "codes": explained(*codes)})
 
 
 def details(rows: pd.DataFrame) -> dict[str, float]:

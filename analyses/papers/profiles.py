@@ -51,22 +51,16 @@ def slope(values: pd.DataFrame) -> Interval:
     return t_interval(np.polyfit(x, np.log(whole.to_numpy(dtype=np.float64)).T, 1)[0])
 
 
-def beside(
-    figure: Figure, drawn: pd.DataFrame, titles: Mapping[str, str], nothing: str, **changes: Any
-) -> dict[str, Axes]:
-    """Return axes beside each other, one for each panel that has rows; where none has, say so and return none.
+def beside(figure: Figure, drawn: pd.DataFrame, titles: Mapping[str, str], **changes: Any) -> dict[str, Axes]:
+    """Return axes beside each other, one for each panel that has rows.
 
     Args:
         figure: an empty one.
-        drawn: rows of the panels.
+        drawn: rows of the panels, at least one.
         titles: panel to its heading, in order.
-        nothing: what is said then.
         changes: options of the axes.
     """
     shown = [panel for panel in titles if (drawn["panel"] == panel).any()]
-    if not shown:
-        drawing.say(figure, nothing)
-        return {}
     axes = dict(zip(shown, figure.subplots(1, len(shown), squeeze=False, **changes)[0], strict=True))
     for panel, ax in axes.items():
         ax.set_title(titles[panel])

@@ -69,7 +69,9 @@ def gains(runs: Sequence[Recording]) -> Iterator[dict[str, Any]]:
 def _settings(run: Recording) -> str:
     """Return seeds and settings of a run but for its warm-up, as text that compares."""
     training = {k: v for k, v in (run.meta.get("training") or {}).items() if k not in ("warmup", "decay_from")}
-    return json.dumps([run.meta.get("seeds"), training, run.meta.get("model")], sort_keys=True, default=str)
+    # Older recordings do not say the last two.
+    model = {k: v for k, v in (run.meta.get("model") or {}).items() if k not in ("skip_is_sound", "theory")}
+    return json.dumps([run.meta.get("seeds"), training, model], sort_keys=True, default=str)
 
 
 def _gain(with_warmup: Recording, without: Recording) -> pd.Series:

@@ -83,11 +83,7 @@ def _judged(wide: dict[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
 
 def _plot(table: pd.DataFrame, figure: Figure) -> None:
     """Draw a line an arrangement over depth, and the orders that Liu et al. derive."""
-    drawn = table[table["panel"] != SUMMARY]
-    if drawn.empty:
-        drawing.say(figure, "No recording holds readings of the probe 'amplification'.")
-        return
-    ax = figure.subplots()
+    ax, drawn = figure.subplots(), table[table["panel"] != SUMMARY]
     own, keys = pick(drawn, quantity=MEASURED), []
     for name, text in _GUIDES.items():
         guide = pick(drawn, variant=name, quantity="order").sort_values("x")
@@ -131,14 +127,8 @@ def _show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {caption: pd.DataFrame(rows)}
 
 
-def _judge(table: pd.DataFrame) -> list[Finding]:
-    """Return a finding for each of Post-LN, Pre-LN and Admin that was measured."""
-    summary = pick(table, panel=SUMMARY)
-    return [*_post(summary), *_pre(summary), *_admin(summary)]
-
-
-def _post(summary: pd.DataFrame) -> Iterator[Finding]:
-    row = first(pick(summary, variant="post-ln", quantity="slope"))
+def _post(table: pd.DataFrame) -> Iterator[Finding]:
+    row = first(pick(table, variant="post-ln", quantity="slope"))
     if row is None:
         return
     least, most = limit("GL612", "post_least"), limit("GL612", "post_most")
@@ -155,9 +145,9 @@ def _post(summary: pd.DataFrame) -> Iterator[Finding]:
     )
 
 
-def _pre(summary: pd.DataFrame) -> Iterator[Finding]:
+def _pre(table: pd.DataFrame) -> Iterator[Finding]:
     """The logarithm is held against the factor between the ends, whatever they are: ln N's is 2.5 from 4 to 32."""
-    row = first(pick(summary, variant="pre-ln", quantity="deepest/shallowest"))
+    row = first(pick(table, variant="pre-ln", quantity="deepest/shallowest"))
     if row is None:
         return
     shallow, deep = float(row["group"]), float(row["x"])
@@ -176,8 +166,8 @@ def _pre(summary: pd.DataFrame) -> Iterator[Finding]:
     )
 
 
-def _admin(summary: pd.DataFrame) -> Iterator[Finding]:
-    rows, room = pick(summary, variant="admin", quantity="over Pre-LN"), limit("GL612", "admin")
+def _admin(table: pd.DataFrame) -> Iterator[Finding]:
+    rows, room = pick(table, variant="admin", quantity="over Pre-LN"), limit("GL612", "admin")
     if rows.empty:
         return
     worst = farthest(rows, (rows["value"] - 1).abs())
@@ -211,7 +201,8 @@ ANALYSIS = question(
     compute=compute,
     plot=_plot,
     show=_show,
-    judge=_judge,
+    judges=(_post, _pre, _admin),
+    nothing="No recording holds readings of the probe 'amplification'.",
     kinds=("init",),
     size=(6.7, 3.3),
     optional=True,

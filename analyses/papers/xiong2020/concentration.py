@@ -89,9 +89,7 @@ def _plot(table: pd.DataFrame, figure: Figure) -> None:
     """Draw a panel a stack: a line an arrangement and ε."""
     drawn = table[table["panel"] != SUMMARY]
     titles = {"stack": "Stream", "encoder": "Stream of the encoder", "decoder": "Stream of the decoder"}
-    axes = beside(figure, drawn, titles, "No recording holds readings of the probe 'concentration'.", sharey=True)
-    if not axes:
-        return
+    axes = beside(figure, drawn, titles, sharey=True)
     top = max(1.1 * max(finite(drawn)), 0.3)
     delta = limit("GL611", "delta")
     reference = pick(table, panel=SUMMARY, quantity=_GAUSSIAN)["value"]
@@ -120,27 +118,23 @@ def _plot(table: pd.DataFrame, figure: Figure) -> None:
 _DELTA: dict[str, Any] = {"color": drawing.THEORY, "linewidth": 0.9, "linestyle": (0, (5, 2)), "zorder": 1.5}
 
 
-def _judge(table: pd.DataFrame) -> list[Finding]:
-    """Return a finding an arrangement."""
-    return [_judged(row, table) for _, row in pick(table, panel=SUMMARY, quantity="last block").iterrows()]
-
-
-def _judged(row: pd.Series, table: pd.DataFrame) -> Finding:
+def _judge(table: pd.DataFrame) -> Iterator[Finding]:
     delta = limit("GL611", "delta")
-    reference = pick(table, panel=SUMMARY, quantity=_GAUSSIAN, variant=row["variant"]).iloc[0]
-    return NORMS.held(
-        row,
-        f"the norms in the {row['label']} stream concentrate, ε = 0.1 and δ = {delta:g}: after block {row['x']:.0f} of "
-        f"the {row['stack'] or 'stack'}, {percent(row['value'])} of the tokens{span(row, percent)} are farther than "
-        f"0.1 from the mean; with independent entries of width {reference['x']:.0f} it would be "
-        f"{percent(reference['value'])}",
-        most=delta,
-        outside="warn" if reference["x"] < limit("GL611", "width") else "fail",
-        subject=str(row["label"]),
-        expected=delta,
-        threshold=f"at most {delta:g} of the tokens farther off than 0.1 of the mean",
-        details={"width": float(reference["x"]), "independent entries": float(reference["value"])},
-    )
+    for _, row in pick(table, quantity="last block").iterrows():
+        reference = pick(table, quantity=_GAUSSIAN, variant=row["variant"]).iloc[0]
+        yield NORMS.held(
+            row,
+            f"the norms in the {row['label']} stream concentrate, ε = 0.1 and δ = {delta:g}: after block {row['x']:.0f}"
+            f" of the {row['stack'] or 'stack'}, {percent(row['value'])} of the tokens{span(row, percent)} are farther "
+            f"than 0.1 from the mean; with independent entries of width {reference['x']:.0f} it would be "
+            f"{percent(reference['value'])}",
+            most=delta,
+            outside="warn" if reference["x"] < limit("GL611", "width") else "fail",
+            subject=str(row["label"]),
+            expected=delta,
+            threshold=f"at most {delta:g} of the tokens farther off than 0.1 of the mean",
+            details={"width": float(reference["x"]), "independent entries": float(reference["value"])},
+        )
 
 
 ANALYSIS = question(
@@ -157,7 +151,8 @@ ANALYSIS = question(
     needs={},
     compute=compute,
     plot=_plot,
-    judge=_judge,
+    judges=(_judge,),
+    nothing="No recording holds readings of the probe 'concentration'.",
     kinds=("init",),
     size=(6.7, 2.7),
     optional=True,

@@ -148,9 +148,6 @@ def _first_and_after(recording: Recording) -> tuple[dict[str, pd.Series], dict[s
 def _plot(table: pd.DataFrame, figure: Figure) -> None:
     """Draw a row a matrix; encoder and decoder at initialization, and the decoder of the trained networks."""
     drawn = table[table["panel"] != SUMMARY]
-    if drawn.empty:
-        drawing.say(figure, "No recording holds the gradients of an encoder-decoder.")
-        return
     titles = {"encoder": "encoder, at the start", "decoder": "decoder, at the start", "trained": "decoder, in training"}
     shown = [panel for panel in titles if (drawn["panel"] == panel).any()]
     axes = figure.subplots(len(_MATRICES), len(shown), squeeze=False)
@@ -178,14 +175,9 @@ def _draw_trained(ax: Axes, rows: pd.DataFrame) -> None:
             drawing.measured(ax, pick(own, quantity=quantity), look | {"linestyle": dashes})
 
 
-def _judge(table: pd.DataFrame) -> list[Finding]:
-    """Return a finding a case at initialization, and one a learning rate for the warm-up."""
-    return [*_by_block(pick(table, panel=SUMMARY, group=W2)), *_after(pick(table, panel=SUMMARY, group=W2))]
-
-
-def _by_block(summary: pd.DataFrame) -> Iterator[Finding]:
+def _by_block(table: pd.DataFrame) -> Iterator[Finding]:
     for (arrangement, stack), (limits, says, paper) in _CASES.items():
-        own, name = pick(summary, variant=arrangement, stack=stack), PAPER[arrangement]
+        own, name = pick(table, variant=arrangement, stack=stack, group=W2), PAPER[arrangement]
         row, theory = (first(pick(own, quantity=q)) for q in ("last/first", "last/first, theory"))
         if row is None:
             continue
@@ -205,9 +197,9 @@ def _by_block(summary: pd.DataFrame) -> Iterator[Finding]:
         )
 
 
-def _after(summary: pd.DataFrame) -> Iterator[Finding]:
+def _after(table: pd.DataFrame) -> Iterator[Finding]:
     most = limit("GL606", "most")
-    for _, row in pick(summary, quantity="after/first").iterrows():
+    for _, row in pick(table, quantity="after/first", group=W2).iterrows():
         yield AFTER_WARM_UP.held(
             row,
             f"{row['label']}: after the warm-up the gradient of the last decoder block's W2 is "
@@ -236,7 +228,8 @@ ANALYSIS = question(
     needs={"params": ("step", "name", "grad_norm")},
     compute=compute,
     plot=_plot,
-    judge=_judge,
+    judges=(_by_block, _after),
+    nothing="No recording holds the gradients of an encoder-decoder.",
     kinds=("init", "training"),
     size=(6.7, 4.1),
     optional=True,

@@ -148,8 +148,7 @@ def _plot(table: pd.DataFrame, figure: Figure) -> None:
         "encoder": "Last block, encoder only",
         "ratio": "Pre-LN / Post-LN",
     }
-    axes = beside(figure, drawn, titles, "No recording holds the gradients of an encoder-decoder or an encoder.")
-    for panel, ax in axes.items():
+    for panel, ax in beside(figure, drawn, titles).items():
         own = pick(drawn, panel=panel)
         if panel == "ratio":
             _draw_ratio(ax, own)
@@ -166,8 +165,7 @@ def _plot(table: pd.DataFrame, figure: Figure) -> None:
         kinds = {kind: look for kind, look in _KINDS.items() if kind in set(drawn["label"])}
         keys += [drawing.entry(f"Pre/Post, {_SHORT[kind]}", **look) for kind, look in kinds.items()]
         keys.append(drawing.entry("√(q Post / q Pre)", **_LAW))
-    if axes:
-        drawing.legend(figure, keys, columns=4)
+    drawing.legend(figure, keys, columns=4)
 
 
 _GUIDE: dict[str, Any] = {"color": drawing.THEORY, "linewidth": 0.8, "linestyle": (0, (5, 2))}
@@ -202,11 +200,6 @@ def _draw_ratio(ax: Axes, rows: pd.DataFrame) -> None:
             drawing.measured(ax, pick(own, quantity=MEASURED), look)
             law = pick(own, quantity="law")
             ax.plot(law["x"], law["value"], **_LAW, zorder=5)
-
-
-def _judge(table: pd.DataFrame) -> list[Finding]:
-    """Return a finding an arrangement and kind of network for the slopes, and one a kind for the ratio."""
-    return [*_slopes(table), *_ratios(table)]
 
 
 def _slopes(table: pd.DataFrame) -> Iterator[Finding]:
@@ -268,7 +261,8 @@ ANALYSIS = question(
     needs={"params": ("step", "name", "grad_norm"), "activations": ("step", "site", "tensor", "rms")},
     compute=compute,
     plot=_plot,
-    judge=_judge,
+    judges=(_slopes, _ratios),
+    nothing="No recording holds the gradients of an encoder-decoder or an encoder.",
     kinds=("init",),
     size=(6.7, 2.9),
     optional=True,

@@ -89,11 +89,7 @@ def _judged(wide: dict[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
 
 def _plot(table: pd.DataFrame, figure: Figure) -> None:
     """Draw 2/λ over depth."""
-    drawn = table[table["panel"] != SUMMARY]
-    if drawn.empty:
-        drawing.say(figure, "No recording holds readings of the probe 'sharpness'.")
-        return
-    left, right = figure.subplots(1, 2)
+    drawn, (left, right) = table[table["panel"] != SUMMARY], figure.subplots(1, 2)
     panels.measurements(left, drawn)
     scale(left, drawn, "1/step", log_from=2)
     left.set_title("2/λ at the start")
@@ -108,12 +104,8 @@ def _plot(table: pd.DataFrame, figure: Figure) -> None:
     drawing.legend(figure, [*panels.entries(drawn), threshold])
 
 
-def _judge(table: pd.DataFrame) -> list[Finding]:
-    """Return a finding for the ratio and one for Post-LN's fall."""
-    return [*_ratio(pick(table, panel=SUMMARY, quantity=_RATIO)), *_fall(pick(table, panel=SUMMARY, quantity="fall"))]
-
-
-def _ratio(rows: pd.DataFrame) -> Iterator[Finding]:
+def _ratio(table: pd.DataFrame) -> Iterator[Finding]:
+    rows = pick(table, quantity=_RATIO)
     if rows.empty:
         return
     least, worst = limit("GL613", "least"), farthest(rows, -rows["value"])
@@ -129,9 +121,9 @@ def _ratio(rows: pd.DataFrame) -> Iterator[Finding]:
     )
 
 
-def _fall(rows: pd.DataFrame) -> Iterator[Finding]:
+def _fall(table: pd.DataFrame) -> Iterator[Finding]:
     """The fall is held against a power of depth, so that other depths than 4 and 32 can be judged."""
-    row, pre = first(pick(rows, variant="post-ln")), first(pick(rows, variant="pre-ln"))
+    row, pre = (first(pick(table, quantity="fall", variant=name)) for name in PAPER)
     if row is None:
         return
     shallow, deep = float(row["group"]), float(row["x"])
@@ -161,7 +153,8 @@ ANALYSIS = question(
     needs={},
     compute=compute,
     plot=_plot,
-    judge=_judge,
+    judges=(_ratio, _fall),
+    nothing="No recording holds readings of the probe 'sharpness'.",
     kinds=("init",),
     size=(6.7, 2.7),
     optional=True,

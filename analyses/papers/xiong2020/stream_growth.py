@@ -145,8 +145,7 @@ def _plot(table: pd.DataFrame, figure: Figure) -> None:
     """Draw both streams over the lemma's range, and c_l."""
     drawn = table[table["panel"] != SUMMARY]
     titles = {"post-ln": "Post-LN stream", "pre-ln": "Pre-LN stream", _CONSTANT: "Gradient of W2 times √q"}
-    axes = beside(figure, drawn, titles, "No recording holds the stream of an encoder at initialization.")
-    for panel, ax in axes.items():
+    for panel, ax in beside(figure, drawn, titles).items():
         own = pick(drawn, panel=panel)
         _range(ax, pick(own, quantity=_LEMMA))
         panels.measurements(ax, own)
@@ -155,8 +154,7 @@ def _plot(table: pd.DataFrame, figure: Figure) -> None:
         ax.set_ylabel("c = ‖dL/dW2‖·√q" if panel == _CONSTANT else "second moment q")
     keys = panels.entries(drawn)
     keys.append(Patch(facecolor=drawing.THEORY_FILL, edgecolor=drawing.THEORY, linestyle="--", label="Lemma 2"))
-    if axes:
-        drawing.legend(figure, keys)
+    drawing.legend(figure, keys)
 
 
 def _range(ax: Axes, rows: pd.DataFrame) -> None:
@@ -177,17 +175,11 @@ def _scale(ax: Axes, rows: pd.DataFrame, panel: str) -> None:
         ax.set_ylim(0, 1.25 * max(values))
 
 
-def _judge(table: pd.DataFrame) -> list[Finding]:
-    """Return a finding an arrangement for the lemma, and one for the constant."""
-    summary = pick(table, panel=SUMMARY)
-    return [*_post(pick(summary, variant="post-ln")), *_pre(pick(summary, variant="pre-ln")), *_constant(summary)]
-
-
-def _post(rows: pd.DataFrame) -> Iterator[Finding]:
-    levels = pick(rows, quantity="level")
+def _post(table: pd.DataFrame) -> Iterator[Finding]:
+    levels = pick(table, quantity="level")
     if levels.empty:
         return
-    room, expected = limit("GL609", "post"), float(pick(rows, quantity=_LEMMA)["low"].iloc[0])
+    room, expected = limit("GL609", "post"), float(pick(table, panel=SUMMARY, quantity=_LEMMA)["low"].iloc[0])
     least, most = expected - room, expected + room
     worst = farthest(levels, (levels["value"] - expected).abs())
     yield GROWTH.held(
@@ -206,8 +198,8 @@ def _post(rows: pd.DataFrame) -> Iterator[Finding]:
     )
 
 
-def _pre(rows: pd.DataFrame) -> Iterator[Finding]:
-    beyond = pick(rows, quantity="beyond the range")
+def _pre(table: pd.DataFrame) -> Iterator[Finding]:
+    beyond = pick(table, quantity="beyond the range")
     if beyond.empty:
         return
     most, worst = 1 + limit("GL609", "pre"), farthest(beyond, beyond["value"])
@@ -226,10 +218,10 @@ def _pre(rows: pd.DataFrame) -> Iterator[Finding]:
     )
 
 
-def _constant(summary: pd.DataFrame) -> Iterator[Finding]:
+def _constant(table: pd.DataFrame) -> Iterator[Finding]:
     most = limit("GL610", "most")
-    for label, rows in pick(summary, quantity="variation of c").groupby("label", sort=False):
-        theory = pick(summary, label=str(label), quantity="variation of c, theory").set_index("group")["value"]
+    for label, rows in pick(table, quantity="variation of c").groupby("label", sort=False):
+        theory = pick(table, label=str(label), quantity="variation of c, theory").set_index("group")["value"]
         status, worst = all_held(rows, most=most, outside="warn"), farthest(rows, rows["value"])
         says = {"pass": "is one constant over the blocks", "warn": "is no constant over the blocks"}
         also = f"; theory gives {percent(theory[worst['group']])}" if worst["group"] in theory else ""
@@ -266,7 +258,8 @@ ANALYSIS = question(
     needs={"params": ("step", "name", "grad_norm"), "activations": ("step", "site", "tensor", "rms")},
     compute=compute,
     plot=_plot,
-    judge=_judge,
+    judges=(_post, _pre, _constant),
+    nothing="No recording holds the stream of an encoder at initialization.",
     kinds=("init",),
     size=(6.7, 2.6),
     reference=f"{XIONG}, Lemmas 1 to 3",

@@ -84,9 +84,6 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
     The figure's height is set to its rows.
     """
     drawn = table[table["panel"] != SUMMARY]
-    if drawn.empty:
-        drawing.say(figure, "No recording of training holds a loss.")
-        return
     tasks = in_order(drawn["schedule"], METRICS)
     figure.set_size_inches(figure.get_figwidth(), _ROW_HEIGHT * len(tasks) + _HEIGHT_OF_LEGEND + 0.15)
     axes = figure.subplots(len(tasks), len(_PANELS), squeeze=False)
@@ -182,6 +179,7 @@ ANALYSIS = question(
     compute=compute,
     plot=plot,
     judge=judge,
+    nothing="No recording of training holds a loss.",
     kinds=("training",),
     size=(6.7, 5 * _ROW_HEIGHT + _HEIGHT_OF_LEGEND + 0.15),
 )

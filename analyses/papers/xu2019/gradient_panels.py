@@ -54,9 +54,6 @@ def plot_over_training(table: pd.DataFrame, figure: Figure) -> None:
 
 def _plot(table: pd.DataFrame, figure: Figure, across: str, start: int) -> None:
     drawn = table[table["panel"] != SUMMARY]
-    if drawn.empty:
-        drawing.say(figure, "No recording of the paper's grid holds a norm with a gradient.")
-        return
     tasks = in_order(drawn["schedule"], METRICS)
     figure.set_size_inches(figure.get_figwidth(), _ROW_HEIGHT * len(tasks) + _HEIGHT_OF_LEGEND)
     axes = figure.subplots(len(tasks), len(COLUMNS), squeeze=False)

@@ -182,6 +182,7 @@ BY_DEPTH = question(
     judge=gradient_findings.judge_by_depth,
     kinds=("training",),
     size=gradient_panels.SIZE,
+    nothing="No recording of the paper's grid holds a norm with a gradient.",
 )
 OVER_TRAINING = question(
     gradient_findings.GROWTH,
@@ -197,4 +198,5 @@ OVER_TRAINING = question(
     judge=gradient_findings.judge_over_training,
     kinds=("training",),
     size=gradient_panels.SIZE,
+    nothing="No recording of the paper's grid holds a norm with a gradient.",
 )

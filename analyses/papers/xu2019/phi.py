@@ -139,9 +139,6 @@ def _judged(rows: pd.DataFrame, who: Mapping[str, str]) -> Iterator[dict[str, An
 def plot(table: pd.DataFrame, figure: Figure) -> None:
     """Draw max |y| over training and by depth under 1/k, and the moments of φ on C and kC; a line a task."""
     drawn = table[table["panel"] != SUMMARY]
-    if drawn.empty:
-        drawing.say(figure, "No recording holds AdaNorm's factor φ.")
-        return
     tasks = in_order(drawn["schedule"], METRICS)
     looks = {task: _look(k) for k, task in enumerate(tasks)}
     axes = figure.subplots(1, 3)
@@ -268,5 +265,6 @@ ANALYSIS = question(
     judge=judge,
     kinds=("training",),
     size=(6.7, 2.6),
+    nothing="No recording holds AdaNorm's factor φ.",
     optional=True,
 )

@@ -30,6 +30,12 @@ def test_settings_that_do_not_change_the_numbers_may_differ():
     assert differences(meta(), meta(device="cpu", checkpoint_every=1)) == []
 
 
+def test_a_run_from_before_models_said_what_their_arrangement_is_can_be_gone_on_with():
+    before = meta() | {"model": {"arrangement": "pre-ln"}}
+    now = meta() | {"model": {"arrangement": "pre-ln", "skip_is_sound": True, "theory": "pre-ln"}}
+    assert differences(before, now) == []
+
+
 def test_each_difference_names_its_setting_and_both_values():
     assert differences(meta(lr=0.1), meta(lr=0.2)) == ["training.lr is 0.1, not 0.2"]
     changed = meta() | {"task": {"sha256": "b"}, "model": {"width": 8, "heads": 2}}
