@@ -13,6 +13,8 @@ from analyses.papers.findings import BEGINS, Code, farthest, plural, signed
 from analyses.tables import listed, pick
 from gradlens.analysis import Finding, Status
 
+#: Where fewer than this share of the seeds learned the task in either arm, a setting decides nothing.
+HALF = 0.5
 Verdict = Literal["supports", "contradicts", "undecided"]
 PARTICIPLE: Mapping[str, str] = {"supports": "supported", "contradicts": "contradicted", "undecided": "undecided"}
 #: Columns of a comparison's row that ``compare`` gives. ``value``, ``low``, ``high``: the mean difference in per cent,
@@ -219,10 +221,13 @@ def _judged(claim: Claim, rows: pd.DataFrame, named: Callable[[pd.Series], str],
     told = {verdict: [words for own, words in each if own == verdict] for verdict in PARTICIPLE}
     status = decided(told, half_refutes=False)
     mixed = status == "inconclusive" and told["supports"] and told["contradicts"] and not told["undecided"]
+    undecided = rows[rows["verdict"] == "undecided"]
+    unlearned = len(undecided) > 0 and undecided.get("learned", pd.Series()).lt(HALF).all()
+    begins = "Undecided, for no run learned the task" if status == "inconclusive" and unlearned else BEGINS[status]
     seeds, bar = rows["n"].max(), float(rows["bar"].iloc[0])
     return claim.finding(
         status,
-        f"{'Mixed' if mixed else BEGINS[status]}: {claim.says}: {'; '.join(tally(told, len(rows), 'in setting'))}; "
+        f"{'Mixed' if mixed else begins}: {claim.says}: {'; '.join(tally(told, len(rows), 'in setting'))}; "
         f"{seeds:.0f} seed{plural(seeds)} a setting.",
         row=farthest(rows, -rows["value"]) if rows["value"].notna().all() else None,
         threshold=(
@@ -235,7 +240,9 @@ def _judged(claim: Claim, rows: pd.DataFrame, named: Callable[[pd.Series], str],
 
 
 def _told(row: pd.Series, name: str) -> str:
-    """Name a setting, with how much better its favoured run is, or which runs diverged."""
+    """Name a setting, with how much better its favoured run is, which runs diverged, or that none learned the task."""
+    if row.get("learned", 1.0) < HALF:
+        return f"{name}: no run learned the task"
     if row["diverged"] > 0:
         return f"{name}: runs diverged in {row['diverged']:.0f} of {row['n']:.0f} pairs"
     return f"{name}: {'+' if row['value'] > 0 else ''}{signed(row['value'], 1)} %"

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from analyses import drawing
 from analyses.limits import limit
 from analyses.papers import claims_axes
-from analyses.papers.claims import COMPARED, Claim, compare, judged
+from analyses.papers.claims import COMPARED, HALF, Claim, compare, judged
 from analyses.papers.claims import table as tabled
 from analyses.papers.findings import question
 from analyses.papers.xiong2020.claimed import CLAIMS
@@ -22,8 +22,9 @@ from gradlens.recording import Recording
 _SHARED = "task, optimizer, learning rate and seed"
 _TEXT = ("code", "task", "optimizer", "favoured", "against", "verdict")
 #: A row is one comparison, on one task at one optimizer and learning rate. Differences are of held-out losses, in per
-#: cent of the loss with the whole warm-up; ``bar``: what they must exceed.
-COLUMNS = ("code", "task", "optimizer", "lr", "favoured", "against", "verdict", "bar", *COMPARED)
+#: cent of the loss with the whole warm-up; ``bar``: what they must exceed; ``learned``: share of the seeds that
+#: learned the task, of the arm in which more did.
+COLUMNS = ("code", "task", "optimizer", "lr", "favoured", "against", "verdict", "bar", *COMPARED, "learned")
 
 
 def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
@@ -51,7 +52,11 @@ def _compare(claim: Claim, runs: pd.DataFrame) -> dict[str, Any]:
     scale = next((mean for mean in means if np.isfinite(mean)), np.nan)
     bar = 100.0 * limit(claim.code, "margin") * (1 if compared.better else -1)
     row = compare(compared, runs, "valid_loss", sign=-1, scale=scale, bar=bar, both=False)
-    return row and {**row, "bar": bar}
+    if not row:
+        return row
+    learned = max(_distinct(runs, setting)["learned"].astype(float).mean() for setting in compared[:2])
+    # What two arms that know nothing of the task differ in is not what the claim is about.
+    return {**row, "bar": bar, "learned": learned, **({"verdict": "undecided"} if learned < HALF else {})}
 
 
 def _distinct(runs: pd.DataFrame, setting: str) -> pd.DataFrame:

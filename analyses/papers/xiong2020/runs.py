@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analyses.limits import limit
 from analyses.papers.measured import arrangement
 from analyses.papers.xiong2020.paper import PAPER
 from analyses.steps import end_of_training, last_value
@@ -17,7 +18,7 @@ WARM_UPS = ("none", "short", "full")
 OPTIMIZERS = {"adam": "Adam", "sgd": "SGD", "momentum": "SGD with momentum"}
 COLUMNS = (
     "recording", "task", "variant", "optimizer", "lr", "warm_up", "warm_up_steps", "seed", "steps", "status", "ended",
-    "diverged", "diverged_at", "loss", "valid_loss", "bleu", "unit",
+    "diverged", "diverged_at", "loss", "valid_loss", "bleu", "learned", "unit",
 )  # fmt: skip
 
 
@@ -32,6 +33,7 @@ def warm_up_runs(recordings: Sequence[Recording]) -> pd.DataFrame:
         ``warm_up_steps``; ``seed``; ``steps`` as planned; ``status``; ``ended``: whether it came to an end, a
         divergence among them; ``diverged`` and ``diverged_at``; ``loss`` of training, mean over the last tenth of the
         recorded steps; ``valid_loss`` and ``bleu`` at the end. A run that diverged has neither of the three.
+        ``learned``: whether it came to know more of its task than a trivial model; missing where nothing tells.
     """
     found = [r for r in recordings if _is_training(r) and "limit" not in r.meta and arrangement(r) in PAPER]
     return pd.DataFrame([_warm_up_run(recording) for recording in found], columns=list(COLUMNS))
@@ -77,8 +79,20 @@ def _warm_up_run(recording: Recording) -> dict[str, Any]:
         "diverged_at": np.nan if meta.get("diverged_at") is None else float(meta["diverged_at"]),
         "loss": np.nan if status == "diverged" else end_of_training(steps),
         "unit": str((meta.get("task") or {}).get("unit") or "loss"),
+        "learned": _learned(meta.get("task") or {}, ends),
         **ends,
     }
+
+
+def _learned(task: Mapping[str, Any], ends: Mapping[str, float]) -> float:
+    """Return 1 for a run that learned its task, 0 for one that did not (a divergence among them)."""
+    if not ends:
+        return 0.0
+    if np.isfinite(ends["bleu"]):
+        return float(ends["bleu"] >= limit("GL600", "bleu"))
+    if task.get("unigram_bits"):  # as GL304
+        return float(ends["valid_loss"] < limit("GL304", "most") * float(task["unigram_bits"]) * np.log(2))
+    return np.nan
 
 
 def _warm_up(training: Mapping[str, Any]) -> str:

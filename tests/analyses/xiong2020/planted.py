@@ -122,6 +122,7 @@ def translated(
     held_out: float = 4.0,
     diverged_at: int | None = None,
     gradient: Callable[[int, int], float] = lambda step, block: 1.0,
+    bleu: float = 10.0,
     **meta: Any,
 ) -> Recording:
     """A translation run of a hundred steps, whose learning rate falls from step 20 on.
@@ -135,12 +136,13 @@ def translated(
         held_out: loss at the end.
         diverged_at: the step at which it broke off.
         gradient: norm of both matrices' gradients in the decoder, by step and block from 1.
+        bleu: at the end, of seed 0.
         meta: further metadata.
     """
     last = 99 if diverged_at is None else diverged_at
     steps = pd.DataFrame({"step": range(last + 1), "loss": np.linspace(8.0, held_out, 100)[: last + 1] + 0.05 * seed})
     noise = 1.0 + 0.02 * (seed - 1) + 0.001 * np.cos(7 * seed + warm_up + len(arrangement))
-    for column, value in (("valid_loss", held_out * noise), ("bleu", 10.0 + seed)):
+    for column, value in (("valid_loss", held_out * noise), ("bleu", bleu + seed / 10)):
         steps[column] = np.where(steps["step"] == 99, value, np.nan)
     if diverged_at is not None:
         steps.loc[steps["step"] == diverged_at, "loss"] = np.nan

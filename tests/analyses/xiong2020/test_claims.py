@@ -113,6 +113,32 @@ def test_unfinished_runs_and_those_at_a_limit_do_not_count() -> None:
     assert len(ANALYSIS.compute([*runs, *odd])) == len(ANALYSIS.compute(runs))
 
 
+def test_two_arms_that_learned_nothing_decide_nothing() -> None:
+    """However their losses differ; where one arm learned the task they do decide."""
+    settings = [("post-ln", 20, 4.0), ("post-ln", 0, 6.0)]
+
+    def finding(*bleu: float) -> Finding:
+        runs = [
+            translated(name, warm_up, seed, held_out=loss, optimizer="sgd", bleu=own)
+            for seed in range(3)
+            for (name, warm_up, loss), own in zip(settings, bleu, strict=True)
+        ]
+        return judged(runs)["GL601"]
+
+    nothing = finding(0.3, 0.0)
+    assert nothing.status == "inconclusive"
+    assert nothing.claim.startswith("Undecided, for no run learned the task:")
+    assert "translation, SGD 0.001: no run learned the task" in nothing.claim
+    assert finding(1.2, 0.0).status == finding(12.0, 11.0).status == "pass"
+
+
+@pytest.mark.parametrize(("bits", "status"), [(10.0, "pass"), (4.0, "inconclusive")])
+def test_on_text_to_have_learned_is_to_know_more_than_how_often_each_token_occurs(bits: float, status: str) -> None:
+    task = {"name": "lm", "unit": "nats per byte", "unigram_bits": bits}
+    runs = warm_ups({("post-ln", 20): 4.0, ("post-ln", 0): 6.0}, task=task, bleu=np.nan)
+    assert judged(runs)["GL600"].status == status
+
+
 def test_tasks_are_told_apart() -> None:
     of_lm = {"task": {"name": "lm", "unit": "nats per piece"}}
     runs = [*warm_ups(HOLDS, **of_lm), *warm_ups(FAILS)]
