@@ -174,6 +174,16 @@ def decided(by_verdict: Mapping[str, Sequence[Any]], *, half_refutes: bool) -> S
     return "fail" if against > half or (half_refutes and against == half) else "inconclusive"
 
 
+def begins(status: Status, by_verdict: Mapping[str, Sequence[Any]]) -> str:
+    """Return how a claim's finding begins: where most support it and some contradict it, it is reproduced in part.
+
+    Args:
+        status: of ``decided``.
+        by_verdict: verdict to what it holds for.
+    """
+    return f"{BEGINS[status]} in part" if status == "pass" and by_verdict["contradicts"] else BEGINS[status]
+
+
 def tally(by_verdict: Mapping[str, Sequence[str]], total: int, where: str) -> Iterator[str]:
     """Yield such as ``supported on 3 of 5 tasks (lm, images and parsing)``; the total is said once.
 
@@ -223,11 +233,11 @@ def _judged(claim: Claim, rows: pd.DataFrame, named: Callable[[pd.Series], str],
     mixed = status == "inconclusive" and told["supports"] and told["contradicts"] and not told["undecided"]
     undecided = rows[rows["verdict"] == "undecided"]
     unlearned = len(undecided) > 0 and undecided.get("learned", pd.Series()).lt(HALF).all()
-    begins = "Undecided, for no run learned the task" if status == "inconclusive" and unlearned else BEGINS[status]
+    start = "Undecided, for no run learned the task" if status == "inconclusive" and unlearned else begins(status, told)
     seeds, bar = rows["n"].max(), float(rows["bar"].iloc[0])
     return claim.finding(
         status,
-        f"{'Mixed' if mixed else begins}: {claim.says}: {'; '.join(tally(told, len(rows), 'in setting'))}; "
+        f"{'Mixed' if mixed else start}: {claim.says}: {'; '.join(tally(told, len(rows), 'in setting'))}; "
         f"{seeds:.0f} seed{plural(seeds)} a setting.",
         row=farthest(rows, -rows["value"]) if rows["value"].notna().all() else None,
         threshold=(

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from analyses.limits import limit
-from analyses.papers.claims import COMPARED, PARTICIPLE, Claim, Compared, compare, decided, plain, tally
+from analyses.papers.claims import COMPARED, PARTICIPLE, Claim, Compared, begins, compare, decided, plain, tally
 from analyses.papers.claims import table as tabled
-from analyses.papers.findings import BEGINS, plural, question
+from analyses.papers.findings import plural, question
 from analyses.papers.xu2019.claimed import CLAIMS
 from analyses.papers.xu2019.final_scores import scored
 from analyses.papers.xu2019.forest import plot
@@ -101,7 +101,7 @@ def _judged(claim: Claim, rows: pd.DataFrame) -> Finding:
     one = counted.iloc[0] if len(counted) == 1 and not pd.isna(counted["low"].iloc[0]) else None
     return claim.finding(
         status,
-        f"{BEGINS[status]}: {claim.says}: {said}{_aside(rows, tasks)}.",
+        f"{begins(status, by_verdict)}: {claim.says}: {said}{_aside(rows, tasks)}.",
         row=one,
         unit="" if one is None else f"% of {NORMS[str(one['scale'])]}'s",
         threshold=_threshold(better=claim.compared[0].better),

@@ -1,4 +1,4 @@
-"""What ``xu2019_scores`` says: GL500, whether each task is real work at the budget it was given."""
+"""What ``xu2019_scores`` says: GL500, whether a task is real work at its budget; GL514, whether a norm helps at all."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,8 @@ import pandas as pd
 
 from analyses.limits import limit
 from analyses.papers.findings import Code
-from analyses.tables import first, percent, pick
+from analyses.papers.xu2019.metrics import metrics
+from analyses.tables import first, listed, percent, pick
 from gradlens.analysis import Finding, Status
 
 LEVEL = Code(
@@ -20,6 +21,26 @@ LEVEL = Code(
     expected_from="a level that a model which has learned the task exceeds, and a trivial one does not",
     causes=("Too few steps for this task: a small budget.", "A network or data set smaller than the paper's."),
     remedies=("Train longer: a larger budget (--budget medium or --budget paper).",),
+    reference="Xu et al. 2019 (1911.07013)",
+)
+
+
+NEEDED = Code(
+    code="GL514",
+    analysis="xu2019_scores",
+    explanation=(
+        "A norm helps at all. Where a network without any norm scores best, there is little that one norm could do "
+        "better than another: the paper's claims are then tested on networks that do not need what they are about."
+    ),
+    unit="tasks",
+    expected="1 of 8",
+    expected_from="the paper's table, where that is so on Enwiki8 alone",
+    threshold="best without a norm on fewer than half of the tasks",
+    causes=(
+        "Networks shallower or narrower than the paper's, or trained for fewer steps: they train without a norm.",
+        "Learning rates that every variant bears: a norm's worth is a higher one.",
+    ),
+    remedies=("Train deeper networks for longer (--budget paper).",),
     reference="Xu et al. 2019 (1911.07013)",
 )
 
@@ -43,7 +64,26 @@ def judge(table: pd.DataFrame) -> list[Finding]:
     tasks = list(pick(table, quantity="diverged")["panel"].unique())
     if not tasks:
         return [LEVEL.silent("No run of the paper's grid came to its end.")]
-    return [_reached(table, task) for task in tasks]
+    return [*(_reached(table, task) for task in tasks), _needed(table, tasks)]
+
+
+def _needed(table: pd.DataFrame, tasks: list[str]) -> Finding:
+    """GL514: a fact about the table, by the means that it shows."""
+    compared, best = [], []
+    for task in tasks:
+        metric = metrics(task)[0]
+        scores = pick(table, panel=task, quantity=metric.column).dropna(subset="value").set_index("variant")["value"]
+        if "none" in scores and len(scores) > 1:
+            compared.append(task)
+            best += [task] if (metric.sign * scores).idxmax() == "none" else []
+    if not compared:
+        return NEEDED.silent("No task has runs with a norm and without any.")
+    where = f"on {len(best)} of {len(compared)} task{'s' if len(compared) > 1 else ''}"
+    return NEEDED.finding(
+        "warn" if 2 * len(best) >= len(compared) else "pass",
+        f"Of all variants, the one without any norm scores best {where}{f' ({listed(best)})' if best else ''}.",
+        value=float(len(best)),
+    )
 
 
 def _reached(table: pd.DataFrame, task: str) -> Finding:

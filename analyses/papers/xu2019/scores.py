@@ -9,7 +9,7 @@ import pandas as pd
 from analyses.intervals import t_interval
 from analyses.papers.findings import question
 from analyses.papers.xu2019.final_scores import scored
-from analyses.papers.xu2019.levels import LEVEL, judge
+from analyses.papers.xu2019.levels import LEVEL, NEEDED, judge
 from analyses.papers.xu2019.metrics import METRICS, Metric, metrics
 from analyses.papers.xu2019.runs import NORMS, in_order
 from analyses.papers.xu2019.scores_figure import plot
@@ -201,6 +201,7 @@ def _range(values: pd.Series) -> str:
 
 ANALYSIS = question(
     LEVEL,
+    NEEDED,
     title="The paper's table, and ours",
     question="How good does each norm become on each task, and how does that compare with the paper's table?",
     reading=(

@@ -143,9 +143,23 @@ def test_the_table_is_tidy_and_repeats_itself() -> None:
 
 def test_tasks_that_are_learned_are_real_work() -> None:
     found = judged(grid())
-    assert {task: finding.status for task, finding in found.items()} == {
+    assert {task: finding.status for task, finding in found.items() if task} == {
         "translation": "not applicable", "lm": "pass", "sentences": "pass", "images": "pass", "parsing": "pass",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("better", "status", "where"),
+    [(0.5, "warn", "5 of 5 tasks (translation, lm, sentences, images and parsing)."), (-0.5, "pass", "0 of 5 tasks.")],
+)
+def test_where_no_norm_at_all_is_best_it_is_said(better: float, status: str, where: str) -> None:
+    finding = judged(grid({"none": {"better": better}}))[""]
+    assert (finding.code, finding.status) == ("GL514", status)
+    assert finding.claim.endswith(f"scores best on {where}")
+
+
+def test_without_a_run_that_has_no_norm_nobody_can_tell() -> None:
+    assert judged(grid(norms=[norm for norm in NORMS if norm != "none"]))[""].status == "not applicable"
 
 
 @pytest.mark.parametrize("task", ["lm", "sentences", "images", "parsing"])
