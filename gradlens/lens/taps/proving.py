@@ -107,7 +107,7 @@ class Proving:
         self._settled: tuple[bool, torch.Size] | None = None
         self._alone = False
         self._tries = 0
-        #: What waits for the end of a step: the call, whether it is its gradient or its output, by how much that is off.
+        #: What waits for the end of a step: the call, whether it is its gradient or output, by how much that is off.
         self._waiting: list[tuple[Call, bool, Tensor]] = []
 
     @property
