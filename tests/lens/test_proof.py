@@ -173,6 +173,7 @@ def test_a_gate_that_some_calls_lack_is_no_gate_there():
     sigma = [h.unflatten(-1, (4, -1)).square().mean(-1).add(1e-6).sqrt() for h in (x * F.silu(z), x)]
     expected = [float((1 / one).mean().detach()) for one in sigma]
     assert lens.recording.norms["inv_sigma"].tolist() == pytest.approx(expected, rel=1e-5)
+    assert lens.recording.norms["kept"].between(0.01, 0.99).all()
 
 
 def test_gates_in_a_compiled_graph_are_named():
