@@ -15,6 +15,7 @@ from tests.recognition.shapes import (
     ChannelsFirst,
     GateAfter,
     GateFirst,
+    GateFirstCentered,
     OfEachSample,
     OfEverything,
     UnitLength,
@@ -105,17 +106,17 @@ def test_what_a_user_registers_proves_itself_too_and_is_recorded_as_it_is(cls, a
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("cls", [GateFirst, GateAfter])
+@pytest.mark.parametrize("cls", [GateFirst, GateFirstCentered, GateAfter])
 def test_what_is_normalized_is_measured_on_the_right_side_of_a_gate(cls, dtype):
     torch.manual_seed(0)
     norm = cls().to(dtype)
     h_grad = gated(norm, dtype)
     lens, h, grad = h_grad
     split = lambda x: x.unflatten(-1, (norm.groups, -1))  # noqa: E731
-    expected = expected_row(h, grad, Case((-1,), 1e-6, centered=False, to_view=split))
+    expected = expected_row(h, grad, Case((-1,), 1e-6, centered=norm.centered, to_view=split))
     row = lens.recording.norms.iloc[-1]
     share = 1e-4 if dtype == torch.float32 else 5e-3
-    for name in ("rescaling", "kept", "inv_sigma"):
+    for name in ("recentering", "rescaling", "kept", "inv_sigma"):
         assert row[name] == pytest.approx(expected[name], abs=share, rel=1e-3), name
     assert lens.audit().problems() == []
 
@@ -172,6 +173,7 @@ def test_a_gate_that_some_calls_lack_is_no_gate_there():
     sigma = [h.unflatten(-1, (4, -1)).square().mean(-1).add(1e-6).sqrt() for h in (x * F.silu(z), x)]
     expected = [float((1 / one).mean().detach()) for one in sigma]
     assert lens.recording.norms["inv_sigma"].tolist() == pytest.approx(expected, rel=1e-5)
+    assert lens.recording.norms["kept"].between(0.01, 0.99).all()
 
 
 def test_gates_in_a_compiled_graph_are_named():

@@ -59,6 +59,7 @@ def test_several_gradients_at_once_pass_and_are_said_not_to_be_recorded():
         backward(model, vectors(0))
         lens.step()
         assert any("torch.func" in problem for problem in lens.audit().problems())
+        assert lens.audit().unsupported == {}
 
 
 def test_nested_tensors_pass_and_are_said_not_to_be_recorded():

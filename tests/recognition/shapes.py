@@ -220,7 +220,7 @@ SHAPES = (
 class GateFirst(nn.Module):
     """RMSNorm, in groups of the last axis, of x silu(z)."""
 
-    first, groups = True, 4
+    first, groups, centered = True, 4, False
 
     def __init__(self) -> None:
         super().__init__()
@@ -231,6 +231,7 @@ class GateFirst(nn.Module):
         if gate is not None and self.first:
             x = x * F.silu(gate.float())
         x = x.unflatten(-1, (self.groups, -1))
+        x = x - x.mean(-1, keepdim=True) if self.centered else x
         x = (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)).flatten(-2) * self.weight
         if gate is not None and not self.first:
             x = x * F.silu(gate.float())
@@ -241,3 +242,9 @@ class GateAfter(GateFirst):
     """RMSNorm of x, times silu(z)."""
 
     first, groups = False, 1
+
+
+class GateFirstCentered(GateFirst):
+    """LayerNorm of x silu(z)."""
+
+    groups, centered = 1, True
