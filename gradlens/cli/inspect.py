@@ -20,6 +20,7 @@ from gradlens.text import columns
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gradlens.lab.operands.subject import Subject
     from gradlens.probes.optimizers import OptimizerKind
     from gradlens.recording import Recording
 
@@ -84,23 +85,13 @@ def command(
 
             recording = load(operands[0].path)
         else:
-            from gradlens.lab.runs.measurement import measure
             from gradlens.lab.tasks import TASKS
 
             subject = operands[0].subject(TASKS[chosen.task](), chosen)
             if probes:
                 progress = lambda done, total: display.running("probes", done, total)  # noqa: E731
                 probing = Probing(subject, chosen.seed, optimizer, lr, progress)
-            seeds = lambda done, total: display.running(subject.label, done, total)  # noqa: E731
-            try:
-                recording = measure(subject, chosen, out, seeds, without_norms=probes, probe=probing)
-            except NothingFoundError:
-                if not isinstance(operands[0], Variant):
-                    raise
-                raise NothingFoundError(
-                    f"inspect looks at normalizations; {subject.label} has none by design. Compare it with a variant "
-                    f"that has some (gradlens compare pre-ln {subject.label}), or measure it with --probes."
-                ) from None
+            recording = _measured(subject, chosen, out, probing, display, by_design=isinstance(operands[0], Variant))
         display.clear()
     from gradlens.analysis import compare
     from gradlens.reporting import findings_text
@@ -121,6 +112,29 @@ def command(
             rate = min(lr or inf, answer.lr) if answer and trains else inf
             parts.append(text(probing.found, _comparing(model, arguments, chosen, rate) if rate < inf else ""))
         terminal.result("\n\n".join(parts))
+
+
+def _measured(
+    subject: "Subject", chosen: Settings, out: Path | None, probing: Probing | None, display: terminal.Display, *,
+    by_design: bool,
+) -> "Recording":  # fmt: skip
+    """Return the recording of a subject at initialization.
+
+    Raises:
+        NothingFoundError: it has no normalization; of one that has none by design the message says so.
+    """
+    from gradlens.lab.runs.measurement import measure
+
+    seeds = lambda done, total: display.running(subject.label, done, total)  # noqa: E731
+    try:
+        return measure(subject, chosen, out, seeds, without_norms=probing is not None, probe=probing)
+    except NothingFoundError:
+        if not by_design:
+            raise
+        raise NothingFoundError(
+            f"inspect looks at normalizations; {subject.label} has none by design. Compare it with a variant "
+            f"that has some (gradlens compare pre-ln {subject.label}), or measure it with --probes."
+        ) from None
 
 
 def _comparing(model: str, arguments: tuple[str, ...], chosen: Settings, lr: float) -> str:
