@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.depth_profile.whole_network import UNIT_NORMS
+from analyses.depth_profile.whole_network import norm_theory
 from analyses.intervals import Array, Interval, jackknife_interval, t_interval
 from gradlens.theory import xiong2020
 
@@ -30,7 +30,7 @@ class DepthTheory:
     def __init__(self, model: Mapping[str, Any]) -> None:
         self.arrangement = str(model.get("arrangement", ""))
         treated = model.get("family") == "transformer" and self.arrangement in ("pre-ln", "post-ln")
-        self.applies = treated and model.get("activation") == "relu" and model.get("norm") in UNIT_NORMS
+        self.applies = treated and model.get("activation") == "relu" and norm_theory(model) is not None
         self.ratio = float(model.get("ffn") or 1) / float(model.get("width") or 1)
         self._has_memory = model.get("kind") == "encoder-decoder"
 

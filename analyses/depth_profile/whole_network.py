@@ -10,15 +10,23 @@ from gradlens.theory.network import Network, OutsideTheoryError
 from gradlens.theory.stack import Predicted
 from gradlens.theory.transformer import predict
 
-#: Norms whose output has unit second moment (AdaNorm: 1.03); ``none`` where the arrangement itself has no norm.
-UNIT_NORMS = frozenset(
-    {"layernorm", "layernorm-simple", "detachnorm", "detachnorm-mean", "detachnorm-variance", "adanorm", "rmsnorm"}
-)
+#: Of recordings from before models said which norm's theory covers theirs (``norm_theory``): what is known by name.
+_BY_NAME = dict.fromkeys(
+    ("layernorm", "layernorm-simple", "detachnorm", "detachnorm-mean", "detachnorm-variance", "adanorm"), "layernorm"
+) | {"rmsnorm": "rmsnorm"}
 _NORMLESS = frozenset(name for name, arrangement in ARRANGEMENTS.items() if not arrangement.normalized_output)
-#: Of ``UNIT_NORMS``, those that subtract no mean.
-_UNCENTERED = ("rmsnorm",)
 #: Tasks whose labels are the tokens themselves, each the one after its input.
 _NEXT_TOKEN = ("lm", "translation", "translation-de-en", "translation-en-vi")
+
+
+def norm_theory(model: Mapping[str, Any]) -> str | None:
+    """Return which norm's theory covers a model's norm, ``layernorm`` or ``rmsnorm``; None where none does.
+
+    Args:
+        model: the ``model`` entry of a recording's metadata.
+    """
+    covered: str | None = model.get("norm_theory", _BY_NAME.get(str(model.get("norm"))))
+    return covered
 
 
 def network(recording: Recording) -> Network:
@@ -35,10 +43,11 @@ def network(recording: Recording) -> Network:
     _require(recording.meta.get("kind") == "init", "a recording at initialization")
     _require(model.get("family") == "transformer", "a Transformer of the zoo")
     _require(model.get("init") == "xavier", "Xavier's initialization")
-    norm, arrangement = model.get("norm"), model.get("theory", model.get("arrangement"))
+    norm, arrangement = norm_theory(model), model.get("theory", model.get("arrangement"))
     if not arrangement:
         raise OutsideTheoryError(f"Theory does not cover this arrangement, {model.get('arrangement')!r}.")
-    _require(norm in UNIT_NORMS or arrangement in _NORMLESS, f"a norm whose output has unit variance, not {norm!r}")
+    unit = bool(norm) or arrangement in _NORMLESS
+    _require(unit, f"a norm whose output is known to have unit second moment, not {model.get('norm')!r}")
     _require(task.get("name") in _NEXT_TOKEN and bool(tokens), f"a task of next tokens: {', '.join(_NEXT_TOKEN)}")
     target = tokens[-1]
     return Network(
@@ -52,7 +61,7 @@ def network(recording: Recording) -> Network:
         label_coincidence=(target["next_same_within"], target["next_same_across"]),
         source_coincidence=(tokens[0]["same_within"], tokens[0]["same_across"]),
         smoothing=float(task.get("label_smoothing") or 0.0),
-        centered=norm not in _UNCENTERED,
+        centered=norm != "rmsnorm",
     )
 
 

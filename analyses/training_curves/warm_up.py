@@ -15,6 +15,7 @@ from analyses.tables import percent, span
 from gradlens.analysis import Finding, Status
 from gradlens.analysis.ending import at_the_end, span_of_steps
 from gradlens.recording import Recording
+from gradlens.recording.manifest import SAID_OF_BLOCKS
 
 CHECK = Check(
     code="GL302",
@@ -69,8 +70,8 @@ def gains(runs: Sequence[Recording]) -> Iterator[dict[str, Any]]:
 def _settings(run: Recording) -> str:
     """Return seeds and settings of a run but for its warm-up, as text that compares."""
     training = {k: v for k, v in (run.meta.get("training") or {}).items() if k not in ("warmup", "decay_from")}
-    # Older recordings do not say the last two.
-    model = {k: v for k, v in (run.meta.get("model") or {}).items() if k not in ("skip_is_sound", "theory")}
+    # Older recordings do not say what is known of the blocks.
+    model = {k: v for k, v in (run.meta.get("model") or {}).items() if k not in SAID_OF_BLOCKS}
     return json.dumps([run.meta.get("seeds"), training, model], sort_keys=True, default=str)
 
 

@@ -154,6 +154,11 @@ def placements_of(module: nn.Module) -> Placements:
     return {}
 
 
+def declares(module: nn.Module) -> bool:
+    """Whether a module says itself where its norms stand."""
+    return isinstance(getattr(module, "placements", None), Mapping)
+
+
 def is_block(cls: type[nn.Module]) -> bool:
     """Whether a run of modules of this class is a stack of residual blocks, as far as its name tells."""
     return cls.__name__ not in NOT_BLOCKS

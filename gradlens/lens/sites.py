@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from gradlens.errors import GradlensError
-from gradlens.lens.families import is_block, is_stage, placements_of
+from gradlens.lens.families import declares, is_block, is_stage, placements_of
 from gradlens.lens.world import class_of
 from gradlens.recognition import NormKind, Taken, recognise
 
@@ -28,7 +28,7 @@ class Site:
     """One tapped place; the fields of a row of the ``sites`` table.
 
     A norm's ``taken`` says what its module is taken for; ``norm`` is None while that must be seen. ``told`` is whether
-    the user gave its placement.
+    user or module said its placement, over which nothing goes that a pass shows.
     """
 
     path: str
@@ -141,19 +141,19 @@ def discover(model: nn.Module, watch: Iterable[str], placement: Mapping[str, str
         watched = any(pattern.search(path) for pattern in patterns)
         norm = taken.kind if taken is not None else None
         if norm is not None and ("norms" in watch or watched):
-            kind, place = "norm", _placement(model, path)
+            kind, (place, told) = "norm", _placement(model, path)
         elif "blocks" in watch and path in found:
-            taken, kind, place = None, "block", None
+            taken, kind, place, told = None, "block", None, False
         elif watched:
-            taken, kind, place = None, "module", None
+            taken, kind, place, told = None, "module", None, False
         elif taken is not None and "norms" in watch:
-            kind, place = "norm", _placement(model, path)
+            kind, (place, told) = "norm", _placement(model, path)
         else:
             continue
         sites.append(
             Site(
                 path=path, module=module, kind=kind, order=order, norm=norm if taken else None, taken=taken,
-                placement=place, block=index, first_in_stack=first and path in found,
+                placement=place, told=told, block=index, first_in_stack=first and path in found,
             )
         )  # fmt: skip
     return _told(sites, placement or {})
@@ -200,13 +200,18 @@ def _patterns(model: nn.Module, watch: tuple[str, ...]) -> list[re.Pattern[str]]
     return patterns
 
 
-def _placement(model: nn.Module, path: str) -> str:
-    """Look the norm's place up in what its ancestors, the nearest first, declare or are known for; else "unknown"."""
+def _placement(model: nn.Module, path: str) -> tuple[str, bool]:
+    """Look the norm's place up in what its ancestors, the nearest first, declare or are known for; else "unknown".
+
+    Returns:
+        The placement, and whether an ancestor declares it.
+    """
     parts = path.split(".")
     for depth in range(len(parts) - 1, -1, -1):
-        known = placements_of(model.get_submodule(".".join(parts[:depth])))
+        module = model.get_submodule(".".join(parts[:depth]))
+        known = placements_of(module)
         # A norm may be wrapped: what is said of the wrapper holds for what is in it.
         for end in range(len(parts), depth, -1):
             if ".".join(parts[depth:end]) in known:
-                return known[".".join(parts[depth:end])]
-    return "unknown"
+                return known[".".join(parts[depth:end])], declares(module)
+    return "unknown", False

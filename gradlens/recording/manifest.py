@@ -77,6 +77,9 @@ _text = _is(str, "text")
 _texts = _each(_text)
 _flag = _is(bool, "true or false")
 _number = _is((int, float), "a number")
+#: What ``model`` says of arrangement and norm besides their names; recordings of before do not, and are the same runs.
+SAID_OF_BLOCKS = ("skip_is_sound", "theory", "norm_theory")
+
 _digest = _is(str, "a SHA-256 in hexadecimal", lambda value: re.fullmatch(r"[0-9a-f]{64}", value) is not None)
 _object = _fields()
 
@@ -121,7 +124,7 @@ _MANIFEST = _fields(
     processes=_processes,
     model=_fields(
         family=_text, parameters=_whole(0), arrangement=_maybe(_text), norm=_maybe(_text), skip_is_sound=_flag,
-        theory=_maybe(_text),
+        theory=_maybe(_text), norm_theory=_maybe(_text),
     ),
     variant=_maybe(_text),
     schedule=_maybe(_text),

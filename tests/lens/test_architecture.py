@@ -23,6 +23,7 @@ from gradlens.lens import additions, architecture, autograd_graph, placing, site
 def nameless(monkeypatch):
     """No table of names, nothing declared."""
     monkeypatch.setattr(sites, "placements_of", lambda module: {})
+    monkeypatch.setattr(sites, "declares", lambda module: False)
 
 
 def recorded(model, *batch, steps=1, watch=("norms", "blocks", "params"), **wishes):
@@ -52,7 +53,7 @@ X = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0))
 # ------------------------------------------------------------------ what the zoo declares
 
 
-@pytest.mark.parametrize(("blocks", "dropout"), [(1, 0.0), (3, 0.1)])
+@pytest.mark.parametrize(("blocks", "dropout"), [(2, 0.0), (3, 0.1)])
 @pytest.mark.parametrize(("arrangement", "kind"), list(itertools.product(BLOCKED, KINDS)))
 def test_every_arrangement_is_read_as_its_file_declares_it(arrangement, kind, blocks, dropout, monkeypatch):
     tokens = [torch.randint(13, (2, 6), generator=torch.Generator().manual_seed(i)) for i in range(2)]
@@ -62,7 +63,23 @@ def test_every_arrangement_is_read_as_its_file_declares_it(arrangement, kind, bl
     declared = {site.path: site.placement for site in sites.discover(model, ("norms",)) if site.norm}
     assert "unknown" not in declared.values()
     monkeypatch.setattr(sites, "placements_of", lambda module: {})
+    monkeypatch.setattr(sites, "declares", lambda module: False)
     assert said(recorded(model, *batch)) == declared
+
+
+@pytest.mark.parametrize("arrangement", BLOCKED)
+def test_so_it_is_in_a_network_of_one_block(arrangement, nameless):
+    model = Transformer(arrangement, blocks=1, vocab=13, width=8, heads=2, max_length=8)
+    last = {"pre-ln": "final", "sub-ln": "final", "peri-ln": "final", "layernorm-scaling": "final", "mix-ln": "final"}
+    assert list(said(recorded(model, torch.arange(10).view(2, 5))).values())[-1] == last.get(arrangement, "post_add")
+
+
+def test_what_a_module_says_itself_holds_whatever_the_graph_shows():
+    """One block with its norm behind the last sum has the graph of one without, and a norm of the network's."""
+    block = Residual(lambda m, x: m.b(x + m.f(m.a(x)) + m.g(x)))
+    block.placements = {"b": "post_add"}
+    found = said(recorded(nn.Sequential(nn.Linear(8, 8), block), X))
+    assert (found["1.a"], found["1.b"]) == ("pre_branch", "post_add")
 
 
 @pytest.mark.parametrize("norm", [name for name in NORMS if name != "none"])
@@ -72,6 +89,7 @@ def test_so_it_is_with_any_norm(norm, monkeypatch):
         declared = {site.path: site.placement for site in sites.discover(model, ("norms",)) if site.norm}
         with monkeypatch.context() as patched:
             patched.setattr(sites, "placements_of", lambda module: {})
+            patched.setattr(sites, "declares", lambda module: False)
             assert said(recorded(model, torch.arange(10).view(2, 5))) == declared
 
 

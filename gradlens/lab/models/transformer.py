@@ -9,7 +9,7 @@ from gradlens.errors import ModelError
 from gradlens.lab.models.size import Size
 from gradlens.lab.models.sublayers import Embedding
 from gradlens.lab.models.variants import ARRANGEMENTS, block_variant
-from gradlens.lab.norms import NORMS
+from gradlens.lab.norms import NORMS, theory_of
 
 
 class Stack(nn.Module):
@@ -173,8 +173,9 @@ class Transformer(nn.Module):
         return None if self.pad is None else tokens != self.pad
 
     def describe(self) -> dict[str, Any]:
-        """Return size, variant, what its arrangement says of itself and number of parameters as plain values."""
+        """Return size, variant, what arrangement and norm say of themselves, and number of parameters."""
         block = ARRANGEMENTS[self.size.arrangement]
-        said = {"skip_is_sound": block.skip_is_sound, "theory": block.theory}
+        norm = theory_of(self.size.norm)
+        said = {"skip_is_sound": block.skip_is_sound, "theory": block.theory, "norm_theory": norm}
         parameters = sum(parameter.numel() for parameter in self.parameters())
         return {"family": "transformer", **asdict(self.size), **said, "parameters": parameters}

@@ -2,6 +2,9 @@
 
 Each entry is called as ``norm(width, eps=1e-5)`` and normalizes the last dimension of its input.
 A new norm is one file here and one line in `NORMS`. Torch is imported when an entry is used.
+
+A norm may say in an attribute ``theory`` which theory of whole networks holds with it, "layernorm" (its output has mean
+0 and second moment 1) or "rmsnorm" (second moment 1); it is not inherited.
 """
 
 from gradlens.registry import Registry
@@ -53,3 +56,9 @@ NORMS = Registry(
         "none": ("torch.nn:Identity", "no normalization"),
     },
 )
+
+
+def theory_of(name: str) -> str | None:
+    """Return which norm's theory covers one of these, ``layernorm`` or ``rmsnorm``; None where none does."""
+    # Torch's own cannot say so.
+    return "layernorm" if name == "layernorm" else vars(NORMS[name]).get("theory")

@@ -46,6 +46,8 @@ class AdaNorm(nn.Module):
     normalizer: ClassVar[type[nn.Module]] = LayerNormSimple
     detaches: ClassVar[bool] = True
 
+    theory = "layernorm"
+
     def __init__(
         self, width: int, eps: float = 1e-5, *, scale: float = 1.0, k: float = 0.1, detach_factor: bool | None = None
     ) -> None:

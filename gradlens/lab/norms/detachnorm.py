@@ -21,6 +21,7 @@ class DetachNorm(nn.Module):
         eps: added to the variance, under the root.
     """
 
+    theory = "layernorm"
     normalizes: ClassVar[dict[str, Any]] = {
         "name": "detachnorm",
         "axes": (-1,),
@@ -56,6 +57,7 @@ class DetachNorm(nn.Module):
 class DetachMeanNorm(DetachNorm):
     """DetachNorm of the mean only: re-scales the gradient, does not re-center it."""
 
+    theory = "layernorm"
     normalizes: ClassVar[dict[str, Any]] = {
         **DetachNorm.normalizes,
         "name": "detachnorm-mean",
@@ -66,6 +68,7 @@ class DetachMeanNorm(DetachNorm):
 class DetachVarianceNorm(DetachNorm):
     """DetachNorm of the variance only: re-centers the gradient, does not re-scale it."""
 
+    theory = "layernorm"
     normalizes: ClassVar[dict[str, Any]] = {
         **DetachNorm.normalizes,
         "name": "detachnorm-variance",

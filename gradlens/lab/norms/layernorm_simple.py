@@ -14,6 +14,7 @@ class LayerNormSimple(nn.Module):
         eps: added to the variance, under the root.
     """
 
+    theory = "layernorm"
     normalizes: ClassVar[dict[str, Any]] = {
         "name": "layernorm-simple",
         "axes": (-1,),

@@ -15,6 +15,7 @@ class RMSNorm(nn.RMSNorm):
         eps: added to the mean square, under the root.
     """
 
+    theory = "rmsnorm"
     normalizes: ClassVar[dict[str, Any]] = {
         "name": "rmsnorm",
         "axes": (-1,),

@@ -16,6 +16,7 @@ class ScaleNorm(nn.Module):
         eps: added to the mean square, under the root, as in the other norms here; the paper has none.
     """
 
+    theory = "rmsnorm"
     normalizes: ClassVar[dict[str, Any]] = {
         "name": "scalenorm",
         "axes": (-1,),

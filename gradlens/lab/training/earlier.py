@@ -8,11 +8,12 @@ from typing import Any
 from gradlens.errors import RecordingError
 from gradlens.recording import Recording, load
 from gradlens.recording.folder import FINISHED, read_manifest
+from gradlens.recording.manifest import SAID_OF_BLOCKS
 
 #: The metadata that decides a run's numbers; they must agree.
 _DECIDING = ("kind", "variant", "operand", "model", "task", "training", "seeds", "batch", "probes")
-#: Settings that change how a run is made and not what it gives, up to rounding; and what is known of its arrangement.
-_FREE = frozenset({"training.device", "training.checkpoint_every", "model.skip_is_sound", "model.theory"})
+#: Settings that change how a run is made and not what it gives, up to rounding; and what is known of its blocks.
+_FREE = frozenset({"training.device", "training.checkpoint_every", *(f"model.{name}" for name in SAID_OF_BLOCKS)})
 
 
 def is_finished(out: Path) -> bool:

@@ -84,7 +84,11 @@ def test_it_is_not_advised_where_the_skip_is_the_identity_or_scaled(variant: str
 
 @pytest.mark.parametrize("variant", OLD)
 def test_a_recording_from_before_models_said_what_their_arrangement_is_is_judged_as_those_that_do(variant: str) -> None:
-    said = {"skip_is_sound": ARRANGEMENTS[variant].skip_is_sound, "theory": ARRANGEMENTS[variant].theory}
+    said = {
+        "skip_is_sound": ARRANGEMENTS[variant].skip_is_sound,
+        "theory": ARRANGEMENTS[variant].theory,
+        "norm_theory": "layernorm",
+    }
     old, new = (
         judged(at_init("post-ln", gradient=lambda b: 3.0**b, variant=variant, model=model(variant, **more)))
         for more in ({}, said)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlens.errors import UnknownNameError
-from gradlens.lab.norms import NORMS
+from gradlens.lab.norms import NORMS, theory_of
 
 WIDTH = 64
 EPSILONS = (0.0, 1e-5, 2.0)  # the last is of the size of the variance
@@ -116,3 +116,18 @@ def test_forward_pass_is_that_of_layernorm_without_gain_and_bias(name: str) -> N
 def test_misspelt_norm_is_an_error_that_names_the_near_one() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean detachnorm"):
         NORMS["detatchnorm"]
+
+
+@pytest.mark.parametrize("name", [name for name in NORMS if theory_of(name)])
+def test_a_norm_that_names_a_theory_gives_what_the_theory_takes_for_granted(name: str) -> None:
+    x = torch.randn(4000, WIDTH, generator=torch.Generator().manual_seed(0)) + 0.5
+    y = NORMS[name](WIDTH)(x)
+    assert 0.97 < float(y.square().mean()) < 1.05  # AdaNorm: 1.03
+    centered = float(NORMS[name](WIDTH)(x + 3.0).mean()) < 0.1
+    assert centered == (theory_of(name) == "layernorm")
+
+
+def test_what_a_norm_says_of_theory_is_not_inherited() -> None:
+    assert theory_of("adanorm") == "layernorm"
+    assert theory_of("adanorm-undetached") is None
+    assert theory_of("none") is None
