@@ -17,7 +17,7 @@ _HOLDER = _check(
     code="GL402",
     explanation=(
         "One parameter that holds the gradient. The largest share that one parameter has in the squared norm of the "
-        "whole gradient, median over the end of training. Where it is nearly all, the gradient norm, clipping by it, "
+        "whole gradient, mean over the end of training. Where it is nearly all, the gradient norm, clipping by it, "
         "and with plain SGD the largest learning rate that is stable are set by this parameter alone."
     ),
     unit="of the squared gradient norm",
@@ -58,14 +58,15 @@ _MOVED = _check(
     explanation=(
         "Update over weight. The L2 norm of a step's change of a weight matrix over that of the matrix, median over "
         "matrices, geometric mean over the recorded steps. The rule of thumb is 0.001. A tenth turns over what was "
-        "learned in ten steps; where not even the largest of all steps moves a millionth, the run stands still. Gains "
-        "and biases are left out: they often begin at 0. Decay of the learning rate and a converged run make late "
-        "updates small, so that only the largest step is asked whether it is too small."
+        "learned in ten steps, and one step of ten times their size wipes out what there was; where not even the "
+        "largest of all steps moves a millionth, the run stands still. Gains and biases are left out: they often begin "
+        "at 0. Decay of the learning rate and convergence make late updates small, so that only the largest step is "
+        "asked whether it is too small."
     ),
     unit="of the weight a step",
     expected="about 0.001",
     expected_from="the usual rule of thumb",
-    threshold="at most {most:g} on the mean; at least {least:g} in the largest step",
+    threshold="at most {most:g} on the mean; from {least:g} to {burst:g} in the largest step",
     causes=(
         "Weights that are small beside what they will be, in the first steps of a short recording (innocent).",
         "A learning rate of another order than the optimizer needs: SGD's is no rate for Adam.",
@@ -141,12 +142,13 @@ def _moved(rows: pd.DataFrame, label: str) -> Finding:
     if usual is None or largest is None:
         claim = f'{label}: no update was recorded: attach(..., watch=("norms", "blocks", "params", "updates")) does.'
         return _MOVED.silent(claim, label)
-    most, least = _MOVED.limit("most"), _MOVED.limit("least")
-    status = held_against(usual["low"], usual["high"], most=most)
-    still = largest["value"] < least
+    still, burst = largest["value"] < _MOVED.limit("least"), largest["value"] > _MOVED.limit("burst")
+    status = "warn" if still else held_against(usual["low"], usual["high"], most=_MOVED.limit("most"))
+    if status == "warn" and largest["n"] < _MOVED.limit("steps"):
+        status = "inconclusive"
     claim = (
         f"{label}: over {usual['group']} a step changes a matrix by {number(usual['value'])} of its size"
         f"{span(usual, without='')}, at most by {number(largest['value'])} (step {largest['x']:.0f})."
     )
     remedies = ("Raise the learning rate.",) if still else ("Lower the learning rate.",)
-    return _MOVED.finding("warn" if still else status, claim, label, usual, remedies=remedies)
+    return _MOVED.finding("warn" if burst else status, claim, label, usual, remedies=remedies)

@@ -62,7 +62,7 @@ def _reached(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
     if not (params["square"] > 0).any():
         return
     judged = params[params["step"] > params["step"].min()]
-    rms = judged["grad_norm"] / np.sqrt(judged["numel"].where(judged["numel"] > 0))
+    rms = judged["grad_norm"] / np.sqrt(judged["numel"].where(judged["numel"] > 0, 1))
     usual = rms.where(rms > 0).groupby(judged["step"]).median()
     times = rms / judged["step"].map(usual)
     steps = int(judged.loc[judged["square"] > 0, "step"].nunique())
@@ -74,17 +74,16 @@ def _reached(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _share(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield the parameter whose median share of the squared gradient at the end is the largest."""
+    """Yield the parameter whose mean share of the squared gradient at the end is the largest."""
     squares = params.pivot_table("square", "step", "name", "sum", sort=False)
     whole = squares.sum(axis=1)
     shares = squares.div(whole.where(whole > 0), axis=0).dropna(how="all")
     if shares.empty:
         return
     end = shares.loc[at_the_end(shares.iloc[:, 0].fillna(0.0)).index]
-    name = end.median().idxmax()
-    interval = block_bootstrap_interval(end[name])
-    yield {"quantity": "largest share", "group": name, "stack": span_of_steps(end[name]), "value": end[name].median(),
-           "low": interval.low, "high": interval.high, "n": int((squares > 0).any().sum())}  # fmt: skip
+    name = end.mean().idxmax()
+    yield {"quantity": "largest share", "group": name, "stack": span_of_steps(end[name]),
+           **block_bootstrap_interval(end[name]).row(), "n": int((squares > 0).any().sum())}  # fmt: skip
 
 
 def _clipping(steps: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -99,7 +98,7 @@ def _clipping(steps: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 def _updates(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield update over weight of the matrices: the geometric mean over steps of their median, and its largest."""
-    moved = params[params["matrix"].astype(bool) & (params["weight_norm"] > 0) & params["update_norm"].notna()]
+    moved = params[params["matrix"].astype(bool) & (params["weight_norm"] > 0) & np.isfinite(params["update_norm"])]
     if moved.empty:
         return
     medians = (moved["update_norm"] / moved["weight_norm"]).groupby(moved["step"]).median()

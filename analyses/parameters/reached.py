@@ -68,7 +68,8 @@ def reached(rows: pd.DataFrame, label: str, trainer: bool) -> Finding:
     arrived = bool((without.loc[without["stack"].isin(dead), "value"] == 0).any())
     status: Status = "fail" if dead and (arrived or trainer) else "warn"
     others = without[~without["stack"].isin(dead)]["group"].tolist()
-    what = [f"the whole of {_some(dead)}"] * bool(dead) + [_some(others)] * bool(others)
+    what = [f"the whole of {_some(dead)}"] if dead else []
+    what += [_some(others)] if others else []
     return CHECK.finding(
         status,
         f"{label}: no gradient reaches {len(without)} of {len(rows)} parameters in {steps:.0f} steps: "
