@@ -73,7 +73,7 @@ def reached(rows: pd.DataFrame, label: str, trainer: bool) -> Finding:
     return CHECK.finding(
         status,
         f"{label}: no gradient reaches {len(without)} of {len(rows)} parameters in {steps:.0f} steps: "
-        f"{' and '.join(what)}{told}.",
+        f"{', and '.join(what)}{told}.",
         label,
         value=float(len(without)),
         sites=(*dead, *others),
