@@ -16,7 +16,7 @@ from gradlens.recording import Recording
 
 #: Columns of the picture; more steps are drawn as means over successive ones.
 COLUMNS = 100
-#: The panel of the picture: a row is a cell, ``low`` and ``high`` its first and last step, ``n`` its place from the top.
+#: The panel of the picture; a row is a cell: ``low`` and ``high`` its first and last step, ``n`` its place downwards.
 GRADIENT = "gradient"
 
 
