@@ -12,7 +12,7 @@ ANALYSIS = Analysis(
     reading=" ".join(READING.values()),
     caption=caption,
     needs={
-        "sites": ("site", "order"),
+        "sites": ("site", "order", "eps"),
         "norms": ("step", "site", "width", "recentering", "rescaling", "kept", "inv_sigma"),
     },
     compute=compute,

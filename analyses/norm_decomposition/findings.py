@@ -1,4 +1,4 @@
-"""What ``norm_decomposition`` says: GL200 the shares add up, GL201, GL202 at init, GL203 in training."""
+"""What ``norm_decomposition`` says: GL200 the shares add up, GL201, GL202 at init, GL203 in training, GL204 eps."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -79,7 +79,26 @@ _KEPT = _check(
     ),
     remedies=("Compare with DetachNorm, which keeps everything, to see what the removed part was worth.",),
 )
-CODES = codes(_ADDS_UP, _RECENTERING, _RESCALING, _KEPT)
+_EPS = _check(
+    code="GL204",
+    explanation=(
+        "The share of eps in σ². eps · (mean 1/σ)², σ² with eps in it, of the norm where it is largest. Above one half "
+        "eps decides how the norm scales its output: inputs half as large leave it half as large, so that it no longer "
+        "normalizes, and passes a gradient back that says nothing of σ."
+    ),
+    unit="of σ²",
+    expected="near 0",
+    expected_from="an eps that only keeps from dividing by 0",
+    threshold="at most {most:g}",
+    causes=(
+        "Inputs that are 0 by design: a branch that begins at 0, or padding (innocent).",
+        "Inputs that are small: an embedding or a branch with small initial weights.",
+        "An eps of another library or another precision.",
+    ),
+    remedies=("Choose a smaller eps.", "Scale up what goes into the norms named."),
+    reference="",
+)
+CODES = codes(_ADDS_UP, _RECENTERING, _RESCALING, _KEPT, _EPS)
 #: Quantity to its word and its check.
 _REMOVED = {"recentering": ("re-centering", _RECENTERING), "rescaling": ("re-scaling", _RESCALING)}
 
@@ -95,7 +114,7 @@ def judge(table: pd.DataFrame) -> list[Finding]:
         return [_ADDS_UP.silent("No recording holds a norm with a finite gradient.")]
     findings = [*_adds_up(summary)]
     for label, rows in summary.groupby("label", sort=False):
-        findings += [*_at_init(rows, str(label)), *_in_training(rows, str(label))]
+        findings += [*_at_init(rows, str(label)), *_in_training(rows, str(label)), *_dampened(rows, str(label))]
     return findings
 
 
@@ -158,4 +177,24 @@ def _in_training(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
         f"gradient's energy; {' and '.join(parts)}.",
         label,
         kept,
+    )
+
+
+def _dampened(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
+    """GL204: the norm that eps takes the most of; several are named where they lie above the limit."""
+    shares = pick(rows, quantity="eps in σ²").sort_values("value", ascending=False, kind="stable")
+    worst = first(shares)
+    if worst is None:
+        return
+    most = _EPS.limit("most")
+    status = held_against(worst["low"], worst["high"], most=most)
+    above = shares.loc[shares["low"] > most, "group"].tolist()
+    others = f", and is above {most:g} in {len(above)} of {len(shares)} norms" if len(above) > 1 else ""
+    yield _EPS.finding(
+        status,
+        f"{label}: {worst['stack']} eps is at most {percent(worst['value'])} of a norm's σ²{span(worst, percent, '')}, "
+        f"in {worst['group']}{others}.",
+        label,
+        worst,
+        sites=tuple(above),
     )

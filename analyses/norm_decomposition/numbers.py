@@ -45,6 +45,7 @@ def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
     sites = norms.groupby(["step", "site"], sort=False)[[*QUANTITIES, "width"]].mean().reset_index()
     sites["reference"] = 1.0 / sites["width"]
     yield from _checks(norms, who)
+    yield from _eps(recording, who)
     if recording.meta.get("kind") == "init":
         yield from _over_depth(sites, place, who)
         over_space = recording.sites.loc[recording.sites["norm"].isin(_OVER_SPACE), "site"]
@@ -69,6 +70,18 @@ def _checks(norms: pd.DataFrame, who: Mapping[str, str]) -> Iterator[dict[str, A
             **who, "panel": "summary", "quantity": quantity, "value": error[worst], "n": len(shares),
             "group": shares["site"].iloc[worst], "x": shares["step"].iloc[worst],
         }  # fmt: skip
+
+
+def _eps(recording: Recording, who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield a row a norm: the share of eps in its σ², at initialization or at the end of training."""
+    sites, norms, at_init = recording.sites, recording.norms, recording.meta.get("kind") == "init"
+    shares = norms["inv_sigma"] ** 2 * norms["site"].map(sites.set_index("site")["eps"])
+    for site, own in norms.assign(share=shares).dropna(subset="share").groupby("site", sort=False):
+        series = own.groupby("step")["share"].mean()
+        end = series if at_init else at_the_end(series)
+        interval = (t_interval if at_init else block_bootstrap_interval)(end)
+        when = "at initialization" if at_init else f"over {span_of_steps(end)}"
+        yield {**who, "panel": "summary", "quantity": "eps in σ²", "group": site, "stack": when, **interval.row()}
 
 
 def _over_depth(sites: pd.DataFrame, place: Mapping[str, int], who: Mapping[str, str]) -> Iterator[dict[str, Any]]:

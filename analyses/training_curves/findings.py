@@ -1,6 +1,7 @@
 """What ``training_curves`` says of runs.
 
-GL303 spikes, GL304 whether they learned, GL305 gradients over depth; GL301 is in ``run_end``, GL302 in ``warm_up``.
+GL303 spikes, GL304 whether they learned, GL305 gradients over depth; GL301 is in ``run_end``, GL302 in
+``warm_up``, GL306 in ``loss``.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from analyses.advice import arrange_otherwise, lower_the_rate
 from analyses.limits import gradient_over_depth, held_against
 from analyses.making import Check, codes
 from analyses.tables import first, number, percent, pick, span
-from analyses.training_curves import run_end, warm_up
+from analyses.training_curves import loss, run_end, warm_up
 from gradlens.analysis import Finding, Status
 
 _check = partial(Check, analysis="training_curves")
@@ -65,7 +66,7 @@ _BALANCE = _check(
     ),
     reference="Xiong et al. 2020 (2002.04745), Fig. 3",
 )
-CODES = codes(run_end.CHECK, warm_up.CHECK, _SPIKES, _LEARNED, _BALANCE)
+CODES = codes(run_end.CHECK, warm_up.CHECK, _SPIKES, _LEARNED, _BALANCE, loss.CHECK)
 
 
 def judge(table: pd.DataFrame) -> list[Finding]:
@@ -82,7 +83,7 @@ def judge(table: pd.DataFrame) -> list[Finding]:
     runs = summary[summary["quantity"] != "warm-up gain"]
     for label, rows in runs.groupby("label", sort=False):
         name = str(label)
-        findings += [run_end.ended(rows, name), *_learned(rows, name), *_balance(rows, name)]
+        findings += [run_end.ended(rows, name), loss.fell(rows, name), *_learned(rows, name), *_balance(rows, name)]
     findings += [warm_up.worth(row, pick(runs, variant=str(row["variant"]))) for _, row in gains.iterrows()]
     for label, rows in runs.groupby("label", sort=False):
         findings += _spiked(rows, str(label), pick(table, label=str(label), quantity="spike"))

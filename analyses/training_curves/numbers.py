@@ -13,6 +13,7 @@ from analyses.intervals import block_bootstrap_interval
 from analyses.limits import limit
 from analyses.steps import smoothed
 from analyses.tables import identity, tidy
+from analyses.training_curves.loss import levels
 from analyses.training_curves.run_end import broken_steps, endings
 from analyses.training_curves.warm_up import gains
 from gradlens.analysis.ending import at_the_end, span_of_steps
@@ -82,6 +83,7 @@ def _losses(loss: pd.Series, task: Mapping[str, Any], who: Mapping[str, str]) ->
     fixed, unit, end = {**who, "panel": "summary"}, str(task.get("unit", "")), at_the_end(loss)
     interval = block_bootstrap_interval(end).row()
     yield {**fixed, "quantity": "loss at the end", "group": span_of_steps(end), "unit": unit, **interval}
+    yield from ({**fixed, **row} for row in levels(loss))
     if bits := task.get("unigram_bits"):
         nats = float(bits) * math.log(2)
         yield {**fixed, "quantity": "frequencies alone", "value": nats, "unit": unit}

@@ -17,9 +17,9 @@ CHECK = Check(
     code="GL301",
     analysis="training_curves",
     explanation=(
-        "How a run ended. A loss that is NaN or infinite, or a run that the trainer stopped as diverged, fails; a run "
+        "Finite to the end. A loss that is NaN or infinite, or a run that the trainer stopped as diverged, fails; one "
         "that was interrupted says nothing yet. Where no loss was recorded, the gradient tells: a loss that is no "
-        "number has a gradient that is none."
+        "number has a gradient that is none. A run that passes need not have learned: whether its loss fell is GL306."
     ),
     unit="broken steps",
     expected=0.0,
@@ -143,9 +143,13 @@ def ended(rows: pd.DataFrame, label: str) -> Finding:
 
 def has_diverged(rows: pd.DataFrame) -> bool:
     """Whether a run broke and did not come back, or was stopped as diverged."""
+    return for_good(rows) or bool((pick(rows, quantity="status")["group"] == "diverged").any())
+
+
+def for_good(rows: pd.DataFrame) -> bool:
+    """Whether a run broke and did not come back."""
     broke = first(pick(rows, quantity="broken"))
-    stopped = (pick(rows, quantity="status")["group"] == "diverged").any()
-    return bool(stopped or (broke is not None and broke["value"] > 0))
+    return bool(broke is not None and broke["value"] > 0)
 
 
 def _where(how: pd.Series, broke: pd.Series | None) -> str:

@@ -104,3 +104,28 @@ def test_a_gradient_that_never_arrived_is_left_out_not_zero() -> None:
     table = ANALYSIS.compute([Recording.from_tables(recording.meta, **tables)])
     assert "final_norm" not in set(table.loc[table["quantity"] == "kept", "group"])
     assert "final_norm" in set(table.loc[table["quantity"] == "inv_sigma", "group"])
+
+
+@pytest.mark.parametrize(("eps", "status"), [(1e-5, "pass"), (0.3, "pass"), (0.8, "warn")])
+def test_an_eps_as_large_as_the_variance_is_told_at_init_and_in_training(eps: float, status: str) -> None:
+    for recording in (at_init(), training([1.0] * 60)):  # their 1/σ is 1
+        tables = {"norms": recording.norms, "steps": recording.steps, "sites": recording.sites.assign(eps=eps)}
+        found = judged(Recording.from_tables(recording.meta, **tables))["GL204"]
+        assert found.status == status
+        assert found.value == pytest.approx(eps)
+        assert len(found.sites) == (9 if status == "warn" else 0)
+
+
+def test_the_norm_that_eps_drowns_is_named_alone() -> None:
+    recording = training([1.0] * 60)
+    norms = recording.norms
+    norms.loc[norms["site"] == "blocks.2.ffn_norm", "inv_sigma"] = 300.0
+    tables = {"norms": norms, "steps": recording.steps, "sites": recording.sites.assign(eps=1e-5)}
+    found = judged(Recording.from_tables(recording.meta, **tables))["GL204"]
+    assert found.status == "warn"
+    assert found.sites == ("blocks.2.ffn_norm",)
+    assert found.value == pytest.approx(0.9)
+
+
+def test_norms_whose_eps_is_not_known_are_not_asked_for_it() -> None:
+    assert "GL204" not in judged(training([1.0] * 60))

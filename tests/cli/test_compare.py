@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from analyses import ANALYSES
 from gradlens import load
 from tests.cli.conftest import SMALL_COMPARISON, read_json, start
 
@@ -35,7 +36,7 @@ def test_a_comparison_leaves_a_report_findings_tables_and_recordings(finished):
     findings = json.loads((finished / "findings.json").read_text())["findings"]
     assert {finding["code"] for finding in findings} >= {"GL101", "GL302"}
     tables = {path.stem for path in (finished / "tables").glob("*.csv")}
-    assert tables == {"audit", "summary", "depth_profile", "held_out", "norm_decomposition", "training_curves"}
+    assert tables == {"summary", *(analysis.name for analysis in ANALYSES)}
     with (finished / "tables" / "summary.csv").open() as file:
         assert [row["recording"] for row in csv.DictReader(file)] == LABELS
     manifest = json.loads((finished / "manifest.json").read_text())

@@ -1,0 +1,24 @@
+"""What reaches the parameters: who gets no gradient, who holds it all, what clipping leaves, what a step moves."""
+
+from analyses.parameters.figure import READING, SIZE, caption, plot
+from analyses.parameters.findings import CODES, judge
+from analyses.parameters.numbers import compute
+from gradlens.analysis import Analysis
+
+ANALYSIS = Analysis(
+    name="parameters",
+    title="Parameters",
+    question="What reaches the parameters?",
+    reading=" ".join(READING.values()),
+    caption=caption,
+    needs={
+        "params": ("step", "name", "numel", "grad_norm"),
+        "steps": ("step",),
+    },
+    compute=compute,
+    plot=plot,
+    judge=judge,
+    kinds=("training", "attached"),
+    size=SIZE,
+    codes=CODES,
+)

@@ -1,0 +1,87 @@
+"""GL401: the parameters that no gradient reaches, named by block and module."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analyses.making import Check
+from analyses.tables import listed
+from gradlens.analysis import Finding, Status
+
+CHECK = Check(
+    code="GL401",
+    analysis="parameters",
+    explanation=(
+        "Parameters without a gradient. Those whose gradient is absent or 0 in every recorded step but the first, or "
+        "so small beside the model's usual one that it is rounding. A block of which no parameter has one fails if "
+        "gradients of 0 arrived, or the laboratory's trainer ran, which freezes nothing; elsewhere a gradient that is "
+        "absent may be a parameter that is frozen on purpose, which a recording does not tell, and asks for a look. "
+        "Biases whose gradient is rounding are no fault: in front of a norm over the batch, and of attention's keys, "
+        "it is 0 in exact arithmetic."
+    ),
+    unit="parameters",
+    expected=0.0,
+    expected_from="a model that is trained whole",
+    threshold="above {rounding:g} times the model's usual gradient in some step",
+    causes=(
+        "Frozen on purpose, or not used by this task (innocent).",
+        "Experts or embeddings that no recorded batch chose (innocent).",
+        "A detach(), no_grad() or a conversion to numbers on the way from the loss.",
+        "Units that never fire (dead ReLUs), or saturated ones, behind which nothing flows back.",
+        "A factor that stays at 0, as a branch's scale without a gradient of its own.",
+    ),
+    remedies=(
+        "Look for what cuts the graph at the first place named.",
+        "Freeze what is not to be trained (requires_grad_(False)) and leave it out of the optimizer.",
+    ),
+)
+_NAMED = 3
+
+
+def reached(rows: pd.DataFrame, label: str, trainer: bool) -> Finding:
+    """Return GL401.
+
+    Args:
+        rows: of the run's summary, those of ``reached``.
+        label: the recording's.
+        trainer: whether the laboratory's trainer ran it.
+    """
+    if rows.empty:
+        return CHECK.silent(f"{label}: no parameter has a gradient in any recorded step.", label)
+    steps = float(rows["n"].iloc[0])
+    if steps < CHECK.limit("steps"):
+        claim = f"{label}: {steps + 1:.0f} steps with a gradient are too few to tell which parameters never get one."
+        return CHECK.finding("inconclusive", claim, label, remedies=("Record more steps.",))
+    rounding = rows["value"].between(0, CHECK.limit("rounding"), inclusive="right") & (rows["value"] > 0)
+    innocent = rounding & rows["group"].str.endswith("bias")
+    without = rows[(rounding | ~(rows["value"] > 0)) & ~innocent]
+    told = (
+        f"; of {innocent.sum()} biases it is rounding, as in front of a norm over the batch" if innocent.any() else ""
+    )
+    if without.empty:
+        claim = f"{label}: a gradient reaches all {len(rows) - innocent.sum()} parameters that can have one{told}."
+        return CHECK.finding("pass", claim, label, value=0.0, causes=(), remedies=())
+    counts = rows.loc[~innocent].groupby("stack", sort=False).size()
+    lost = without.groupby("stack", sort=False).size()
+    in_block = set(rows.loc[rows["unit"] == "block", "stack"])
+    dead = [str(group) for group in lost.index if lost[group] == counts[group] and group in in_block]
+    arrived = bool((without.loc[without["stack"].isin(dead), "value"] == 0).any())
+    status: Status = "fail" if dead and (arrived or trainer) else "warn"
+    others = without[~without["stack"].isin(dead)]["group"].tolist()
+    what = [f"the whole of {_some(dead)}"] if dead else []
+    what += [_some(others)] if others else []
+    return CHECK.finding(
+        status,
+        f"{label}: no gradient reaches {len(without)} of {len(rows)} parameters in {steps:.0f} steps: "
+        f"{', and '.join(what)}{told}.",
+        label,
+        value=float(len(without)),
+        sites=(*dead, *others),
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    """List a few names, and count the others."""
+    if len(names) <= _NAMED + 1:
+        return listed(names)
+    return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} others"
