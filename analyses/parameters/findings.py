@@ -89,8 +89,8 @@ def judge(table: pd.DataFrame) -> list[Finding]:
     findings = []
     for label, rows in pick(table, panel="summary").groupby("label", sort=False):
         name = str(label)
-        trainer = (pick(rows, quantity="kind")["group"] == "training").any()
-        findings.append(reached.reached(pick(rows, quantity="reached"), name, bool(trainer)))
+        told = bool(pick(rows, quantity="frozen is told")["value"].gt(0).any())
+        findings.append(reached.reached(pick(rows, quantity="reached"), name, told))
         findings += [*_held(rows, name), _clipping(rows, name), _moved(rows, name)]
     return findings
 

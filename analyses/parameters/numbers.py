@@ -36,8 +36,15 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
     params["square"] = params["grad_norm"] ** 2
     yield from ({**who, "panel": GRADIENT, **row} for row in _picture(params))
     steps = run.steps.set_index("step").sort_index()
-    yield {**who, "panel": "summary", "quantity": "kind", "group": str(run.meta.get("kind", ""))}
-    for rows in (_reached(params), _share(params), _clipping(steps), _updates(params)):
+    frozen = run.meta.get("frozen")
+    told = frozen is not None or run.meta.get("kind") == "training"  # which froze nothing before it was said
+    yield {**who, "panel": "summary", "quantity": "frozen is told", "value": float(told), "n": len(frozen or ())}
+    for rows in (
+        _reached(params[~params["name"].isin(frozen or ())]),
+        _share(params),
+        _clipping(steps),
+        _updates(params),
+    ):
         yield from ({**who, "panel": "summary", **row} for row in rows)
 
 

@@ -13,9 +13,9 @@ CHECK = Check(
     analysis="parameters",
     explanation=(
         "Parameters without a gradient. Those whose gradient is absent or 0 in every recorded step but the first, or "
-        "so small beside the model's usual one that it is rounding. A block of which no parameter has one fails if "
-        "gradients of 0 arrived, or the laboratory's trainer ran, which freezes nothing; elsewhere a gradient that is "
-        "absent may be a parameter that is frozen on purpose, which a recording does not tell, and asks for a look. "
+        "so small beside the model's usual one that it is rounding; but for those that were frozen when the lens was "
+        "attached. A block of which no parameter has one fails; in older recordings, which do not tell what was "
+        "frozen, only if gradients of 0 arrived, and else asks for a look. "
         "Biases whose gradient is rounding are no fault: in front of a norm over the batch, and of attention's keys, "
         "it is 0 in exact arithmetic."
     ),
@@ -24,7 +24,7 @@ CHECK = Check(
     expected_from="a model that is trained whole",
     threshold="above {rounding:g} times the model's usual gradient in some step",
     causes=(
-        "Frozen on purpose, or not used by this task (innocent).",
+        "Frozen on purpose after the lens was attached, or not used by this task (innocent).",
         "Experts or embeddings that no recorded batch chose (innocent).",
         "A detach(), no_grad() or a conversion to numbers on the way from the loss.",
         "Units that never fire (dead ReLUs), or saturated ones, behind which nothing flows back.",
@@ -38,13 +38,13 @@ CHECK = Check(
 _NAMED = 3
 
 
-def reached(rows: pd.DataFrame, label: str, trainer: bool) -> Finding:
+def reached(rows: pd.DataFrame, label: str, frozen_known: bool) -> Finding:
     """Return GL401.
 
     Args:
         rows: of the run's summary, those of ``reached``.
         label: the recording's.
-        trainer: whether the laboratory's trainer ran it.
+        frozen_known: whether the recording tells which parameters were frozen, which are not among the rows.
     """
     if rows.empty:
         return CHECK.silent(f"{label}: no parameter has a gradient in any recorded step.", label)
@@ -66,7 +66,7 @@ def reached(rows: pd.DataFrame, label: str, trainer: bool) -> Finding:
     in_block = set(rows.loc[rows["unit"] == "block", "stack"])
     dead = [str(group) for group in lost.index if lost[group] == counts[group] and group in in_block]
     arrived = bool((without.loc[without["stack"].isin(dead), "value"] == 0).any())
-    status: Status = "fail" if dead and (arrived or trainer) else "warn"
+    status: Status = "fail" if dead and (arrived or frozen_known) else "warn"
     others = without[~without["stack"].isin(dead)]["group"].tolist()
     what = [f"the whole of {_some(dead)}"] if dead else []
     what += [_some(others)] if others else []

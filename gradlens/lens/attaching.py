@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from gradlens.errors import GradlensError, RecordingError
+from gradlens.lens.compiling import unwrapped
 from gradlens.lens.guard import warn
 from gradlens.lens.lens import Lens
 from gradlens.lens.provenance import provenance
@@ -95,6 +96,7 @@ def _meta(model: nn.Module, label: str, every: int, watch: tuple[str, ...], worl
         "model": {"family": class_of(model).__name__, "parameters": sum(p.numel() for p in model.parameters())},
         "every": every,
         "watch": list(watch),
+        "frozen": [name for name, p in unwrapped(model).named_parameters() if not p.requires_grad],
         **provenance(),
     }
     if world.size > 1:

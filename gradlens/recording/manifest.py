@@ -132,6 +132,7 @@ _MANIFEST = _fields(
     training=_maybe(_fields(steps=_whole(0), warmup=_maybe(_number))),
     limit=_maybe(_fields(factor=_number, predicted=_number, by=_text)),
     no_limit=_text,
+    frozen=_texts,
     diverged_at=_maybe(_whole(0)),
     samples=_maybe(_each(_object)),
     tokens=_maybe(_each(_object)),

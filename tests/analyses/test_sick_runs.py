@@ -105,8 +105,14 @@ def test_a_rate_that_moves_nothing_is_seen() -> None:
 @pytest.mark.parametrize(("whole", "named"), [(True, "inside.blocks.0"), (False, "inside.blocks.1")])
 def test_a_detached_block_is_named(whole: bool, named: str) -> None:
     found = judged(train(Detached(whole), sequences(), lr=3e-3, steps=20))["GL401"]
-    assert found.status == "warn"
+    assert found.status == "fail"
     assert named in found.sites
+
+
+def test_a_backbone_that_is_frozen_on_purpose_is_no_fault() -> None:
+    model = mlp()
+    model[0].requires_grad_(False)
+    assert judged(train(model, points(), steps=20))["GL401"].status == "pass"
 
 
 def test_units_that_never_fire_leave_what_is_before_them_without_a_gradient() -> None:

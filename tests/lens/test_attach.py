@@ -251,3 +251,12 @@ def test_nothing_inside_the_hooks_copies_to_the_host():
         torch.ones(1).item()
         assert copies.found  # the counter counts
     lens.detach()
+
+
+def test_a_recording_says_which_parameters_were_frozen():
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    model[0].requires_grad_(False)
+    with gradlens.attach(model) as lens:
+        model(torch.randn(3, 4)).sum().backward()
+        lens.step()
+    assert lens.recording.meta["frozen"] == ["0.weight", "0.bias"]

@@ -14,6 +14,8 @@ class RMSNormSimple(nn.Module):
         eps: added to the mean square, under the root.
     """
 
+    #: Which theory of whole networks covers it; left out where none does.
+    theory = "rmsnorm"
     #: Which parts of the derivative flow back; the gradient is held against the closed form of just these.
     normalizes: ClassVar[dict[str, Any]] = {
         "name": "rmsnorm-simple",

@@ -73,6 +73,16 @@ def test_a_block_without_a_gradient_is_named_whole(gradient: float, kind: str, s
     assert "the whole of blocks.1" in found.claim
 
 
+def test_what_was_frozen_on_purpose_is_no_fault_and_what_was_not_is() -> None:
+    recording = recorded({"blocks.1": np.nan, "blocks.2": np.nan})
+    tables = {"sites": recording.sites, "steps": recording.steps, "params": recording.params}
+    every = [name for name in recording.params["name"].unique() if name.startswith("blocks.1.")]
+    found = judged(Recording.from_tables({**recording.meta, "frozen": every}, **tables))["GL401"]
+    assert (found.status, found.sites) == ("fail", ("blocks.2",))
+    both = [name for name in recording.params["name"].unique() if name.startswith(("blocks.1.", "blocks.2."))]
+    assert judged(Recording.from_tables({**recording.meta, "frozen": both}, **tables))["GL401"].status == "pass"
+
+
 def test_single_parameters_ask_for_a_look_and_are_named() -> None:
     found = judged(recorded({"blocks.2.ffn": 0.0, "head": np.nan}))["GL401"]
     assert found.status == "warn"

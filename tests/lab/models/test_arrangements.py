@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradlens.lab.models.transformer import Transformer
-from gradlens.lab.models.variants import WITHOUT_NORM
+from gradlens.lab.models.variants import ARRANGEMENTS, PLAIN, WITHOUT_NORM
 from gradlens.lens.sites import discover
 
 WIDTH, HEADS, BLOCKS, VOCAB = 16, 2, 4, 11
@@ -181,6 +181,10 @@ def model_and_weights(variant: str, kind: str) -> tuple[Transformer, State]:
 
 
 @pytest.mark.parametrize("kind", ["decoder", "encoder"])
+def test_every_arrangement_has_its_equation_by_hand() -> None:
+    assert set(BY_HAND) == {name for name in ARRANGEMENTS if name != PLAIN}
+
+
 @pytest.mark.parametrize("variant", BY_HAND)
 def test_a_single_stack_computes_the_equations(variant: str, kind: str) -> None:
     model, w = model_and_weights(variant, kind)
