@@ -15,8 +15,8 @@ import gradlens
 #: Name of a template to the tests that run over its registry.
 CONTRACTS = {
     "rmsnorm-simple": [
-        "lab/norms/test_norm_registry.py", "lab/norms/test_swapping.py", "lens/test_attach.py", "lens/test_zoo_norms.py",
-        "lens/test_architecture.py",
+        "lab/norms/test_norm_registry.py", "lab/norms/test_swapping.py", "lens/test_attach.py",
+        "lens/test_zoo_norms.py", "lens/test_architecture.py",
     ],
     "half-ln": [
         "lab/models/test_transformer.py", "lab/models/test_variants.py", "lab/models/test_padding.py",
