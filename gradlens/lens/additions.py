@@ -4,13 +4,16 @@ A sum is a residual addition where one of its terms, the skip, is a tensor that 
 parameter or norm.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from gradlens.lens.autograd_graph import Edge, Graph, Node, operation
 
 #: A projected skip is a convolution, a norm, and pooling at most.
 _SHORT = 3
+_POOLS = frozenset({"AvgPool2D", "AvgPool3D", "MaxPool2DWithIndices", "MaxPool3DWithIndices", "Slice"})
+#: Skips that one sum may have: a branch may hold a sum that is added as it is (an adapter's).
+_NESTED = 2
 #: Nodes times sources of terms, above which a graph is too large to be read: 200 MB of bits.
 _MOST_BITS = 1_600_000_000
 
@@ -25,6 +28,7 @@ class Addition:
         skip: the source of the term that is the stream as it was, or of a projected skip what that was made of.
         branches: the sources of the terms that came of it.
         inside: the operations between.
+        outer: whether the same sum adds to a later skip, too.
     """
 
     node: Node
@@ -32,6 +36,7 @@ class Addition:
     skip: Edge
     branches: frozenset[Edge]
     inside: frozenset[Node]
+    outer: bool = False
 
 
 def additions(graph: Graph) -> list[Addition]:
@@ -42,13 +47,13 @@ def additions(graph: Graph) -> list[Addition]:
     """
     sums = {node: _terms(graph, node) for node in graph.index if _is_sum(graph, node) and not _is_part(graph, node)}
     descent = _Descent(graph, {term for _, terms in sums.values() for term in terms})
-    found = {node: one for node, (parts, terms) in sums.items() if (one := _residual(graph, parts, terms, descent))}
-    inside = frozenset().union(*(one.inside for one in found.values()))
+    found = [one for parts, terms in sums.values() for one in _residual(graph, parts, terms, descent)]
+    residual, inside = {one.node for one in found}, frozenset().union(*(one.inside for one in found))
     for node, (parts, terms) in sums.items():
-        if node not in found and node not in inside and len(terms) == 2:
+        if node not in residual and node not in inside and len(terms) == 2:
             one = _projected(graph, parts, *terms) or _projected(graph, parts, *reversed(terms))
-            found |= {node: one} if one is not None else {}
-    return sorted(found.values(), key=lambda one: graph.index[one.node])
+            found += [one] if one is not None else []
+    return sorted(found, key=lambda one: graph.index[one.node])
 
 
 def _is_sum(graph: Graph, node: Node) -> bool:
@@ -93,14 +98,18 @@ class _Descent:
         return bool(self._found[node] & self._bits[above])
 
 
-def _residual(graph: Graph, sums: tuple[Node, ...], terms: list[Edge], descent: _Descent) -> Addition | None:
-    """Return the addition to the latest of the terms that others came of; None where no term came of another."""
+def _residual(graph: Graph, sums: tuple[Node, ...], terms: list[Edge], descent: _Descent) -> Iterator[Addition]:
+    """Yield the additions to the latest of the terms that others came of, and to the one before (an adapter's)."""
+    found = 0
     for skip in sorted(terms, key=lambda term: -graph.index[term[0]]):
         ways = {term: graph.between(skip, term) for term in terms if descent.holds(skip, term[0])}
         branches = frozenset(term for term, way in ways.items() if _does_something(graph, way))
         if branches:
-            return Addition(sums[0], sums, skip, branches, frozenset().union(*(ways[term] for term in branches)))
-    return None
+            inside = frozenset().union(*(ways[term] for term in branches))
+            yield Addition(sums[0], sums, skip, branches, inside, outer=found > 0)
+            found += 1
+        if found == _NESTED:
+            return
 
 
 def _does_something(graph: Graph, way: Iterable[Node]) -> bool:
@@ -116,7 +125,20 @@ def _projected(graph: Graph, sums: tuple[Node, ...], short: Edge, long: Edge) ->
         edge = graph.source(graph.inputs[edge[0]][0][1])
         readers = {node for node, _ in graph.readers(edge)}
         way = graph.between(edge, long) if len(readers) == 2 and path[-1] in readers else set()
-        projects = any(node in graph.parameters and node not in graph.calls for node in path)
-        if projects and len(way) > len(path) and way & readers - {path[-1]}:
+        if way & readers - {path[-1]} and _projects(graph, path) and _branches(graph, way):
             return Addition(sums[0], sums, edge, frozenset({long}), frozenset(way))
     return None
+
+
+def _projects(graph: Graph, path: Iterable[Node]) -> bool:
+    """Whether a way holds a product with a parameter, and besides norms and pooling at most."""
+    products = [node for node in path if node in graph.parameters and node not in graph.calls]
+    return len(products) == 1 and all(
+        node in graph.parameters or node in graph.calls or operation(node) in _POOLS for node in path
+    )
+
+
+def _branches(graph: Graph, way: Iterable[Node]) -> bool:
+    """Whether a way holds two products with parameters at least, and none of two tensors: a gate is no branch."""
+    gated = any(operation(node) in ("Mul", "Div") and len(graph.inputs[node]) > 1 for node in way)
+    return not gated and sum(node in graph.parameters and node not in graph.calls for node in way) > 1

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from torch import nn
 
 from gradlens.lens.additions import Addition, additions
-from gradlens.lens.autograd_graph import Graph, Node, operation
+from gradlens.lens.autograd_graph import Edge, Graph, Node, operation
 from gradlens.lens.world import class_of
 
 #: A call of a norm: its site, the node behind its output, and that behind the alias that it was handed (None where
@@ -41,10 +41,13 @@ class Architecture:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.additions = additions(graph)
-        self._at = {one.node: one for one in self.additions}
+        self._at = {one.node: one for one in self.additions if not one.outer}
         self._inside = frozenset().union(*(one.inside for one in self.additions))
         #: The branches that a sum adds, also by its parts.
-        self._added = {part: one.branches for one in self.additions for part in one.sums}
+        self._added: dict[Node, set[Edge]] = {}
+        for one in self.additions:
+            for part in one.sums:
+                self._added.setdefault(part, set()).update(one.branches)
         #: What becomes the stream, be it pooled or bent on the way.
         self._begins = {graph.loose_source(one.skip) for one in self.additions} | {one.skip for one in self.additions}
         self._stream = self._find_stream()
@@ -57,6 +60,15 @@ class Architecture:
             if alias is not None and node in self.graph.index and (word := self._word(node)):
                 words.setdefault(site, Counter())[word] += 1
         return {site: counted.most_common(1)[0][0] for site, counted in words.items()}
+
+    def blind(self, calls: Iterable[Call]) -> set[str]:
+        """Return the sites of norms whose input, or something that was added to it, had no gradient."""
+        hidden = {
+            node
+            for node in self.graph.calls
+            if any(self.graph.is_partial(e) for _, e in self.graph.inputs.get(node, ()))
+        }
+        return {site for site, node, alias in calls if alias is None or node in hidden}
 
     def blocks(self, model: nn.Module, calls: Iterable[Call]) -> list[list[str]]:
         """Return the blocks of each stack, by module path: equal modules that hold what successive branches use.
@@ -101,7 +113,7 @@ class Architecture:
         """Return the additions of each stack in order: nothing but norms, activations and pooling lies between."""
         stacks: list[list[Addition]] = []
         last: dict[Node, list[Addition]] = {}
-        for one in self.additions:
+        for one in self._at.values():
             before = self._before(one)
             stack = last.pop(before.node, None) if before is not None else None
             if stack is None:
@@ -126,34 +138,33 @@ class Architecture:
         source, readers = graph.source(taken), graph.readers((norm, 0))
         if any(norm in one.inside and one.skip == source for one in self.additions):
             return "pre_branch"
-        if readers and all((norm, 0) in self._added.get(reader, ()) for reader, _ in readers):
-            return "post_branch"
+        summed = bool(readers) and all((norm, 0) in self._added.get(reader, ()) for reader, _ in readers)
+        if summed:  # an average of the last layers is no branch
+            return self._after_the_last(source[0]) if source[0] in self._at else "post_branch"
         if self._meets_keys(norm):
             return "qk"
         if norm in self._stream and (norm, 0) in self._begins:
             if source[0] in self._at:
                 return "post_add"
-            if norm not in self._behind:
+            if norm not in self._behind and not graph.is_partial(taken):
                 return "embed"
         if not inside and norm not in self._stream:
             before = graph.loose_source(taken)[0]
-            if before in self._at:
-                return self._after_the_last(self._at[before])
+            if before in self._at and sum(reader in graph.calls for reader, _ in graph.readers(source)) == 1:
+                return self._after_the_last(before)
             if before in graph.calls and self._word(before) == "post_add":
                 return "final"
         return "in_branch" if inside else ""
 
-    def _after_the_last(self, one: Addition) -> str:
+    def _after_the_last(self, node: Node) -> str:
         """Tell a norm after a stack's last addition: the stack's own, or the last block's where each ends with one."""
-        before = one.skip[0]
-        if before in self._at:
-            return "final"
-        if before in self.graph.calls and self._word(before) == "post_add":
+        norms, sums = self.graph.calls.keys(), [one for one in self.additions if one.node == node]
+        skips = {one.skip[0] for one in sums}
+        if any(self._word(skip) == "post_add" for skip in skips & norms):
             return "post_add"
-        at_ends = any(
-            self._word(node) in ("pre_branch", "post_branch") for node in one.inside & self.graph.calls.keys()
-        )
-        return "final" if at_ends else "post_add"
+        inside = frozenset().union(*(one.inside for one in sums)) & norms
+        at_ends = any(self._word(norm) in ("pre_branch", "post_branch") for norm in inside)
+        return "final" if at_ends or skips & self._at.keys() else "post_add"
 
     def _meets_keys(self, norm: Node) -> bool:
         """Whether a norm's output is multiplied, as queries or keys, by keys or queries."""
@@ -173,11 +184,15 @@ class Architecture:
 
     def _softened(self, node: Node) -> bool:
         """Whether a softmax is taken of a product, a mask or a bias having been added."""
-        readers = [reader for reader, _ in self.graph.readers((node, 0))]
-        return any(
-            "Softmax" in operation(reader) or (operation(reader) in _MASKED and self._softened(reader))
-            for reader in readers
-        )
+        products, met = [node], {node}
+        for one in products:  # which grows meanwhile
+            for reader, _ in self.graph.readers((one, 0)):
+                if "Softmax" in operation(reader):
+                    return True
+                if operation(reader) in _MASKED and reader not in met:
+                    met.add(reader)
+                    products.append(reader)
+        return False
 
 
 def _common(paths: list[list[str]]) -> list[str]:
@@ -210,5 +225,7 @@ def _equal(model: nn.Module, paths: list[list[str]], depth: int | None) -> list[
     ordered = [".".join(path[:depth]) for path in paths]
     modules = list(dict.fromkeys(ordered))
     changes = sum(here != there for here, there in itertools.pairwise(ordered))
-    alike = len(modules) == changes + 1 > 1 and len({class_of(model.get_submodule(path)) for path in modules}) == 1
-    return modules if alike else []
+    found = [model.get_submodule(path) for path in modules]
+    alike = len({class_of(module) for module in found}) == 1
+    composed = all(next(module.children(), None) is not None for module in found)
+    return modules if alike and composed and len(modules) == changes + 1 > 1 else []

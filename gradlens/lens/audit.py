@@ -29,8 +29,8 @@ class Audit:
         passes: which passes were left out of the rows, why, and in which step first; and where nobody could tell.
         calls: of the first recorded step: the most calls a norm had, and the norms with another number than one.
         setting: what the numbers depend on besides the model (compiled norms, checkpoints, precision, loss scale,
-            the fewest and the most backward passes that make up a step's gradient, cadence, processes, whether
-            placements were read off the graph of a pass or are those of known names).
+            the fewest and the most backward passes that make up a step's gradient, cadence, processes, norms
+            whose placement no pass has shown).
         notes: anything else that changes what the numbers mean.
     """
 
@@ -116,8 +116,8 @@ class Audit:
         fewest, most = self.setting.get("passes", (1, 1))
         number = f"{most}" if fewest == most else f"{fewest} to {most}"
         several = [f"{number} backward passes make up the gradient of a step."] if most > 1 or fewest < most else []
-        names = self.fired and self.setting.get("placements") == "names"
-        by_names = ["Placements are those of known names: no pass was seen whose graph tells them."] if names else []
+        names = [path for path in self.setting.get("by_names", ()) if path in self.fired]
+        by_names = [f"Placements by known names, for no pass showed them: {_some(tuple(names))}."] if names else []
         head = " ".join([head, *several, *self.passes, *by_names])
         return "\n".join([head, *(f"- {problem}" for problem in self.problems())])
 

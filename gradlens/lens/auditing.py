@@ -85,7 +85,7 @@ def _setting(state: HookState, norms: list[NormTap], functions: Watcher) -> dict
         "passes": list(seen.backwards),
         "every": seen.every,
         "functional": functions.record,
-        "placements": "graph" if state.placing.has_read else "names",
+        "by_names": [tap.site.path for tap in norms if tap.site.path not in state.placing.read and not tap.site.told],
         "world": state.world.size,
         "data": len(state.world.data),
     }

@@ -4,6 +4,7 @@ A node stands for an operation, an edge (node, k) for its k-th output. What only
 a cast, dropout, a product with a parameter) is looked through: the tensor before it is the *source* of the one behind.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -32,8 +33,10 @@ _LOOSE = _named(
     "MaxPool3DWithIndices AvgPool2D AvgPool3D AdaptiveAvgPool2D AdaptiveAvgPool3D Relu Gelu Silu Mish Elu LeakyRelu "
     "Hardtanh Hardswish Tanh Sigmoid Softplus Clamp"
 )
-#: Autograd functions of several inputs, each of which is handed on: FSDP's and DDP's.
-_HANDED_ON = _named("RegisterPostBackwardFunction DDPSink")
+#: Autograd functions of one input that hand it on as it is: DTensor's.
+_OF_DTENSORS = _named("ToTorchTensor FromTorchTensor Redistribute")
+#: Autograd functions of several inputs, each of which is handed on: FSDP's, DDP's, and those of full backward hooks.
+_HANDED_ON = _named("RegisterPostBackwardFunction DDPSink BackwardHookFunction")
 #: What makes data of a parameter: looking up rows.
 _LOOK_UP = _named("Embedding EmbeddingBag Index IndexSelect Gather")
 #: Products of data with a parameter, also of data without a gradient, of which the graph shows nothing.
@@ -44,11 +47,11 @@ _JOINS = frozenset({"Add", "Sub", "Mul", "Cat", "Stack"})
 
 def operation(node: Node) -> str:
     """Return the operation's name, as in "Add" for AddBackward0."""
-    return (
-        str(type(node).__name__ if "Backward" in type(node).__name__ else node.name())
-        .partition("Backward")[0]
-        .strip("_")
-    )
+    name = type(node).__name__
+    return _SUFFIX.sub("", name if "Backward" in name else str(node.name())).strip("_")
+
+
+_SUFFIX = re.compile(r"Backwards?\d*$")
 
 
 class Graph:
@@ -70,6 +73,8 @@ class Graph:
         self.index: dict[Node, int] = {}
         self.inputs: dict[Node, list[tuple[int, Edge]]] = {}
         self.parameters: dict[Node, frozenset[nn.Parameter]] = {}
+        #: Sums on the way to whose source something was added that had no gradient.
+        self._partial: set[Node] = set()
         self._source: dict[Node, Edge] = {}
         self._loose: dict[Node, Edge] = {}
         self._readers: dict[Edge, list[tuple[Node, int]]] = {}
@@ -87,6 +92,10 @@ class Graph:
     def loose_source(self, edge: Edge) -> Edge:
         """Return what a tensor was before it was rearranged, scaled, pooled, cut, or bent entry by entry."""
         return self._through(edge, self._loose)
+
+    def is_partial(self, edge: Edge) -> bool:
+        """Whether something that had no gradient was added between a tensor and its source: perhaps a skip."""
+        return edge[0] in self._partial
 
     def readers(self, edge: Edge) -> list[tuple[Node, int]]:
         """Return who read a source, in whatever arrangement: the operations, and which argument it was to each."""
@@ -142,8 +151,8 @@ class Graph:
         if isinstance(variable, nn.Parameter):
             self._made_of[node] = frozenset({variable})
             return
-        unseen = name in _PRODUCTS and any(edge[0] is None for edge in read)
-        if not (kept or node in self.calls or name in _LOOK_UP or unseen or variable is not None):
+        product = name in _PRODUCTS and any(edge[0] is None for edge in read)
+        if not (kept or node in self.calls or name in _LOOK_UP or product or variable is not None):
             self._made_of[node] = made_of
             return
         self._data.add(node)
@@ -153,9 +162,12 @@ class Graph:
             sources = {self.source(edge) for _, edge in kept}
             alike = len(sources) == 1 and (len(kept) == 1 or name in _JOINS)
             loose = {self.loose_source(edge) for _, edge in kept}
-            if alike and name in _SAME:
+            if alike and name in _SAME | _OF_DTENSORS:
                 self._source[node] = sources.pop()
-            if len(loose) == 1 and (len(kept) == 1 or name in _JOINS) and name in _SAME | _LOOSE:
+                unseen = name in ("Add", "Sub") and any(edge[0] is None for edge in read)
+                if unseen or any(edge[0] in self._partial for _, edge in kept):
+                    self._partial.add(node)
+            if len(loose) == 1 and (len(kept) == 1 or name in _JOINS) and name in _SAME | _LOOSE | _OF_DTENSORS:
                 self._loose[node] = loose.pop()
         if node not in self._source and name not in _HANDED_ON:
             for position, edge in kept:

@@ -49,6 +49,7 @@ class LensHooks:
         for handle in self._on_model:
             handle.remove()
         self._on_model.clear()
+        self._state.placing.end(())
         self._functions.close()
 
     def leave(self) -> None:

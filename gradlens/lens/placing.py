@@ -1,6 +1,5 @@
 """Giving sites their placement, and finding blocks, from the first passes that are recorded."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
@@ -16,9 +15,9 @@ from gradlens.lens.sites import is_inside, stacks
 #: Module path to its number in its stack, and whether it is the first there.
 Blocks: TypeAlias = Mapping[str, tuple[int, bool]]
 
-#: Passes that are looked at: the two networks of a GAN, parts that are called one by one, and norms that show
-#: themselves late have all come by then.
-_MOST = 8
+#: Passes that are read at most: the two networks of a GAN, parts that are called one by one, norms that show themselves
+#: late. Those that show no norm anew are not read.
+_MOST = 64
 
 
 class Placing:
@@ -36,14 +35,14 @@ class Placing:
         self._calls: list[Call] = []
         self._handed_on: dict[str, Node] = {}
         self._open, self._left = False, _MOST
-        self._structure = stacks(model)
+        self._structure = dict(stacks(model))
         #: Called with the placements, by site, and the blocks that a pass has shown and the structure had not.
         self.on_read: Callable[[Mapping[str, str], Blocks], None] = lambda words, blocks: None
 
     @property
-    def has_read(self) -> bool:
-        """Whether a pass was read."""
-        return bool(self._read)
+    def read(self) -> frozenset[str]:
+        """The sites of the norms that passes have shown."""
+        return frozenset(self._read)
 
     def begin(self) -> None:
         """Begin a pass of the model or of a part."""
@@ -61,17 +60,19 @@ class Placing:
             self._calls.append((site, output.grad_fn, self._handed_on.pop(site, None)))
 
     def end(self, outputs: Iterable[Tensor]) -> None:
-        """Read the pass that ends, unless all its norms are known; its outputs have a graph."""
-        calls = self._calls
+        """Read the pass that ends, unless all its norms are known.
+
+        Args:
+            outputs: those with a graph; none where the pass raised, or had no graph.
+        """
+        calls, made = self._calls, [output.grad_fn for output in outputs]
         self._forget()
         sites = {site for site, _, _ in calls}
-        if not sites or sites <= self._read:
+        if not made or sites <= self._read:
             return
         self._left -= 1
         try:
-            architecture = Architecture(
-                Graph([output.grad_fn for output in outputs], {node: alias for _, node, alias in calls})
-            )
+            architecture = Architecture(Graph(made, {node: alias for _, node, alias in calls}))
             words, found = architecture.placements(calls), architecture.blocks(self._model, calls)
         except PASSES:
             raise
@@ -81,7 +82,9 @@ class Placing:
             self._observed.notes.add(f"Where norms stand could not be read off the model's graph ({one_line(error)}).")
             return
         self._read |= sites
-        self.on_read(_as_siblings(words, sites), self._new(found))
+        blocks = self._new(found)
+        self._structure |= blocks
+        self.on_read(_as_siblings(words, architecture.blind(calls) - words.keys(), self._structure), blocks)
 
     def _forget(self) -> None:
         """Let go of nodes, which keep their graph alive."""
@@ -97,19 +100,30 @@ class Placing:
         return blocks
 
 
-def _as_siblings(words: Mapping[str, str], sites: Iterable[str]) -> dict[str, str]:
-    """Return the placements, where the first or the last block cannot show one as in all other blocks.
+def _as_siblings(words: Mapping[str, str], blind: Iterable[str], blocks: Iterable[str]) -> dict[str, str]:
+    """Return the placements, those that a stack's first or last block cannot show as in its other blocks.
 
     The input of the first may have no gradient, so that its skip is not in the graph; nothing follows the last.
+
+    Args:
+        words: sites to what the graph says.
+        blind: sites of which it can say nothing.
+        blocks: paths of all blocks.
     """
-    alike: dict[str, set[str]] = {}
-    for site, word in words.items():
-        if word not in _AT_ENDS:
-            alike.setdefault(_NUMBER.sub("", site), set()).add(word)
-    own = {site: alike.get(_NUMBER.sub("", site), set()) for site in sites if words.get(site, "") in _AT_ENDS}
-    return {**words, **{site: next(iter(others)) for site, others in own.items() if len(others) == 1}}
+    places = {site: _in_block(site, blocks) for site in (*words, *blind)}
+    alike: dict[tuple[str, str], set[str]] = {}
+    for site, place in places.items():
+        if place is not None and words.get(site) not in (None, "embed", "final"):
+            alike.setdefault(place, set()).add(words[site])
+    found = dict(words)
+    for site, place in places.items():
+        others = alike.get(place, set()) if place is not None else set()
+        if len(others) == 1 and (site not in words or (words[site] in ("embed", "final") and others == {"post_add"})):
+            found |= {site: next(iter(others))}
+    return found
 
 
-#: What a norm may seem to be for it is the first or the last one; and nothing.
-_AT_ENDS = ("embed", "final", "")
-_NUMBER = re.compile(r"\d+")
+def _in_block(site: str, blocks: Iterable[str]) -> tuple[str, str] | None:
+    """Return the stack of the block that a site is in, and its path inside of the block."""
+    block = next((one for one in blocks if is_inside(site, one)), None)
+    return None if block is None else (block.rpartition(".")[0], site[len(block) :])

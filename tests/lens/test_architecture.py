@@ -24,6 +24,7 @@ def nameless(monkeypatch):
     """No table of names, nothing declared."""
     monkeypatch.setattr(sites, "placements_of", lambda module: {})
     monkeypatch.setattr(sites, "declares", lambda module: False)
+    monkeypatch.setattr(sites, "declares", lambda module: False)
 
 
 def recorded(model, *batch, steps=1, watch=("norms", "blocks", "params"), **wishes):
@@ -67,11 +68,15 @@ def test_every_arrangement_is_read_as_its_file_declares_it(arrangement, kind, bl
     assert said(recorded(model, *batch)) == declared
 
 
-@pytest.mark.parametrize("arrangement", BLOCKED)
+LAST = dict.fromkeys(("pre-ln", "peri-ln", "sub-ln"), "final") | dict.fromkeys(
+    ("post-ln", "deepnorm", "b2t"), "post_add"
+)
+
+
+@pytest.mark.parametrize("arrangement", LAST)
 def test_so_it_is_in_a_network_of_one_block(arrangement, nameless):
     model = Transformer(arrangement, blocks=1, vocab=13, width=8, heads=2, max_length=8)
-    last = {"pre-ln": "final", "sub-ln": "final", "peri-ln": "final", "layernorm-scaling": "final", "mix-ln": "final"}
-    assert list(said(recorded(model, torch.arange(10).view(2, 5))).values())[-1] == last.get(arrangement, "post_add")
+    assert list(said(recorded(model, torch.arange(10).view(2, 5))).values())[-1] == LAST[arrangement]
 
 
 def test_what_a_module_says_itself_holds_whatever_the_graph_shows():
@@ -316,7 +321,134 @@ def test_gates_over_time_are_no_residual_additions():
     assert said(recorded(model, X)) == {"1.gates": "unknown", "1.cell": "unknown"}
 
 
+class PostLN(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.f, self.b = Branch(), nn.LayerNorm(8)
+
+    def forward(self, x):
+        return self.b(x + self.f(x))
+
+
+class Layers(nn.Module):
+    """Post-LN layers; what becomes of all their outputs is told."""
+
+    def __init__(self, order):
+        super().__init__()
+        self.first, self.norm, self.order = nn.Linear(8, 8), nn.LayerNorm(8), order
+        self.layers = nn.ModuleList(PostLN() for _ in range(3))
+
+    def forward(self, x):
+        hidden = [self.norm(self.first(x))]
+        for layer in self.layers:
+            hidden.append(layer(hidden[-1]))
+        return self.order(self, hidden)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        lambda m, h: (h[-1] + h[-2]) / 2,
+        lambda m, h: (h[0] + h[-1]) / 2,
+        lambda m, h: sum(0.25 * one for one in h),
+    ],
+    ids=["last two", "first and last", "all"],
+)
+def test_an_average_of_layers_is_no_branch(order):
+    found = said(recorded(Layers(order), X))
+    assert {found[f"layers.{i}.b"] for i in range(3)} == {"post_add"}
+
+
+def test_where_only_the_last_layer_is_trained_nothing_is_taken_for_the_embedding():
+    model = Layers(lambda m, h: h[-1])
+    model.requires_grad_(False)
+    model.layers[2].requires_grad_(True)
+    assert said(recorded(model, X))["layers.2.b"] in ("post_add", "unknown")
+
+
+class Adapter(nn.Module):
+    """Pre-LN with a residual adapter at the end of its branch (Houlsby et al. 2019)."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.f, self.down, self.up = nn.LayerNorm(8), nn.Linear(8, 8), nn.Linear(8, 2), nn.Linear(2, 8)
+
+    def forward(self, x):
+        y = self.f(self.a(x))
+        return x + (y + self.up(torch.relu(self.down(y))))
+
+
+def test_a_skip_inside_of_a_branch_hides_none_outside():
+    found = said(recorded(nn.Sequential(nn.Linear(8, 8), *(Adapter() for _ in "ab"), nn.LayerNorm(8)), X))
+    assert found == {"1.a": "pre_branch", "2.a": "pre_branch", "3": "final"}
+
+
+class Two(nn.Module):
+    """Two heads whose outputs are put together: no skip is among them."""
+
+    def __init__(self, together):
+        super().__init__()
+        self.norm, self.a, self.b, self.c = nn.LayerNorm(8), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.together = together
+
+    def forward(self, x):
+        return self.together(self, self.norm(x))
+
+
+@pytest.mark.parametrize(
+    "together",
+    [
+        lambda m, h: m.a(h) + torch.exp(m.b(h) / 2) * torch.ones(8),
+        lambda m, h: m.a(h) + m.c(torch.relu(m.b(h))) * torch.sigmoid(m.b(h)),
+    ],
+    ids=["mean and deviation", "a gate and a shift"],
+)
+def test_two_heads_are_no_projected_skip(together):
+    assert said(recorded(nn.Sequential(nn.Linear(8, 8), Two(together)), X)) == {"1.norm": "unknown"}
+
+
+def test_full_backward_hooks_of_the_users_are_looked_through():
+    model = nn.Sequential(nn.Linear(8, 8), *(Residual(CASES["a norm at either end"][0]) for _ in "ab"), nn.LayerNorm(8))
+    for module in model.modules():
+        module.register_full_backward_hook(lambda *grads: None)
+    found = said(recorded(model, X))
+    assert (found["1.a"], found["1.b"], found["3"]) == ("pre_branch", "post_branch", "final")
+
+
+def test_scores_that_are_refined_again_and_again_are_read_in_no_time():
+    class Refined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.k, self.value = nn.LayerNorm(8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            scores = self.value(x) @ self.k(self.value(x)).transpose(1, 2)
+            for _ in range(200):
+                scores = scores + 0.01 * torch.tanh(scores)
+            return x + torch.softmax(scores, -1) @ self.value(x)
+
+    assert said(recorded(nn.Sequential(nn.Linear(8, 8), Refined()), X)) == {"1.k": "qk"}
+
+
 # ------------------------------------------------------------------ blocks
+
+
+def test_a_block_that_a_later_pass_shows_again_is_recorded_once():
+    class Late(ResNet):
+        """Its last norm runs from the third pass on."""
+
+        def __init__(self):
+            super().__init__()
+            self.late, self.passes = nn.LayerNorm(3), 0
+
+        def forward(self, x):
+            self.passes += 1
+            y = super().forward(x)
+            return self.late(y) if self.passes > 2 else y
+
+    lens = recorded(Late(), torch.randn(4, 3, 8, 8), steps=4)
+    rows = lens.recording.activations.query("site == 'second'")
+    assert rows.groupby("step")["numel"].sum().tolist() == [4 * 8 * 2 * 2] * 3
 
 
 def test_blocks_that_no_list_holds_are_found_and_recorded_from_the_second_pass_on():
@@ -365,10 +497,10 @@ def test_where_all_passes_are_compiled_names_tell_and_the_audit_says_so():
     model = nn.TransformerEncoder(layer, 2, norm=nn.LayerNorm(8), enable_nested_tensor=False)
     compiled = torch.compile(model, backend="aot_eager")
     lens = recorded(compiled, X)
-    assert lens.audit().setting["placements"] == "names"
-    assert "no pass was seen whose graph tells them" in str(lens.audit())
+    assert len(lens.audit().setting["by_names"]) == 5
+    assert "Placements by known names, for no pass showed them: layers.0.norm1" in str(lens.audit())
     assert said(lens)["layers.0.norm1"] == "post_add"
-    assert "no pass was seen" not in str(recorded(nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8)), X).audit())
+    assert "by known names" not in str(recorded(nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8)), X).audit())
 
 
 def test_the_finished_run_on_disk_holds_what_the_pass_has_shown(tmp_path):
@@ -393,6 +525,27 @@ def test_a_graph_that_cannot_be_read_costs_the_placements_alone(monkeypatch):
     assert len(lens.recording.norms) == 4
     with pytest.raises(ValueError, match="too large"):
         recorded(model, X, strict=True)
+
+
+class Head(nn.Module):
+    ready = False
+
+    def forward(self, x):
+        if not self.ready:
+            raise MemoryError
+        return x
+
+
+def test_a_pass_that_shows_nothing_is_not_the_last_word():
+    """The first one raises behind all norms."""
+    model = nn.Sequential(nn.Linear(8, 8), Residual(CASES["parallel branches"][0]), Head())
+    with gradlens.attach(model) as lens:
+        with pytest.raises(MemoryError):
+            model(X)
+        model[2].ready = True
+        model(X).sum().backward()
+        lens.step()
+    assert said(lens)["1.a"] == "pre_branch"
 
 
 def test_nothing_of_a_pass_is_kept_after_it():

@@ -235,7 +235,7 @@ def test_the_built_in_analyses_fill_a_report(six: tuple[Recording, ...]) -> None
     assert len([title for level, title, _ in document.get_toc() if title[0] in "123"]) == 3
     for page in document:
         assert not overlapping(page), f"page {page.number + 1}"
-    assert len(document.embfile_names()) == 5
+    assert len(document.embfile_names()) == 6
 
 
 def test_what_the_lens_missed_stands_on_the_first_page_and_leads_to_the_audit() -> None:

@@ -69,6 +69,7 @@ class RootTap:
             self.state.evaluate(False)
             return
         if not self.state.recording:
+            self.state.placing.end(())
             return
         if output is None and sys.exc_info()[0] is not None:
             self.state.on_failure()
@@ -77,7 +78,7 @@ class RootTap:
         tensors = [tensor for tensor in tensors_of(output) if tensor.requires_grad and not tensor.is_leaf]
         if torch.is_grad_enabled():
             forward.free = not tensors
-            self.state.placing.end(tensors)
+        self.state.placing.end(tensors if torch.is_grad_enabled() else ())
         for tensor in tensors:
             hook_gradient(lasting(tensor), partial(self.state.arm_output, forward), self.state.guard.end)
 

@@ -138,7 +138,7 @@ def test_numbers_of_one_factor_are_off_by_it_as_a_share_of_the_larger(factor: fl
 @pytest.mark.parametrize(
     ("change", "reason"),
     [({"kind": "init", "model": model("pre-ln", init="torch")}, "Xavier"),
-     ({"model": model("pre-ln", init="xavier", norm="none")}, "unit variance"),
+     ({"model": model("pre-ln", init="xavier", norm="none")}, "unit second moment"),
      ({"model": model("pre-ln", init="xavier"), "task": {"name": "images"}}, "next tokens"),
      ({"model": {"family": "GPT2Model"}}, "of the zoo")],
 )  # fmt: skip

@@ -180,11 +180,11 @@ def model_and_weights(variant: str, kind: str) -> tuple[Transformer, State]:
     return model, {name: value.detach() for name, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("kind", ["decoder", "encoder"])
 def test_every_arrangement_has_its_equation_by_hand() -> None:
     assert set(BY_HAND) == {name for name in ARRANGEMENTS if name != PLAIN}
 
 
+@pytest.mark.parametrize("kind", ["decoder", "encoder"])
 @pytest.mark.parametrize("variant", BY_HAND)
 def test_a_single_stack_computes_the_equations(variant: str, kind: str) -> None:
     model, w = model_and_weights(variant, kind)
