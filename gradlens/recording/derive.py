@@ -16,7 +16,7 @@ def empty(columns: tuple[Column, ...]) -> pd.DataFrame:
 
 
 def merge(table: str, stored: pd.DataFrame) -> pd.DataFrame:
-    """Merge stored rows that share all key columns: sums add, maxima take the larger, of the rest the last counts.
+    """Merge stored rows that share all key columns: sums add, maxima take the larger, the rest must agree.
 
     Args:
         table: name of the table.
@@ -33,11 +33,18 @@ def merge(table: str, stored: pd.DataFrame) -> pd.DataFrame:
         "norm": lambda s: np.sqrt(s.pow(2).sum(min_count=1)),
         "max": "max",
         "mean": "mean",
-        "same": "last",
+        "told": _last_told,
+        "same": "first",
     }
     rules: dict[Any, Any] = {c.name: how[c.merge] for c in STORED[table] if c.merge != "key"}
     rules |= {name: "mean" for name in stored.columns if name not in rules and name not in keys}
     return stored.groupby(keys, sort=False, dropna=False).agg(rules).reset_index()[list(stored.columns)]
+
+
+def _last_told(told: pd.Series) -> Any:
+    """Return the last value that is known; a process that records no norm does not know where they stand."""
+    known = told[told.notna() & (told != "unknown")]
+    return (known if len(known) else told).iloc[-1]
 
 
 def over_processes(table: str, stored: pd.DataFrame, data: int) -> pd.DataFrame:

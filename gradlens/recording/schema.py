@@ -26,8 +26,8 @@ SCHEMA_VERSION = 1
 
 DType = Literal["string", "int", "float", "bool"]
 #: Rows of one key: sums add, a norm is the root of the sum of squares, of numbers that each process has its own of the
-#: mean is taken; the rest agree.
-Merge = Literal["key", "sum", "norm", "max", "mean", "same"]
+#: mean is taken; of what is told of a site the last counts that is known; the rest agree.
+Merge = Literal["key", "sum", "norm", "max", "mean", "told", "same"]
 #: From stored rows, merged, to a public column.
 Formula: TypeAlias = Callable[[pd.DataFrame], pd.Series]
 
@@ -114,8 +114,11 @@ STORED: dict[str, tuple[Column, ...]] = {
         Column("module_class", "string", "the module's class, with its package"),
         Column("kind", "string", "norm, block, or module (watched by a regular expression)"),
         Column("norm", "string", "kind of normalization; missing for others"),
-        Column("placement", "string", "pre_branch, in_branch, post_branch, post_add, final, embed, qk, or unknown"),
-        Column("block", "int", "index of the enclosing block in its stack; missing outside of blocks"),
+        Column(
+            "placement", "string", "pre_branch, in_branch, post_branch, post_add, final, embed, qk, or unknown",
+            merge="told",
+        ),
+        Column("block", "int", "index of the enclosing block in its stack; missing outside of blocks", merge="told"),
         Column("order", "int", "order of registration, from 0"),
         Column("width", "int", "features in one vector; missing where it depends on the batch"),
         Column("eps", "float", "the layer's own eps", "input²"),
