@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -49,7 +50,8 @@ class LensHooks:
         for handle in self._on_model:
             handle.remove()
         self._on_model.clear()
-        self._state.placing.end(())
+        with suppress(Exception):
+            self._state.placing.end(())
         self._functions.close()
 
     def leave(self) -> None:
