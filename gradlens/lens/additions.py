@@ -125,7 +125,7 @@ def _projected(graph: Graph, sums: tuple[Node, ...], short: Edge, long: Edge) ->
         edge = graph.source(graph.inputs[edge[0]][0][1])
         readers = {node for node, _ in graph.readers(edge)}
         way = graph.between(edge, long) if len(readers) == 2 and path[-1] in readers else set()
-        if way & readers - {path[-1]} and _projects(graph, path) and _branches(graph, way):
+        if way & readers - {path[-1]} and _projects(graph, path) and _branches(graph, edge, way):
             return Addition(sums[0], sums, edge, frozenset({long}), frozenset(way))
     return None
 
@@ -138,7 +138,11 @@ def _projects(graph: Graph, path: Iterable[Node]) -> bool:
     )
 
 
-def _branches(graph: Graph, way: Iterable[Node]) -> bool:
-    """Whether a way holds two products with parameters at least, and none of two tensors: a gate is no branch."""
-    gated = any(operation(node) in ("Mul", "Div") and len(graph.inputs[node]) > 1 for node in way)
-    return not gated and sum(node in graph.parameters and node not in graph.calls for node in way) > 1
+def _branches(graph: Graph, start: Edge, way: set[Node]) -> bool:
+    """Whether a way from a tensor holds two products with parameters at least, and none with what is not of it.
+
+    A gate of its own is part of a branch (squeeze and excitation); what scales another tensor is none.
+    """
+    factors = [edge for node in way if operation(node) in ("Mul", "Div") for _, edge in graph.inputs[node]]
+    own = all(edge[0] in way or graph.source(edge) == start for edge in factors)
+    return own and sum(node in graph.parameters and node not in graph.calls for node in way) > 1

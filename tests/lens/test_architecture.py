@@ -395,6 +395,24 @@ class Two(nn.Module):
         return self.together(self, self.norm(x))
 
 
+def test_a_gate_of_its_own_is_part_of_a_branch_beside_a_projected_skip():
+    class Excited(Shortcut):
+        """A ResNet's block with squeeze and excitation."""
+
+        def __init__(self):
+            super().__init__(4, 8, 2)
+            self.squeeze = nn.Conv2d(8, 8, 1)
+
+        def forward(self, x):
+            y = F.relu(self.n1(self.c1(x)))
+            y = self.n2(self.c2(y * torch.sigmoid(self.squeeze(y.mean((2, 3), keepdim=True)))))
+            return F.relu(y + self.down(x))
+
+    stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    found = said(recorded(nn.Sequential(stem, Excited()), torch.randn(4, 3, 8, 8)))
+    assert found == {"0.1": "embed", "1.n1": "in_branch", "1.n2": "post_branch", "1.down.1": "unknown"}
+
+
 @pytest.mark.parametrize(
     "together",
     [
