@@ -63,12 +63,12 @@ class Architecture:
 
     def blind(self, calls: Iterable[Call]) -> set[str]:
         """Return the sites of norms whose input, or something that was added to it, had no gradient."""
-        hidden = {
-            node
-            for node in self.graph.calls
-            if any(self.graph.is_partial(e) for _, e in self.graph.inputs.get(node, ()))
+        inputs = self.graph.inputs
+        return {
+            site
+            for site, node, alias in calls
+            if alias is None or any(self.graph.is_partial(edge) for _, edge in inputs.get(node, ()))
         }
-        return {site for site, node, alias in calls if alias is None or node in hidden}
 
     def blocks(self, model: nn.Module, calls: Iterable[Call]) -> list[list[str]]:
         """Return the blocks of each stack, by module path: equal modules that hold what successive branches use.

@@ -51,7 +51,7 @@ class LensHooks:
             handle.remove()
         self._on_model.clear()
         with suppress(Exception):
-            self._state.placing.end(())
+            self._state.placing.forget()
         self._functions.close()
 
     def leave(self) -> None:

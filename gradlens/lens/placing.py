@@ -46,7 +46,7 @@ class Placing:
 
     def begin(self) -> None:
         """Begin a pass of the model or of a part."""
-        self._forget()
+        self.forget()
         self._open = self._left > 0
 
     def hand_on(self, site: str, alias: Tensor) -> None:
@@ -63,10 +63,10 @@ class Placing:
         """Read the pass that ends, unless all its norms are known.
 
         Args:
-            outputs: those with a graph; none where the pass raised, or had no graph.
+            outputs: those with a graph; none where the pass raised, or had none.
         """
         calls, made = self._calls, [output.grad_fn for output in outputs]
-        self._forget()
+        self.forget()
         sites = {site for site, _, _ in calls}
         if not made or sites <= self._read:
             return
@@ -86,7 +86,7 @@ class Placing:
         self._structure |= blocks
         self.on_read(_as_siblings(words, architecture.blind(calls) - words.keys(), self._structure), blocks)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Let go of nodes, which keep their graph alive."""
         self._calls, self._open = [], False
         self._handed_on.clear()

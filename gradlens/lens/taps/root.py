@@ -69,7 +69,7 @@ class RootTap:
             self.state.evaluate(False)
             return
         if not self.state.recording:
-            self.state.placing.end(())
+            self.state.placing.forget()
             return
         if output is None and sys.exc_info()[0] is not None:
             self.state.on_failure()
