@@ -10,7 +10,9 @@ from analyses import limits
 from gradlens.analysis import Finding, Status
 
 _NUMBERS = ("value", "low", "high")
-_SHARED = ("unit", "expected", "expected_from", "threshold", "causes", "remedies", "reference")
+_SHARED = ("unit", "expected", "expected_from", "threshold", "causes", "remedies", "reference", "explains")
+#: What a run shows whose model, data or optimizer is at fault, whatever the fault: causes name them as symptoms.
+SYMPTOMS = ("GL101", "GL203", "GL301", "GL303", "GL304", "GL305", "GL306", "GL402", "GL403", "GL404")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,7 @@ class Check:
         causes: likely ones.
         remedies: what to try.
         reference: paper and equation.
+        explains: codes of findings that follow from it by themselves.
     """
 
     code: str
@@ -41,6 +44,7 @@ class Check:
     causes: tuple[str, ...] = ()
     remedies: tuple[str, ...] = ()
     reference: str = ""
+    explains: tuple[str, ...] = ()
 
     def finding(
         self,

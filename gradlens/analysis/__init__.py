@@ -1,7 +1,8 @@
 """The contract between the instrument and the questions asked of its recordings."""
 
+from gradlens.analysis.causes import Cause, causes
 from gradlens.analysis.comparison import Comparison, compare
 from gradlens.analysis.contract import Analysis
 from gradlens.analysis.finding import SEVERITY, Finding, Status, worst
 
-__all__ = ["SEVERITY", "Analysis", "Comparison", "Finding", "Status", "compare", "worst"]
+__all__ = ["SEVERITY", "Analysis", "Cause", "Comparison", "Finding", "Status", "causes", "compare", "worst"]

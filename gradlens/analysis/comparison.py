@@ -10,6 +10,7 @@ from types import MappingProxyType
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gradlens.analysis.causes import Cause, causes
 from gradlens.analysis.contract import Analysis
 from gradlens.analysis.discover import discover
 from gradlens.analysis.figures import draw
@@ -79,6 +80,11 @@ class Comparison:
     def findings(self) -> tuple[Finding, ...]:
         """All findings, in reading order."""
         return tuple(finding for section in self.sections for finding in section.findings)
+
+    @cached_property
+    def causes(self) -> tuple[Cause, ...]:
+        """What is flagged, in order of cause: each cause with the symptoms that it explains."""
+        return causes(self.findings)
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:

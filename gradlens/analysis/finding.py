@@ -31,6 +31,9 @@ class Finding:
         causes: likely causes, innocent ones too.
         remedies: what to try.
         reference: paper and equation.
+        onset: the step from which on it is seen; None where it is of the whole run.
+        born: the pass that shows it first, ``forward``, ``backward`` or ``update``; empty where that means nothing.
+        explains: codes of findings on the same recording that follow from this one by themselves: its symptoms.
     """
 
     code: str
@@ -50,6 +53,9 @@ class Finding:
     causes: tuple[str, ...] = ()
     remedies: tuple[str, ...] = ()
     reference: str = ""
+    onset: int | None = None
+    born: Literal["", "forward", "backward", "update"] = ""
+    explains: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
