@@ -55,8 +55,10 @@ def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
         yield {**who, "part": "setting", "question": question, "answer": answer}
     without = (recording.meta.get("model") or {}).get("norm") == "none"
     problems, anywhere = list(audit.get("problems") or ()), _first_broken(recording)
-    if anywhere:
-        problems = [*(sentence for sentence in problems if not str(sentence).startswith(_OWN)), anywhere]
+    told = kind != "init" and "nonfinite" in (audit.get("setting") or {})  # by GL307
+    if anywhere or told:
+        problems = [sentence for sentence in problems if not str(sentence).startswith(_OWN)]
+        problems += [] if told else [anywhere]
     problems.append(lacking_processes(recording.meta.get("processes") or {}))
     for sentence in filter(None, map(str, problems)):
         if not (without and sentence.startswith(_NO_NORM)):

@@ -3,6 +3,6 @@
 from gradlens.analysis.causes import Cause, causes
 from gradlens.analysis.comparison import Comparison, compare
 from gradlens.analysis.contract import Analysis
-from gradlens.analysis.finding import SEVERITY, Finding, Status, worst
+from gradlens.analysis.finding import SEVERITY, Finding, Pass, Status, worst
 
-__all__ = ["SEVERITY", "Analysis", "Cause", "Comparison", "Finding", "Status", "causes", "compare", "worst"]
+__all__ = ["SEVERITY", "Analysis", "Cause", "Comparison", "Finding", "Pass", "Status", "causes", "compare", "worst"]

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+#: A pass in which something is born; empty where that means nothing.
+Pass = Literal["", "forward", "backward", "update"]
 Status = Literal["pass", "warn", "fail", "inconclusive", "not applicable"]
 
 #: Worst last; ``--fail-on`` and the order of the first page's table go by it.
@@ -54,7 +56,7 @@ class Finding:
     remedies: tuple[str, ...] = ()
     reference: str = ""
     onset: int | None = None
-    born: Literal["", "forward", "backward", "update"] = ""
+    born: Pass = ""
     explains: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
 

@@ -30,7 +30,7 @@ class Audit:
         calls: of the first recorded step: the most calls a norm had, and the norms with another number than one.
         setting: what the numbers depend on besides the model (compiled norms, checkpoints, precision, loss scale,
             the fewest and the most backward passes that make up a step's gradient, cadence, processes, norms
-            whose placement no pass has shown).
+            whose placement no pass has shown, the first place that was not finite).
         notes: anything else that changes what the numbers mean.
     """
 

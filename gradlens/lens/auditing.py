@@ -86,6 +86,7 @@ def _setting(state: HookState, norms: list[NormTap], functions: Watcher) -> dict
         "every": seen.every,
         "functional": functions.record,
         "by_names": [tap.site.path for tap in norms if tap.site.path not in state.placing.read and not tap.site.told],
+        "nonfinite": dict(seen.broken),
         "world": state.world.size,
         "data": len(state.world.data),
     }

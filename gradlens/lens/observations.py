@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from gradlens.lens.passes import Counted
@@ -22,15 +22,40 @@ _IMPOSSIBLE = 0.02
 
 
 @dataclass(frozen=True)
+class Broken:
+    """The first place in a step that was not finite.
+
+    Attributes:
+        site: module path, or name of a parameter; empty for the model itself.
+        tensor: ``input`` or ``output`` of a module, the ``gradient`` at one, or that of a ``parameter``.
+    """
+
+    site: str
+    tensor: str
+
+    @property
+    def born(self) -> str:
+        """The pass that it was born in."""
+        return "forward" if self.tensor in ("input", "output") else "backward"
+
+    def __str__(self) -> str:
+        name = self.site or "the model itself"
+        return {
+            "gradient": f"the gradient at {name}, in the backward pass; all outputs were finite",
+            "parameter": f"the gradient of {name}, in the backward pass",
+        }.get(self.tensor, f"the {self.tensor} of {name}, in the forward pass")
+
+
+@dataclass(frozen=True)
 class Shown:
     """What a step's rows show besides their numbers.
 
     Attributes:
-        broken: the first place that was not finite; empty where all was.
+        broken: the first place that was not finite; None where all was.
         repeated: whether several passes that count brought gradients to one call.
     """
 
-    broken: str
+    broken: Broken | None
     repeated: bool
 
 
@@ -75,7 +100,8 @@ class Observations:
         self.without: int | None = None
         #: Norms whose shares cannot be.
         self.impossible: set[str] = set()
-        self.first_nonfinite = ""
+        #: The first place that was not finite: in words, and as it is recorded.
+        self.first_nonfinite, self.broken = "", dict[str, Any]()
         self._said: set[str] = set()
 
     def news(self) -> tuple[int, ...]:
@@ -103,17 +129,20 @@ class Observations:
             self._said.add(sentence)
             self.notes.add(sentence.format(step=step))
 
-    def step(self, where: str, norms: Mapping[str, Any] | None, shown: Shown) -> None:
+    def step(self, step: int, process: str, norms: Mapping[str, Any] | None, shown: Shown) -> None:
         """Look at a recorded step.
 
         Args:
-            where: its number, and of several processes this one's.
+            step: its number.
+            process: this one's number; empty where there is one alone.
             norms: its rows of the table ``norms``, if there are any.
             shown: what all of its rows show.
         """
         self.steps += 1
         if shown.broken and not self.first_nonfinite:
+            where = f"step {step}" + (f", process {process}" if process else "")
             self.first_nonfinite = f"{shown.broken}, {where}"
+            self.broken = {**asdict(shown.broken), "born": shown.broken.born, "step": step}
         if norms is None:
             return
         sites = norms["site"]

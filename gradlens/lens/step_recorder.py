@@ -240,8 +240,8 @@ class StepRecorder:
         for table, columns in tables.items():
             self._sink.append(table, columns)
         world = self._state.world
-        where = f"step {self._step}" + (f", process {world.rank}" if world.size > 1 else "")
-        self._observed.step(where, tables.get("norms"), shown)
+        process = str(world.rank) if world.size > 1 else ""
+        self._observed.step(self._step, process, tables.get("norms"), shown)
         self._observed.passes(self._step, counted, unused, shown)
         for tap in self.taps():
             tap.new_call()

@@ -12,7 +12,7 @@ import numpy as np
 from gradlens.lens import parameters as parameter_columns
 from gradlens.lens.compiling import Added, pull_traced
 from gradlens.lens.moment_buffer import Call, came, finite_peak
-from gradlens.lens.observations import Shown
+from gradlens.lens.observations import Broken, Shown
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Counted
 from gradlens.lens.statistics import COLUMNS
@@ -79,7 +79,7 @@ def step_tables(
     return tables, Shown(broken, any(entry.gradients > 1 for entry in entries))
 
 
-def _first_broken(entries: list[_Entry], sums: np.ndarray, peaks: np.ndarray) -> str:
+def _first_broken(entries: list[_Entry], sums: np.ndarray, peaks: np.ndarray) -> Broken | None:
     """Name the first output, in forward order, that was not finite; if all were, the first gradient, in backward order.
 
     What comes into a norm or a block is what came out of some module before it.
@@ -93,22 +93,18 @@ def _first_broken(entries: list[_Entry], sums: np.ndarray, peaks: np.ndarray) ->
     if outputs.any():
         own = itertools.compress(entries, outputs)
         first = min(own, key=lambda entry: entry.tap.site.order if mixed else entry.order)
-        return f"the {_tensor(first)} of {_name(first)}, in the forward pass"
+        return Broken(first.tap.site.path, _tensor(first))
     if gradients.any():
         own = itertools.compress(entries, gradients)
         first = min(own, key=lambda entry: -entry.tap.site.order if mixed else entry.returned)
-        return f"the gradient at {_name(first)}, in the backward pass; all outputs were finite"
-    return ""
+        return Broken(first.tap.site.path, "gradient")
+    return None
 
 
-def _name(entry: _Entry) -> str:
-    return entry.tap.site.path or "the model itself"
-
-
-def _broken_parameter(params: Mapping[str, Any] | None) -> str:
+def _broken_parameter(params: Mapping[str, Any] | None) -> Broken | None:
     """Name the last parameter whose gradient is not finite: backward comes to it first."""
     broken = [] if params is None else list(itertools.compress(params["name"], params["nonfinite"]))
-    return f"the gradient of {broken[-1]}, in the backward pass" if broken else ""
+    return Broken(broken[-1], "parameter") if broken else None
 
 
 def _pull(taps: list[Tap], counted: Counted, added: list[Added]) -> tuple[list[_Entry], np.ndarray, np.ndarray]:

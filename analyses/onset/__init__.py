@@ -1,0 +1,22 @@
+"""What broke first: the first value that is no number, overflow, blocks that begin to amplify, and blocks that die."""
+
+from analyses.onset.findings import CODES, judge
+from analyses.onset.numbers import compute
+from gradlens.analysis import Analysis
+
+ANALYSIS = Analysis(
+    name="onset",
+    title="What broke first",
+    question="Where and when did something break, and in which pass?",
+    reading="",
+    needs={
+        "sites": ("site", "kind", "order"),
+        "params": ("step", "name", "grad_norm"),
+        "activations": ("step", "site", "tensor", "rms", "absmax"),
+        "steps": ("step",),
+    },
+    compute=compute,
+    judge=judge,
+    kinds=("training", "attached"),
+    codes=CODES,
+)

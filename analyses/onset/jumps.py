@@ -1,0 +1,121 @@
+"""Where one series of many leaves the others: its level before and after, and how sure that is.
+
+Only what happens beside the others counts. A schedule, a warm-up, a run that diverges as a whole move all of them.
+"""
+
+import math
+import warnings
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtr
+
+from analyses.intervals import Array
+
+#: Recorded steps on each side of a jump, of which the medians are held against each other.
+WINDOW = 5
+#: Fewer series have no others to be held against.
+FEWEST = 3
+#: A deviation of noise that is all but 0 would make everything a jump.
+_LEAST_NOISE = 0.02
+_SIGMA = 1.4826
+#: Share of a jump, of its logarithm, that is left in the end.
+_STAYS = 0.5
+
+
+class Jump(NamedTuple):
+    """The largest jump of one series beside the others.
+
+    Attributes:
+        name: of the series.
+        step: the first behind it.
+        factor: level behind it over that before, beside the others.
+        stayed: the same, of all steps behind it.
+        chance: of so large a jump in noise, over all steps, the false discoveries over all series accounted for.
+    """
+
+    name: str
+    step: int
+    factor: float
+    stayed: float
+    chance: float
+
+
+def jumps(series: pd.DataFrame) -> list[Jump]:
+    """Return the largest jump of each series.
+
+    The level beside the others is the logarithm less the median logarithm of all others in that step. A jump is the
+    difference of the medians over the windows before and after a step, its noise the usual difference (median absolute
+    deviation) of the same series.
+
+    Args:
+        series: positive values, a column a name, a row a recorded step; others are missing.
+    """
+    logs: Array = np.log(series.where(series > 0).to_numpy(dtype=float))
+    if logs.shape[1] < FEWEST or len(logs) < 3 * WINDOW:
+        return []
+    beside = logs - np.column_stack([_median(np.delete(logs, i, axis=1), axis=1) for i in range(logs.shape[1])])
+    found: list[dict[str, Any]] = []
+    for place, name in enumerate(series.columns):
+        known = np.isfinite(beside[:, place])
+        own, steps = beside[known, place], series.index.to_numpy()[known]
+        if len(own) >= 3 * WINDOW:
+            found.append({"name": str(name), **_largest(own, steps)})
+    chances = _false_discoveries(np.array([one["chance"] for one in found]))
+    return [Jump(**{**one, "chance": float(chance)}) for one, chance in zip(found, chances, strict=True)]
+
+
+def _largest(own: Array, steps: np.ndarray) -> dict[str, Any]:
+    medians = np.median(np.lib.stride_tricks.sliding_window_view(own, WINDOW), axis=1)
+    differences = medians[WINDOW:] - medians[:-WINDOW]
+    at = int(np.abs(differences).argmax())
+    size = float(differences[at])
+    others = np.delete(differences, np.s_[max(0, at - WINDOW) : at + WINDOW + 1])
+    noise = max(_SIGMA * float(np.median(np.abs(others))) if len(others) else 0.0, _LEAST_NOISE)
+    start = _start(own, at + WINDOW, size)
+    stayed = float(np.median(own[start:]) - np.median(own[max(0, start - 4 * WINDOW) : start]))
+    # As many windows as do not overlap are as many chances.
+    chance = min(1.0, 2 * float(ndtr(-abs(size) / noise)) * max(1.0, len(own) / WINDOW))
+    return {"step": int(steps[start]), "factor": float(np.exp(size)), "stayed": float(np.exp(stayed)), "chance": chance}
+
+
+def _start(own: Array, around: int, size: float) -> int:
+    """Return the first place behind a jump: of the largest single rise in its direction within the windows."""
+    low = max(1, around - WINDOW + 1)
+    single = np.sign(size) * np.diff(own[low - 1 : around + WINDOW])
+    return low + int(single.argmax())
+
+
+def _median(values: Array, axis: int) -> Array:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a step in which none of the others has a value
+        found: Array = np.nanmedian(values, axis=axis)
+    return found
+
+
+def _false_discoveries(chances: Array) -> Array:
+    """Return chances adjusted over all series (Benjamini and Hochberg 1995)."""
+    order = np.argsort(chances)
+    ranked = chances[order] * len(chances) / np.arange(1, len(chances) + 1)
+    adjusted = np.empty_like(ranked)
+    adjusted[order] = np.minimum(1.0, np.minimum.accumulate(ranked[::-1])[::-1])
+    return adjusted
+
+
+def large(found: Iterable[Jump], factor: float, chance: float) -> list[Jump]:
+    """Return the jumps that are so large, at once and for the most part for good, and so unlikely in noise.
+
+    Args:
+        found: of ``jumps``.
+        factor: the least, up or down.
+        chance: the largest.
+    """
+    return [
+        one
+        for one in found
+        if one.chance <= chance
+        and abs(math.log(one.factor)) >= math.log(factor)
+        and math.log(one.stayed) / math.log(one.factor) >= _STAYS
+    ]

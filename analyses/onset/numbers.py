@@ -1,0 +1,130 @@
+"""Forward growth and gradient of every block, or module, over the steps, and the numbers that the findings judge."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analyses.depth import blocks, stream_by_depth
+from analyses.onset.jumps import FEWEST, jumps
+from analyses.parameters.places import places
+from analyses.tables import identity, tidy
+from gradlens.recording import Recording
+
+#: The largest finite number of float16.
+_LARGEST = 65504.0
+
+
+def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
+    """Return the largest jump of each series, what died, what was not finite first, and overflow.
+
+    Args:
+        recordings: those that are not of kind ``init`` are used.
+    """
+    runs = [r for r in recordings if r.meta.get("kind") != "init" and len(r.steps)]
+    return tidy({**identity(run), "panel": "summary", **row} for run in runs for row in _rows(run))
+
+
+def _rows(run: Recording) -> Iterator[dict[str, Any]]:
+    yield {"quantity": "steps", "n": run.steps["step"].nunique()}
+    yield from _first_broken(run)
+    yield from _overflow(run)
+    yield from _jumped(_growth(run), "growth")
+    if len(run.params):
+        gradients = _gradients(run)
+        yield from _jumped(gradients, "gradient")
+        yield from _died(run)
+
+
+def _first_broken(run: Recording) -> Iterator[dict[str, Any]]:
+    """Yield the first place that was not finite, as the lens told it, and in how many steps any was."""
+    audit = run.meta.get("audit") or {}
+    first = (audit.get("setting") or {}).get("nonfinite")
+    if first is None:
+        return  # a recording of an earlier gradlens
+    outputs, steps = run.activations, run.steps["step"]
+    broken = {int(s) for table in (run.norms, run.params) for s in table.loc[table["nonfinite"] > 0, "step"]}
+    broken |= {int(s) for s in outputs.loc[outputs["absmax"].isna() & (outputs["numel"] > 0), "step"]}
+    row = {"quantity": "first broken", "value": len(broken), "n": steps.nunique(), "low": float(steps.max() in broken)}
+    if first:
+        row |= {"group": str(first["site"]) or "the model itself", "stack": first["tensor"], "x": first["step"]}
+    yield row
+
+
+def _overflow(run: Recording) -> Iterator[dict[str, Any]]:
+    """Yield the largest activation over float16's largest number, and how often a loss scaler left a step out."""
+    setting = (run.meta.get("audit") or {}).get("setting") or {}
+    halves = setting.get("autocast") == "float16" or "float16" in (setting.get("input_dtypes") or {})
+    outputs = run.activations
+    if halves and outputs["absmax"].notna().any():
+        row = outputs.sort_values("absmax").dropna(subset="absmax").iloc[-1]
+        yield {"quantity": "largest of float16", "group": str(row["site"]), "x": row["step"],
+               "value": row["absmax"] / _LARGEST}  # fmt: skip
+    steps = run.steps.sort_values("step")
+    scale = steps.set_index("step")["loss_scale"].dropna() if "loss_scale" in steps else pd.Series(dtype=float)
+    if len(scale) > 1:
+        fell = scale[scale < scale.shift()]
+        late = fell[fell.index > scale.index[len(scale) // 2]]
+        yield {"quantity": "scale fell", "value": len(fell), "low": len(late), "n": len(scale),
+               "x": late.index[0] if len(late) else None, "high": float(scale.iloc[-1])}  # fmt: skip
+
+
+def _growth(run: Recording) -> pd.DataFrame:
+    """Return what each block makes of the stream's size, by step; without blocks the rms of each norm's input."""
+    stream, found = stream_by_depth(run), blocks(run)
+    if len(found) >= FEWEST and len(stream):
+        moments = stream.pivot_table("second_moment", "step", ["stack", "depth"], "mean", sort=False)
+        ends = ((site, (stack, at), (stack, at + 1)) for site, stack, at in found.itertuples(index=False))
+        pairs = {site: (before, behind) for site, before, behind in ends if before in moments and behind in moments}
+        resets = _that_reset(run, pairs)
+        grown = {s: moments[q] / (1.0 if s in resets else moments[p]) for s, (p, q) in pairs.items()}
+        return pd.DataFrame(grown).pow(0.5)
+    norms = set(run.sites.loc[run.sites["kind"] == "norm", "site"])
+    inputs = run.activations[run.activations["site"].isin(norms) & (run.activations["tensor"] == "input")]
+    return inputs.pivot_table("rms", "step", "site", "mean", sort=False)
+
+
+def _that_reset(run: Recording, found: Iterable[str]) -> set[str]:
+    """Return the blocks that a norm ends: what comes into the next is of one size, whatever the block made of it."""
+    norms = run.sites.loc[run.sites["placement"] == "post_add", "site"].astype(str)
+    return {block for block in found if norms.str.startswith(f"{block}.").any()}
+
+
+def _gradients(run: Recording) -> pd.DataFrame:
+    """Return the gradient norm of each block, or module outside of blocks, by step."""
+    params = run.params.merge(places(run), on="name", how="left")
+    params["square"] = params["grad_norm"] ** 2
+    squares = params.pivot_table("square", "step", "group", "sum", sort=False, observed=True)
+    norms = squares.pow(0.5)
+    inside = set(params.loc[params["block"].astype(bool), "group"])
+    return norms[[group for group in norms if group in inside]] if len(inside) >= FEWEST else norms
+
+
+def _jumped(series: pd.DataFrame, quantity: str) -> Iterator[dict[str, Any]]:
+    for one in jumps(series):
+        yield {"quantity": f"jump of {quantity}", "group": one.name, "x": one.step, "value": one.factor,
+               "low": one.stayed, "high": one.chance, "n": series[one.name].notna().sum()}  # fmt: skip
+
+
+def _died(run: Recording) -> Iterator[dict[str, Any]]:
+    """Yield the parameters whose gradient was there, and is exactly 0 from a step on while that of others is not."""
+    frozen = set(run.meta.get("frozen") or ())
+    params = run.params.merge(places(run), on="name", how="left")
+    norms = params[~params["name"].isin(frozen)].pivot_table("grad_norm", "step", "name", "max", sort=False)
+    alive = norms[(norms > 0).any(axis=1)]  # of a step without any gradient nobody is dead
+    if alive.empty:
+        return
+    group = dict(zip(params["name"], params["group"], strict=True))
+    sizes = Counter(group[name] for name in norms)
+    for name in alive:
+        at = _last((alive[name] > 0).to_numpy())
+        if 0 <= at < len(alive) - 1:
+            yield {"quantity": "died", "group": name, "stack": str(group[name]), "x": alive.index[at + 1],
+                   "value": len(alive) - 1 - at, "low": at + 1, "high": sizes[group[name]]}  # fmt: skip
+
+
+def _last(there: np.ndarray) -> int:
+    found = np.flatnonzero(there)
+    return int(found[-1]) if len(found) else -1
