@@ -88,5 +88,5 @@ class Check:
 
 
 def codes(*checks: Check) -> dict[str, str]:
-    """Return code to explanation, as an ``Analysis`` names them."""
-    return {check.code: check.explanation for check in checks}
+    """Return code to explanation, as an ``Analysis`` names them; names of limits are replaced by their numbers."""
+    return {check.code: str(check._written(check.explanation)) for check in checks}

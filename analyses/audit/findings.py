@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from analyses.audit.numbers import NO_NORM
 from analyses.audit.words import name_of, some
 from analyses.making import Check, codes
 from analyses.tables import pick
@@ -80,7 +81,10 @@ def _problems(problems: pd.DataFrame, table: pd.DataFrame) -> Iterator[Finding]:
         remedies = [text for text in rest if " may " not in text or " try " in text]
         causes = [text for text in rest if text not in remedies]
         sites = _sites(claim, pick(table, part="missed", label=labels[0]))
-        yield _of(labels, table, "warn", _small(claim), sites=sites, causes=causes, remedies=remedies)
+        # A model may do without norms: its blocks and parameters are recorded all the same.
+        trained = claim == NO_NORM and not (pick(table, label=labels[0])["kind"] == "init").any()
+        status: Status = "not applicable" if trained else "warn"
+        yield _of(labels, table, status, _small(claim), sites=sites, causes=causes, remedies=remedies)
 
 
 def _sites(claim: str, missed: pd.DataFrame) -> tuple[str, ...]:

@@ -25,7 +25,8 @@ _SEEN = (
     "step; unseen: places where a normalization ran as a function and was not recorded (as functions: where it was)."
 )
 _DEPENDS = "What the numbers depend on, and which gradients they are of; where no recording is named, of all."
-_NO_NORM = "No normalization was found."
+#: The lens' first sentence where there is none.
+NO_NORM = "No normalization was found."
 
 
 def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
@@ -61,7 +62,7 @@ def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
         problems += [] if told else [anywhere]
     problems.append(lacking_processes(recording.meta.get("processes") or {}))
     for sentence in filter(None, map(str, problems)):
-        if not (without and sentence.startswith(_NO_NORM)):
+        if not (without and sentence.startswith(NO_NORM)):
             yield {**who, "part": "problem", "answer": sentence}
     broken = set(recording.norms.loc[recording.norms["nonfinite"] > 0, "site"])
     for key in _MISSED:

@@ -1,5 +1,6 @@
 """What broke first: the first value that is no number, overflow, blocks that begin to amplify, and blocks that die."""
 
+from analyses.onset.figure import READING, SIZE, caption, plot
 from analyses.onset.findings import CODES, judge
 from analyses.onset.numbers import compute
 from gradlens.analysis import Analysis
@@ -8,7 +9,8 @@ ANALYSIS = Analysis(
     name="onset",
     title="What broke first",
     question="Where and when did something break, and in which pass?",
-    reading="",
+    reading=" ".join(READING.values()),
+    caption=caption,
     needs={
         "sites": ("site", "kind", "order"),
         "params": ("step", "name", "grad_norm"),
@@ -16,7 +18,9 @@ ANALYSIS = Analysis(
         "steps": ("step",),
     },
     compute=compute,
+    plot=plot,
     judge=judge,
+    size=SIZE,
     kinds=("training", "attached"),
     codes=CODES,
 )

@@ -200,7 +200,9 @@ def _jumped(rows: pd.DataFrame, label: str) -> Finding:
     began = min(one.step for one in found)
     same = [one for one in found if one.step <= began + _AMPLIFIES.limit("window")]
     same.sort(key=lambda one: (one.factor < 1, -abs(math.log(one.factor))))  # what fades beside one that grows
-    one, others = same[0], [other.name for other in same[1 : 1 + _NAMED]]
+    one = same[0]
+    same = [other for other in same if (other.factor > 1) == (one.factor > 1)]
+    others = [other.name for other in same[1 : 1 + _NAMED]]
     what = "what it makes of its input's size" if born == "forward" else "its gradient"
     up = one.factor > 1
     claim = (

@@ -13,9 +13,10 @@ import pandas as pd
 from scipy.special import ndtr
 
 from analyses.intervals import Array
+from analyses.limits import limit
 
 #: Recorded steps on each side of a jump, of which the medians are held against each other.
-WINDOW = 5
+WINDOW = int(limit("GL309", "window"))
 #: Fewer series have no others to be held against.
 FEWEST = 3
 #: A deviation of noise that is all but 0 would make everything a jump.
@@ -43,26 +44,36 @@ class Jump(NamedTuple):
     chance: float
 
 
-def jumps(series: pd.DataFrame) -> list[Jump]:
-    """Return the largest jump of each series.
-
-    The level beside the others is the logarithm less the median logarithm of all others in that step. A jump is the
-    difference of the medians over the windows before and after a step, its noise the usual difference (median absolute
-    deviation) of the same series.
+def beside(series: pd.DataFrame) -> pd.DataFrame:
+    """Return the logarithm of each series less the median logarithm of all others in the same step.
 
     Args:
         series: positive values, a column a name, a row a recorded step; others are missing.
+
+    Returns:
+        The same rows and columns; none where there are too few to hold one against the others.
     """
+    if series.shape[1] < FEWEST or len(series) < 3 * WINDOW:
+        return pd.DataFrame()
     logs: Array = np.log(series.where(series > 0).to_numpy(dtype=float))
-    if logs.shape[1] < FEWEST or len(logs) < 3 * WINDOW:
-        return []
-    beside = logs - np.column_stack([_median(np.delete(logs, i, axis=1), axis=1) for i in range(logs.shape[1])])
+    others = [_median(np.delete(logs, place, axis=1)) for place in range(logs.shape[1])]
+    return pd.DataFrame(logs - np.column_stack(others), series.index, series.columns)
+
+
+def jumps(levels: pd.DataFrame) -> list[Jump]:
+    """Return the largest jump of each series.
+
+    A jump is the difference of the medians over the windows before and after a step, its noise the usual difference
+    (median absolute deviation) of the same series.
+
+    Args:
+        levels: of ``beside``.
+    """
     found: list[dict[str, Any]] = []
-    for place, name in enumerate(series.columns):
-        known = np.isfinite(beside[:, place])
-        own, steps = beside[known, place], series.index.to_numpy()[known]
+    for name, series in levels.items():
+        own = series.dropna()
         if len(own) >= 3 * WINDOW:
-            found.append({"name": str(name), **_largest(own, steps)})
+            found.append({"name": str(name), **_largest(own.to_numpy(), own.index.to_numpy())})
     chances = _false_discoveries(np.array([one["chance"] for one in found]))
     return [Jump(**{**one, "chance": float(chance)}) for one, chance in zip(found, chances, strict=True)]
 
@@ -75,6 +86,8 @@ def _largest(own: Array, steps: np.ndarray) -> dict[str, Any]:
     others = np.delete(differences, np.s_[max(0, at - WINDOW) : at + WINDOW + 1])
     noise = max(_SIGMA * float(np.median(np.abs(others))) if len(others) else 0.0, _LEAST_NOISE)
     start = _start(own, at + WINDOW, size)
+    if start < WINDOW:  # the first steps of a run are no level to be held against
+        return {"step": int(steps[start]), "factor": 1.0, "stayed": 1.0, "chance": 1.0}
     stayed = float(np.median(own[start:]) - np.median(own[max(0, start - 4 * WINDOW) : start]))
     # As many windows as do not overlap are as many chances.
     chance = min(1.0, 2 * float(ndtr(-abs(size) / noise)) * max(1.0, len(own) / WINDOW))
@@ -88,10 +101,10 @@ def _start(own: Array, around: int, size: float) -> int:
     return low + int(single.argmax())
 
 
-def _median(values: Array, axis: int) -> Array:
+def _median(values: Array) -> Array:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of a step in which none of the others has a value
-        found: Array = np.nanmedian(values, axis=axis)
+        found: Array = np.nanmedian(values, axis=1)
     return found
 
 

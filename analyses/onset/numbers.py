@@ -1,5 +1,6 @@
 """Forward growth and gradient of every block, or module, over the steps, and the numbers that the findings judge."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -8,13 +9,15 @@ import numpy as np
 import pandas as pd
 
 from analyses.depth import blocks, stream_by_depth
-from analyses.onset.jumps import FEWEST, jumps
+from analyses.onset.jumps import FEWEST, beside, jumps
 from analyses.parameters.places import places
 from analyses.tables import identity, tidy
 from gradlens.recording import Recording
 
 #: The largest finite number of float16.
 _LARGEST = 65504.0
+#: Points of a line in the figure.
+POINTS = 200
 
 
 def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
@@ -24,7 +27,7 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
         recordings: those that are not of kind ``init`` are used.
     """
     runs = [r for r in recordings if r.meta.get("kind") != "init" and len(r.steps)]
-    return tidy({**identity(run), "panel": "summary", **row} for run in runs for row in _rows(run))
+    return tidy({"panel": "summary", **identity(run), **row} for run in runs for row in _rows(run))
 
 
 def _rows(run: Recording) -> Iterator[dict[str, Any]]:
@@ -103,9 +106,16 @@ def _gradients(run: Recording) -> pd.DataFrame:
 
 
 def _jumped(series: pd.DataFrame, quantity: str) -> Iterator[dict[str, Any]]:
-    for one in jumps(series):
+    """Yield the level of each series beside the others, in means over successive steps, and its largest jump."""
+    levels = beside(series)
+    for steps in np.array_split(np.arange(len(levels)), min(POINTS, len(levels))) if len(levels) else ():
+        part = levels.iloc[steps]
+        for name, mean in part.mean().dropna().items():
+            yield {"panel": quantity, "quantity": "level", "group": str(name), "x": part.index[0],
+                   "value": math.exp(mean)}  # fmt: skip
+    for one in jumps(levels):
         yield {"quantity": f"jump of {quantity}", "group": one.name, "x": one.step, "value": one.factor,
-               "low": one.stayed, "high": one.chance, "n": series[one.name].notna().sum()}  # fmt: skip
+               "low": one.stayed, "high": one.chance, "n": levels[one.name].notna().sum()}  # fmt: skip
 
 
 def _died(run: Recording) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from analyses.training_curves.figure import READING, SIZE, caption, plot
 from analyses.training_curves.findings import CODES, judge
 from analyses.training_curves.numbers import compute
+from analyses.training_curves.strip import strip
 from gradlens.analysis import Analysis
 
 ANALYSIS = Analysis(
@@ -21,6 +22,7 @@ ANALYSIS = Analysis(
     judge=judge,
     kinds=("training", "attached"),
     size=SIZE,
+    strip=strip,
     codes=CODES,
     reference="Xiong et al. 2020 (2002.04745), Figs. 2 and 3",
 )

@@ -22,7 +22,9 @@ _PRE_LN = "Take the norm before the branch (Pre-LN)."
 _SPIKES = _check(
     code="GL303",
     explanation=(
-        "Gradient spikes. Steps whose whole gradient norm is many times the running median of the steps before. Single "
+        "Gradient spikes. Steps whose whole gradient norm is many times the running median of the steps before, and "
+        "whose loss stands out of those before it in the same or the next {after:g} recorded steps: what the loss does "
+        "not follow, as in a run that has converged and whose gradient is all but noise, is none. Single "
         "ones come from odd batches; many, or one that the loss does not recover from, from an unstable run."
     ),
     unit="times the median",
@@ -54,8 +56,9 @@ _BALANCE = _check(
     code="GL305",
     explanation=(
         "Balance of the gradient over depth in training. The last block's gradient norm over the first block's, "
-        "geometric mean over the last steps, judged as the factor a block like GL101. A ratio of thousands says that "
-        "the early blocks have stopped learning, whatever the loss does."
+        "geometric mean over the last steps, judged as the factor a block like GL101, unless both ends are within "
+        "{whole:g} times of one another, as in a network of few blocks. A ratio of thousands says that the early "
+        "blocks have stopped learning, whatever the loss does."
     ),
     unit="times a block",
     expected=1.0,
@@ -131,6 +134,10 @@ def _balance(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
     if ratio is None or factor is None:
         return
     status, threshold = gradient_over_depth(factor["low"], factor["high"])
+    most = _BALANCE.limit("whole")
+    if status != "pass" and held_against(ratio["low"], ratio["high"], least=1 / most, most=most) == "pass":
+        status = "pass"
+    threshold += f"; within {most:g} times from the first to the last block it passes"
     words = {
         "pass": "is balanced over depth",
         "warn": "is out of balance over depth",
@@ -162,11 +169,17 @@ def _spiked(rows: pd.DataFrame, label: str, spikes: pd.DataFrame) -> Iterator[Fi
             f"{label}: {len(spikes)} {are} of {worst['n']:.0f} judged, the largest {worst['value']:.1f} times the "
             "running median"
         )
+    elif worst["high"] > 0:
+        claim += f", in {worst['high']:.0f} steps over {times:g} times, which the loss does not follow"
+    status: Status = "warn" if len(spikes) / worst["n"] > many else "pass"
     yield _SPIKES.finding(
-        "warn" if len(spikes) / worst["n"] > many else "pass",
+        status,
         f"{claim} (step {worst['x']:.0f}).",
         label,
         worst,
-        threshold=f"at most {percent(many)} of the steps over {times:g} times",
+        low=None,
+        high=None,
+        threshold=f"at most {percent(many)} of the steps over {times:g} times, with a loss that follows",
         steps=tuple(int(step) for step in spikes["x"]),
+        onset=int(spikes["x"].min()) if status == "warn" else None,
     )

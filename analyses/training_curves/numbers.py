@@ -45,7 +45,7 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
         yield from ({**fixed, "x": step, "value": value} for step, value in valid.items())
     yield from ({**who, "panel": "summary", **row} for row in (*endings(run, steps, broken), *known(run)))
     yield from _losses(sound["loss"].dropna(), task, who)
-    yield from _spikes(sound["grad_norm"], who)
+    yield from _spikes(sound["grad_norm"], sound["loss"], who)
 
 
 def _curve(series: pd.Series, panel: str, unit: str, who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -91,8 +91,8 @@ def _losses(loss: pd.Series, task: Mapping[str, Any], who: Mapping[str, str]) ->
         yield from ({**line, "x": step} for step in (loss.index.min(), loss.index.max()))
 
 
-def _spikes(gradient: pd.Series, who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """Yield the largest gradient norm over the running median before it, and every spike."""
+def _spikes(gradient: pd.Series, loss: pd.Series, who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield the largest gradient norm over the running median before it, and every spike that the loss follows."""
     gradient = gradient[np.isfinite(gradient)]
     memory = int(limit("GL303", "memory"))
     before = gradient.rolling(memory).median().shift(1)
@@ -100,7 +100,23 @@ def _spikes(gradient: pd.Series, who: Mapping[str, str]) -> Iterator[dict[str, A
     if times.empty:
         return
     spikes = times[times > limit("GL303", "spike")]
-    worst = {"value": times.max(), "x": times.idxmax(), "n": len(times)}
+    rose = _rises(loss.dropna(), memory)
+    worst = {"value": times.max(), "x": times.idxmax(), "n": len(times), "high": len(spikes)}
     yield {**who, "panel": "summary", "quantity": "largest gradient over its median", **worst}
     for step in spikes.index:
-        yield {**who, "panel": "gradient norm", "quantity": "spike", "x": step, "value": gradient[step]}
+        if rose is None or rose[rose.index >= step].head(1 + int(limit("GL303", "after"))).any():
+            yield {**who, "panel": "gradient norm", "quantity": "spike", "x": step, "value": gradient[step]}
+
+
+def _rises(loss: pd.Series, memory: int) -> "pd.Series[bool] | None":
+    """Return whether the loss of a step stands out of those before it; None where too few were recorded to tell.
+
+    By more than their usual distance from their median explains, and by a share of what the run has gained in all.
+    """
+    if len(loss) <= memory:
+        return None
+    before = loss.rolling(memory)
+    median, far = before.median().shift(1), limit("GL303", "deviations")
+    deviation = 1.4826 * before.apply(lambda values: np.median(np.abs(values - np.median(values))), raw=True).shift(1)
+    gained = float(loss.head(memory).median() - loss.min())
+    return loss > median + np.maximum(far * deviation, limit("GL303", "gained") * max(gained, 0.0))

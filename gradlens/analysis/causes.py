@@ -47,7 +47,8 @@ def causes(findings: Sequence[Finding]) -> tuple[Cause, ...]:
     found: list[tuple[int, Cause]] = []
     for index in order:
         if index not in taken:
-            symptoms = sorted(followed[index] - taken - {index}, key=lambda one: (_seen_from(flagged[one]), one))
+            steps = followed[index]
+            symptoms = sorted(steps.keys() - taken, key=lambda one: (_seen_from(flagged[one]), steps[one], one))
             taken |= {index, *symptoms}
             found.append((index, Cause(flagged[index], tuple(flagged[one] for one in symptoms))))
     found.sort(key=lambda pair: _urgency(*pair))
@@ -59,16 +60,16 @@ def _urgency(index: int, cause: Cause) -> tuple[float, ...]:
     return -severity, _began(cause.finding), -len(cause.symptoms), index
 
 
-def _followed(index: int, flagged: Sequence[Finding]) -> set[int]:
-    """Return what follows from a finding, through one another."""
-    found: set[int] = set()
+def _followed(index: int, flagged: Sequence[Finding]) -> dict[int, int]:
+    """Return what follows from a finding, through one another, and through how many."""
+    found = {index: 0}
     new = [index]
-    while new:
-        cause = flagged[new.pop()]
+    for one in new:  # which grows meanwhile
         for other, finding in enumerate(flagged):
-            if other not in found and other != index and _explains(cause, finding):
-                found.add(other)
+            if other not in found and _explains(flagged[one], finding):
+                found[other] = found[one] + 1
                 new.append(other)
+    del found[index]
     return found
 
 

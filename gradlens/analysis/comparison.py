@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from gradlens.analysis.causes import Cause, causes
 from gradlens.analysis.contract import Analysis
 from gradlens.analysis.discover import discover
-from gradlens.analysis.figures import draw
+from gradlens.analysis.figures import draw, draw_strip
 from gradlens.analysis.finding import Finding
 from gradlens.analysis.summary import summary
 from gradlens.errors import NothingFoundError
@@ -100,6 +100,14 @@ class Comparison:
     def figures(self) -> dict[str, Figure]:
         """Name of the analysis to its figure, drawn on first use; none where it draws nothing or its table is empty."""
         return {s.analysis.name: draw(s.analysis, s.table) for s in self.sections if s.drawn}
+
+    @cached_property
+    def strip(self) -> Figure | None:
+        """The course of the runs for a report's first page, with the onsets of causes; None where nothing tells it."""
+        told = (s for s in self.sections if s.drawn and s.analysis.strip is not None)
+        section = next(told, None)
+        found = [cause.finding for cause in self.causes]
+        return None if section is None else draw_strip(section.analysis, section.table, found)
 
 
 def compare(recordings: Sequence[Recording], analyses: Sequence[Analysis] | None = None) -> Comparison:

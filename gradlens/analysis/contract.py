@@ -30,6 +30,8 @@ class Analysis:
         reference: paper(s) with equation or theorem.
         caption: the reading of one table, where it may hold less than the reading tells of, and empty where nothing of
             it is drawn; by default the reading.
+        strip: draws the course of the run for the first page, from the table and the causes that were found, whose
+            onsets it marks; 6.7 by 1.8 inches.
         optional: whether a report is silent where its table is empty, instead of saying that nothing is there.
     """
 
@@ -47,4 +49,5 @@ class Analysis:
     codes: Mapping[str, str] = field(default_factory=dict)
     reference: str = ""
     caption: Callable[[pd.DataFrame], str] | None = None
+    strip: Callable[[pd.DataFrame, Figure, Sequence[Finding]], None] | None = None
     optional: bool = False

@@ -1,5 +1,6 @@
 """One look for every figure, wherever it is drawn: the reader's own matplotlib settings play no part."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib
@@ -8,8 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from gradlens.analysis.contract import Analysis
+from gradlens.analysis.finding import Finding
 from gradlens.errors import GradlensError
 
+#: Width and height of the first page's strip, in inches.
+STRIP = (6.7, 1.8)
 #: On top of matplotlib's defaults. Sizes in points, at the size the figure is printed.
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same metrics on every machine
@@ -56,13 +60,38 @@ def draw(analysis: Analysis, table: pd.DataFrame) -> Figure:
     Raises:
         GradlensError: the analysis has no figure.
     """
-    if analysis.plot is None:
+    plot = analysis.plot
+    if plot is None:
         raise GradlensError(f"The analysis {analysis.name!r} draws nothing; its answer is read in its tables.")
+    return _drawn(analysis.size, table, lambda figure: plot(table, figure))
+
+
+def draw_strip(analysis: Analysis, table: pd.DataFrame, causes: Sequence[Finding]) -> Figure:
+    """Draw an analysis' strip for the first page.
+
+    Args:
+        analysis: whose ``strip`` draws.
+        table: what its ``compute`` returned.
+        causes: findings that no other explains.
+
+    Returns:
+        A figure, as of ``draw``.
+
+    Raises:
+        GradlensError: the analysis has none.
+    """
+    strip = analysis.strip
+    if strip is None:
+        raise GradlensError(f"The analysis {analysis.name!r} draws nothing for the first page.")
+    return _drawn(STRIP, table, lambda figure: strip(table, figure, causes))
+
+
+def _drawn(size: tuple[float, float], table: pd.DataFrame, plot: Callable[[Figure], None]) -> Figure:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
-        figure = Figure(figsize=analysis.size, layout="constrained")
-        analysis.plot(table, figure)
+        figure = Figure(figsize=size, layout="constrained")
+        plot(figure)
     _take_literally(figure, table)
     return figure
 

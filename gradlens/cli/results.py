@@ -46,14 +46,16 @@ def show(comparison: "Comparison", *, as_json: bool, cover: "Cover | None" = Non
         as_json: as one JSON object on stdout instead of text.
         facts: what else the object holds.
     """
-    from gradlens.reporting import findings_text, summary_text
+    from gradlens.reporting import causes_of, findings_text, summary_text, verdict_text
 
     if as_json:
         rows = (cover.table if cover else comparison.summary).to_dict("records")
-        terminal.result_json({**facts, "summary": rows, "findings": [f.to_dict() for f in comparison.findings]})
+        found = {"causes": causes_of(comparison), "findings": [f.to_dict() for f in comparison.findings]}
+        terminal.result_json({**facts, "summary": rows, **found})
         return
     findings = findings_text(comparison, width=terminal.width(), verbose=state().verbose)
-    terminal.result("\n\n".join(filter(None, (summary_text(comparison, cover), findings))))
+    told = "" if cover else verdict_text(comparison, width=terminal.width())
+    terminal.result("\n\n".join(filter(None, (summary_text(comparison, cover), told, findings))))
 
 
 def leave(comparison: "Comparison", fail_on: str | None) -> None:

@@ -67,8 +67,10 @@ def document(comparison: Comparison, command: str | None = None, cover: Cover | 
         "status": worst(comparison.findings),
         "statuses": {s: {"mark": STATUS[s][0], "word": STATUS[s][1], "meaning": STATUS_MEANING[s]} for s in STATUS},
         "findings": [_finding(f) for f in comparison.findings],
+        "causes": causes_of(comparison),
         "summary": _summary(comparison.summary, cover),
-        "sections": [_section(s, comparison.recordings) for s in comparison.sections if not s.silent],
+        "sections": [_section(s, comparison) for s in comparison.sections if not s.silent],
+        "strip": _strip(comparison, cover),
         "key": _key_figure(comparison),
         "methods": record.methods(comparison.recordings),
         "definitions": DEFINITIONS,
@@ -80,6 +82,20 @@ def document(comparison: Comparison, command: str | None = None, cover: Cover | 
     }
     plain: dict[str, Any] = plain_values(content)
     return plain
+
+
+def causes_of(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return what is flagged in order of cause: code, subject and claim of each cause, and the codes it explains."""
+    return [
+        {
+            "code": cause.finding.code,
+            "subject": cause.finding.subject,
+            "claim": cause.finding.claim,
+            "status": cause.status,
+            "symptoms": [finding.code for finding in cause.symptoms],
+        }
+        for cause in comparison.causes
+    ]
 
 
 def plain_values(value: Any) -> Any:
@@ -146,7 +162,16 @@ def _key_figure(comparison: Comparison) -> str | None:
     return found.analysis.name if found else None
 
 
-def _section(section: Section, recordings: Sequence[Recording]) -> dict[str, Any]:
+def _strip(comparison: Comparison, cover: Cover | None) -> str | None:
+    """Describe the first page's strip to a reader who cannot see it; None where there is none."""
+    if cover or comparison.strip is None:
+        return None
+    marks = [f"{c.finding.code} at step {c.finding.onset}" for c in comparison.causes if c.finding.onset is not None]
+    return "Figure: loss and gradient norm over the steps." + (f" Marked: {', '.join(marks)}." if marks else "")
+
+
+def _section(section: Section, comparison: Comparison) -> dict[str, Any]:
+    recordings = comparison.recordings
     analysis, table = section.analysis, section.table
     return {
         "name": analysis.name,
@@ -157,7 +182,7 @@ def _section(section: Section, recordings: Sequence[Recording]) -> dict[str, Any
         "labels": section.labels,
         "lacking": _lacking(section, recordings),
         "status": worst(section.findings),
-        "checks": checks(section),
+        "checks": [check | _standing(check["code"], comparison) for check in checks(section)],
         "drawn": section.drawn,
         "alt": _alt(section) if section.drawn else "",
         "shown": _width(*analysis.size),
@@ -168,6 +193,15 @@ def _section(section: Section, recordings: Sequence[Recording]) -> dict[str, Any
             "columns": [str(column) for column in table.columns],
         },
     }
+
+
+def _standing(code: str, comparison: Comparison) -> dict[str, Any]:
+    """Return the place of a check in the order of causes, each before its symptoms, and what it follows from."""
+    chain = [(one, cause) for cause in comparison.causes for one in (cause.finding, *cause.symptoms)]
+    place = next((index for index, (one, _) in enumerate(chain) if one.code == code), len(chain))
+    own = [(one, cause.finding) for one, cause in chain if one.code == code]
+    follows = dict.fromkeys(cause.code for one, cause in own if one is not cause)
+    return {"place": place, "follows": list(follows) if all(one is not cause for one, cause in own) else []}
 
 
 def _lacking(section: Section, recordings: Sequence[Recording]) -> dict[str, str]:

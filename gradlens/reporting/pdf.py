@@ -106,6 +106,8 @@ def _lay_out(comparison: Comparison, content: dict[str, Any], folder: Path) -> N
     (folder / "findings.json").write_bytes(to_json(content))
     for name, figure in comparison.figures.items():
         (folder / f"{name}.svg").write_bytes(to_svg(figure))
+    if content["strip"] and comparison.strip is not None:
+        (folder / "strip.svg").write_bytes(to_svg(comparison.strip))
     for name, table in comparison.tables.items():
         (folder / f"{name}.csv").write_bytes(to_csv(table))
 

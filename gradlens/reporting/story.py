@@ -2,19 +2,20 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from gradlens.analysis.causes import Cause
 from gradlens.analysis.comparison import Comparison
-from gradlens.analysis.finding import SEVERITY, Finding, Status
+from gradlens.analysis.finding import Finding, Status
 from gradlens.recording import Recording
 from gradlens.reporting.numbers import ABSENT, count, number
 
 #: More names than these are counted instead of listed.
 _MOST_NAMES = 4
-#: More claims than these are left to the table of checks.
+#: More causes than these are left to the table of checks.
 _MOST_CLAIMS = 3
 
 
@@ -59,10 +60,10 @@ def verdict(comparison: Comparison) -> list[str]:
         comparison: what was found.
 
     Returns:
-        What was done, how training ended, the worst findings' claims, and how many checks say what.
+        What is wrong, from its causes on; what was done, how training ended, and how many checks say what.
     """
     sentences = [_what_was_done(comparison), *_endings(comparison.summary), *_losses(comparison)]
-    return [*sentences, *_worst_claims(comparison.findings), _tally(comparison)]
+    return [*diagnosis(comparison), *sentences, _tally(comparison)]
 
 
 def _model(model: Mapping[str, Any]) -> str:
@@ -156,16 +157,41 @@ def first_clause(text: str) -> str:
     return re.split(r"[.:;]\s|\s\(", text)[0].rstrip(".")
 
 
-def _worst_claims(findings: Iterable[Finding]) -> list[str]:
-    """Say the worst findings, those of one subject in one sentence."""
-    flagged = sorted((f for f in findings if f.status in ("warn", "fail")), key=lambda f: -SEVERITY.index(f.status))
-    said: dict[str, list[str]] = {}
-    for finding in flagged[:_MOST_CLAIMS]:
-        subject = f"{finding.subject}: "
-        claim = headline(finding)
-        key = subject if claim.startswith(subject) else ""
-        said.setdefault(key, []).append(claim.removeprefix(key))
-    return [_sentence(subject + "; ".join(claims)) for subject, claims in said.items()]
+def diagnosis(comparison: Comparison) -> list[str]:
+    """Tell the first causes in sentences: what, since when, how sure, what followed, and what to try first.
+
+    Args:
+        comparison: what was found.
+
+    Returns:
+        The sentences; none where nothing is flagged.
+    """
+    return list(_told(comparison.causes))
+
+
+def _told(causes: Sequence[Cause]) -> Iterator[str]:
+    for cause in causes[:_MOST_CLAIMS]:
+        finding = cause.finding
+        said = headline(finding)
+        when = "" if finding.onset is None or f"step {finding.onset}" in said else f", from step {finding.onset} on"
+        born = f", born in the {finding.born} pass" if finding.born and finding.born not in said else ""
+        yield _sentence(f"{said}{when}{born} ({finding.code}, {_sure(finding)})")
+        if cause.symptoms:
+            subject = f"{finding.subject}: "
+            symptoms = [f"{headline(f).removeprefix(subject)} ({f.code})" for f in cause.symptoms[:_MOST_NAMES]]
+            more = len(cause.symptoms) - len(symptoms)
+            symptoms += [f"{more} more"] if more else []
+            yield _sentence(f"What follows from it: {'; '.join(symptoms)}")
+        if finding.remedies:
+            first = finding.remedies[0]
+            yield _sentence(f"Try first: {first[:1].lower() + first[1:] if first[1:2].islower() else first}")
+    if len(causes) > _MOST_CLAIMS:
+        yield f"{len(causes) - _MOST_CLAIMS} more below."
+
+
+def _sure(finding: Finding) -> str:
+    """Say how sure a flagged finding is: an estimate lies beyond its limit with its whole interval."""
+    return "observed" if finding.low is None else "95 % sure"
 
 
 def _tally(comparison: Comparison) -> str:

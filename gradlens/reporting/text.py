@@ -4,6 +4,7 @@ import textwrap
 
 import pandas as pd
 
+from gradlens.analysis.causes import Cause
 from gradlens.analysis.comparison import Comparison
 from gradlens.analysis.finding import SEVERITY, Finding, Status
 from gradlens.reporting import story
@@ -32,8 +33,18 @@ def summary_text(comparison: Comparison, cover: Cover | None = None) -> str:
     return "\n".join([*lines[:2], rule, *lines[2:]])
 
 
+def verdict_text(comparison: Comparison, *, width: int = 100) -> str:
+    """Return what is wrong as a colleague would tell it, a paragraph; empty where nothing is flagged.
+
+    Args:
+        comparison: whose findings.
+        width: columns of the terminal.
+    """
+    return textwrap.fill(" ".join(story.diagnosis(comparison)), max(width, 60))
+
+
 def findings_text(comparison: Comparison, *, width: int = 100, verbose: bool = False) -> str:
-    """Return the findings, worst first: what stands out in full with what to try, the rest a line a check.
+    """Return the findings: each cause in full with what to try and what follows from it, the rest a line a check.
 
     Args:
         comparison: whose findings.
@@ -42,9 +53,10 @@ def findings_text(comparison: Comparison, *, width: int = 100, verbose: bool = F
     """
     if not comparison.findings:
         return story.verdict(comparison)[-1]
+    lines = [line for cause in comparison.causes for line in _cause_lines(cause, width, verbose)]
     found = sorted(comparison.findings, key=lambda f: -SEVERITY.index(f.status))
-    in_full = [f for f in found if verbose or f.status in FLAGGED]
-    lines = [line for finding in in_full for line in _finding_lines(finding, width, verbose)]
+    open_ones = [f for f in found if f.status == "inconclusive" or (verbose and f.status not in FLAGGED)]
+    lines += [line for finding in open_ones for line in _finding_lines(finding, width, verbose)]
     quiet = [] if verbose else [c for s in comparison.sections if not s.silent for c in checks(s)]
     for check in quiet:
         for status in ("pass", "not applicable"):
@@ -55,6 +67,17 @@ def findings_text(comparison: Comparison, *, width: int = 100, verbose: bool = F
     for section in comparison.sections if verbose else ():
         lines += [line for caption, table in section.shown.items() for line in _table_lines(caption, table, width)]
     return "\n".join(lines)
+
+
+def _cause_lines(cause: Cause, width: int, verbose: bool) -> list[str]:
+    """Return a cause, and below it what follows from it: each symptom in full where all is, else its claim."""
+    lines = _finding_lines(cause.finding, width, verbose)
+    for finding in cause.symptoms:
+        own = _finding_lines(finding, width, True) if verbose else []
+        mark, word = STATUS[finding.status]
+        said = f"{mark} {word} {finding.code} {story.headline(finding).removeprefix(f'{finding.subject}: ')}"
+        lines += own or [_wrapped(said, f"{_INDENT}follows: ", width)]
+    return lines
 
 
 def _table_lines(caption: str, table: pd.DataFrame, width: int) -> list[str]:

@@ -194,12 +194,29 @@ def test_several_seeds_give_an_interval_over_pairs() -> None:
 
 @pytest.mark.parametrize(("planted", "status"), [([70], "pass"), ([50, 70, 90], "warn"), ([], "pass")])
 def test_spikes_are_found_where_they_are(planted: list[int], status: str) -> None:
-    gradient = np.ones(STEPS)
-    gradient[planted] = 20.0
-    found = judged(training(FALLING, grad_norm=gradient))
+    gradient, loss = np.ones(STEPS), FALLING.copy()
+    gradient[planted], loss[[step + 1 for step in planted]] = 20.0, 9.0
+    found = judged(training(loss, grad_norm=gradient))
     assert found["GL303"].status == status
+    assert found["GL303"].onset == (50 if status == "warn" else None)
     assert found["GL303"].steps == tuple(planted)
     assert found["GL303"].value == pytest.approx(20.0 if planted else 1.0)
+
+
+def test_what_the_loss_does_not_follow_is_no_spike() -> None:
+    gradient = np.ones(STEPS)
+    gradient[[50, 70, 90]] = 20.0
+    found = judged(training(FALLING, grad_norm=gradient))["GL303"]
+    assert (found.status, found.steps) == ("pass", ())
+    assert "in 3 steps over 5 times, which the loss does not follow" in found.claim
+
+
+def test_a_converged_loss_stands_out_of_nothing() -> None:
+    gradient = np.ones(STEPS)
+    gradient[[50, 70, 90]] = 20.0
+    loss = np.where(np.arange(STEPS) < 10, 2.0, 1e-4)
+    loss[[50, 70, 90]] = 1e-3  # ten times the usual, and a thousandth of what was gained
+    assert judged(training(loss, grad_norm=gradient))["GL303"].status == "pass"
 
 
 def test_the_first_fall_of_the_gradient_is_no_spike() -> None:
@@ -239,7 +256,9 @@ def test_without_a_known_frequency_loss_nothing_is_said() -> None:
     assert "GL304" not in judged(training(FALLING, task={"unit": "nats"}))
 
 
-@pytest.mark.parametrize(("balance", "status"), [(1.0, "pass"), (4.0, "warn"), (1000.0, "fail"), (1e-3, "fail")])
+@pytest.mark.parametrize(
+    ("balance", "status"), [(1.0, "pass"), (4.0, "pass"), (20.0, "fail"), (1 / 20.0, "fail"), (1e-3, "fail")]
+)
 def test_the_balance_of_the_gradient_is_judged_by_its_factor_a_block(balance: float, status: str) -> None:
     found = judged(training(FALLING, balance=balance))
     assert found["GL305"].status == status

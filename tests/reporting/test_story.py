@@ -12,8 +12,8 @@ def told(recordings: list[Any], findings: list[Finding] | None = None) -> str:
     return " ".join(story.verdict(compare(recordings, analyses)))
 
 
-def finding(claim: str, status: Any = "fail", subject: str = "") -> Finding:
-    return Finding(code="X", status=status, claim=claim, subject=subject, analysis="losses")
+def finding(claim: str, status: Any = "fail", subject: str = "", **facts: Any) -> Finding:
+    return Finding(**{"code": "X", "status": status, "claim": claim, "subject": subject, "analysis": "losses"} | facts)
 
 
 @pytest.mark.parametrize(
@@ -59,22 +59,32 @@ def test_runs_that_did_not_end_well_are_said_first() -> None:
     assert "c diverged" not in text
 
 
-def test_claims_of_one_subject_are_one_sentence_without_their_numbers() -> None:
+def test_a_cause_is_told_with_its_step_its_pass_what_follows_and_what_to_try() -> None:
     found = [
-        finding("post-ln: loses its gradient: the ratio is 7 (95 % CI 6 to 8).", subject="post-ln"),
-        finding("post-ln: needs the warm-up: 9 % (95 % CI 8 to 10)", "warn", subject="post-ln"),
+        finding("post-ln: learned nothing.", subject="post-ln", code="S"),
+        finding(
+            "post-ln: block 2 amplifies: its output is 7 times larger (95 % CI 6 to 8).", "warn", subject="post-ln",
+            code="C", explains=("S",), onset=80, born="forward", remedies=("Look there.", "Or there."),
+        ),
         finding("All is well", "pass"),
-    ]
+    ]  # fmt: skip
     text = told([make_recording()], found)
-    assert "post-ln: loses its gradient; needs the warm-up." in text
-    assert "CI" not in text
+    assert text.startswith(
+        "post-ln: block 2 amplifies, from step 80 on, born in the forward pass (C, observed). What follows from it: "
+        "learned nothing (S). Try first: look there."
+    )
     assert "All is well" not in text
+    assert "CI" not in text
 
 
-def test_only_the_worst_claims_stand_in_the_verdict_but_all_are_counted() -> None:
+def test_an_estimate_is_as_sure_as_its_interval() -> None:
+    assert "(X, 95 % sure)" in told([make_recording()], [finding("a: b", "warn", low=1.0, high=2.0, value=1.5)])
+
+
+def test_only_the_first_causes_stand_in_the_verdict_but_all_are_counted() -> None:
     found = [finding(f"claim {i}", "warn") for i in range(5)] + [finding("the worst")]
     text = told([make_recording()], found)
-    assert "the worst; claim 0; claim 1." in text
+    assert text.startswith("the worst (X, observed). claim 0 (X, observed). claim 1 (X, observed). 3 more below.")
     assert "claim 2" not in text
     assert "Of 6 checks, 1 failed and 5 ask for a look." in text
 

@@ -66,12 +66,24 @@ def test_where_nothing_was_missed_that_is_said() -> None:
 @pytest.mark.parametrize("field", MISSED)
 def test_everything_that_the_lens_calls_a_problem_is_a_warning(field: str) -> None:
     missed = audit(**{field: MISSED[field]})
-    found = [f for f in judged(recording(audit=missed)) if f.status == "warn"]
+    found = [f for f in judged(recording(kind="init", audit=missed)) if f.status == "warn"]
     said = [" ".join((f.claim, *f.causes, *f.remedies)).lower() for f in found]
     assert len(found) == len(missed["problems"]) > 0
     for sentence in missed["problems"]:
         opening = sentence.lower().split(". ")[0].rstrip(".")
         assert any(opening in text for text in said)
+
+
+def test_a_training_of_a_model_without_norms_is_not_blamed_for_it() -> None:
+    (found,) = (f for f in one(norms=()) if "no normalization was found" in f.claim)
+    assert found.status == "not applicable"
+
+
+def test_what_was_not_finite_is_told_once_in_a_training_that_knows_the_place() -> None:
+    told = audit(nonfinite="the output of a, in the forward pass, step 3")
+    assert any("Non-finite" in f.claim or "non-finite" in f.claim for f in judged(recording(audit=told)))
+    told["setting"]["nonfinite"] = {"site": "a", "tensor": "output", "born": "forward", "step": 3}
+    assert not any("on-finite" in f.claim for f in judged(recording(audit=told)))
 
 
 def test_damage_to_a_recording_is_a_warning_in_its_own_words() -> None:
@@ -138,7 +150,7 @@ def test_a_gradient_that_is_no_number_is_not_said_to_be_needless() -> None:
 
 def test_a_variant_without_norms_has_none_to_miss() -> None:
     kept = audit(norms=())
-    assert worst(judged(recording(audit=kept))) == "warn"
+    assert worst(judged(recording(kind="init", audit=kept))) == "warn"
     (found,) = judged(recording(audit=kept, model={"norm": "none"}))
     assert found.status == "pass"
     assert "there is no norm" in found.claim
