@@ -14,7 +14,7 @@ ANALYSIS = Analysis(
     needs={
         "sites": ("site", "kind", "order"),
         "params": ("step", "name", "grad_norm"),
-        "activations": ("step", "site", "tensor", "rms", "absmax"),
+        "activations": ("step", "site", "tensor", "rms"),
         "steps": ("step",),
     },
     compute=compute,

@@ -8,7 +8,7 @@ from analyses import drawing
 from analyses.tables import pick
 
 #: Panel to its title.
-_PANELS = {"growth": "What it makes of its input's size", "gradient": "Its gradient"}
+_PANELS = {"growth": "size of output over input", "gradient": "gradient norm"}
 _MOST, _NAMED = 4, 5
 _ROW = 1.7
 READING = {
@@ -40,13 +40,15 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
     axes = figure.subplots(len(labels), len(panels), squeeze=False, sharex="row")
     for label, line in zip(labels, axes, strict=True):
         own = pick(levels, label=label)
-        moved = own.groupby(["panel", "group"], sort=False)["value"].agg(lambda v: v.max() / v.min()).groupby("group")
-        named = list(moved.max().sort_values(ascending=False, kind="stable").index[:_NAMED])
+        named, short = _moving_most(own), label if len(label) <= 24 else f"{label[:23]}…"
         for panel, ax in zip(panels, line, strict=True):
-            _draw(ax, pick(own, panel=panel), named)
-            short = label if len(label) <= 30 else f"{label[:29]}…"
-            ax.set_title(_PANELS[panel] if len(labels) == 1 else f"{short}: {_PANELS[panel].lower()}")
+            rows, title = pick(own, panel=panel), _PANELS[panel]
+            ax.set_title(title.capitalize() if len(labels) == 1 else f"{short}: {title}")
+            ax.set_visible(not rows.empty)
+            _draw(ax, rows, named)
         line[0].set_ylabel("times the others' median")
+        entries = [drawing.entry(_short(name), color=drawing.PALETTE[at]) for at, name in enumerate(named)]
+        line[-1].legend(handles=entries, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.0)
 
 
 def caption(table: pd.DataFrame) -> str:
@@ -61,16 +63,21 @@ def caption(table: pd.DataFrame) -> str:
     return " ".join(text for what, text in READING.items() if not what or levels["label"].nunique() > _MOST)
 
 
+def _moving_most(rows: pd.DataFrame) -> list[str]:
+    """Return the groups whose level changes most in some panel, in the model's order."""
+    moved = rows.groupby(["panel", "group"], sort=False)["value"].agg(lambda v: v.max() / v.min()).groupby("group")
+    most = set(moved.max().sort_values(ascending=False, kind="stable").index[:_NAMED])
+    return [name for name in dict.fromkeys(rows["group"]) if name in most]
+
+
 def _draw(ax: Axes, rows: pd.DataFrame, named: list[str]) -> None:
-    drawing.counted_axis(ax, "step", most=5)
-    if rows.empty:
-        return
     for group, own in rows.groupby("group", sort=False):
-        name = str(group)
-        slot = named.index(name) if name in named else None
-        colour = "#b5bac2" if slot is None else drawing.PALETTE[slot]
-        short = name if len(name) <= 24 else f"…{name[-23:]}"
-        ax.plot(own["x"], own["value"], color=colour, linewidth=0.6 if slot is None else 1.2,
-                label=None if slot is None else short, zorder=2 if slot is None else 3)  # fmt: skip
+        colour = drawing.PALETTE[named.index(str(group))] if group in named else "#b5bac2"
+        ax.plot(own["x"], own["value"], color=colour, linewidth=1.2 if group in named else 0.6,
+                zorder=3 if group in named else 2)  # fmt: skip
+    drawing.counted_axis(ax, "step", most=5)
     drawing.value_axis(ax, rows["value"], log_from=1.0, small=True)
-    ax.legend(loc="best", fontsize=6, handlelength=1.2)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 18 else f"…{name[-17:]}"
