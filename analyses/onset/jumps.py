@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr
+from scipy.special import stdtr
 
 from analyses.intervals import Array
 from analyses.limits import limit
@@ -88,10 +88,14 @@ def _largest(own: Array, steps: np.ndarray) -> dict[str, Any]:
     start = _start(own, at + WINDOW, size)
     if start < WINDOW:  # the first steps of a run are no level to be held against
         return {"step": int(steps[start]), "factor": 1.0, "stayed": 1.0, "chance": 1.0}
-    stayed = float(np.median(own[start:]) - np.median(own[max(0, start - 4 * WINDOW) : start]))
-    # As many windows as do not overlap are as many chances.
-    chance = min(1.0, 2 * float(ndtr(-abs(size) / noise)) * max(1.0, len(own) / WINDOW))
-    return {"step": int(steps[start]), "factor": float(np.exp(size)), "stayed": float(np.exp(stayed)), "chance": chance}
+    behind, before = own[start:], own[max(0, start - 4 * WINDOW) : start]
+    at_once = float(np.median(behind[:WINDOW]) - np.median(before[-WINDOW:]))
+    stayed = float(np.median(behind) - np.median(before))
+    # As many windows as do not overlap are as many chances, and as many observations of the noise.
+    windows = len(own) / WINDOW
+    chance = min(1.0, 2 * float(stdtr(windows, -abs(size) / noise)) * windows)
+    factor, stayed = float(np.exp(at_once)), float(np.exp(stayed))
+    return {"step": int(steps[start]), "factor": factor, "stayed": stayed, "chance": chance}
 
 
 def _start(own: Array, around: int, size: float) -> int:

@@ -110,12 +110,18 @@ class Comparison:
         return None if section is None else draw_strip(section.analysis, section.table, found)
 
 
-def compare(recordings: Sequence[Recording], analyses: Sequence[Analysis] | None = None) -> Comparison:
+def compare(
+    recordings: Sequence[Recording],
+    analyses: Sequence[Analysis] | None = None,
+    *,
+    reference: Recording | None = None,
+) -> Comparison:
     """Ask every analysis of the recordings it can use.
 
     Args:
         recordings: at least one. Where two share a label, the name of the run folder or a number is added.
         analyses: the questions; by default those of every installed package.
+        reference: a run that went well, for what one should expect of the others; it is not judged itself.
 
     Returns:
         The answers.
@@ -126,7 +132,8 @@ def compare(recordings: Sequence[Recording], analyses: Sequence[Analysis] | None
     """
     if not recordings:
         raise NothingFoundError("A comparison needs at least one recording; got none.")
-    named = _with_distinct_labels([_with_printable_label(r.over_processes()) for r in recordings])
+    known = [] if reference is None else [_told(reference, kind="reference")]
+    named = _with_distinct_labels([_with_printable_label(r.over_processes()) for r in (*recordings, *known)])
     questions = discover() if analyses is None else analyses
     return Comparison(named, tuple(_section(analysis, named) for analysis in questions))
 
@@ -159,7 +166,7 @@ def _with_printable_label(recording: Recording) -> Recording:
     """Return the recording with a label that a terminal and a typesetter can print."""
     label = printable(recording.label)
     label = label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
-    return recording if label == recording.label else _relabelled(recording, label)
+    return recording if label == recording.label else _told(recording, label=label)
 
 
 def _with_distinct_labels(recordings: Sequence[Recording]) -> tuple[Recording, ...]:
@@ -173,7 +180,7 @@ def _with_distinct_labels(recordings: Sequence[Recording]) -> tuple[Recording, .
             hint = recording.path.name if recording.path and recording.path.name != label else "1"
             label = _free(f"{recording.label} ({hint})", recording.label, taken)
             taken.add(label)
-            recording = _relabelled(recording, label)
+            recording = _told(recording, label=label)
         out.append(recording)
     return tuple(out)
 
@@ -187,8 +194,8 @@ def _free(wanted: str, label: str, taken: set[str]) -> str:
     return wanted
 
 
-def _relabelled(recording: Recording, label: str) -> Recording:
-    """Return the same recording under another label."""
+def _told(recording: Recording, **meta: str) -> Recording:
+    """Return the same recording with other metadata."""
     twin = copy.copy(recording)
-    twin.meta = MappingProxyType({**recording.meta, "label": label})
+    twin.meta = MappingProxyType({**recording.meta, **meta})
     return twin

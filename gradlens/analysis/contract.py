@@ -20,7 +20,8 @@ class Analysis:
         question: the question it answers, one sentence, ending in a question mark.
         reading: how to read the figure or tables, two or three sentences (the figure's alt text is made from it).
         needs: table name to the columns it reads; where a recording lacks them the section says so.
-        kinds: the recording kinds it can use (``"init"``, ``"training"``, ``"attached"``).
+        kinds: the recording kinds it can use (``"init"``, ``"training"``, ``"attached"``; ``"reference"``, the run that
+            was named as one).
         compute: recordings to one DataFrame that holds every number that is drawn or judged.
         plot: draws what is in the table, and nothing else, on an empty figure; None where there is nothing to draw.
         show: the table as small ones by their captions, printed whole; for an answer that is read, not drawn.

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import click
 
 from gradlens.cli import options
-from gradlens.cli.results import leave, read, show
+from gradlens.cli.results import leave, read, read_reference, show
 from gradlens.text import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="What to print on stdout.",
 )
+@options.reference
 @options.verbosity
-def command(runs: tuple[Path, ...], fail_on: str, as_format: str) -> None:
+def command(runs: tuple[Path, ...], fail_on: str, as_format: str, reference: Path | None) -> None:
     """Print what is found in one or more RUN folders; the folder of a comparison stands for all its runs."""
-    recordings = read(runs)
+    recordings, good = read(runs), read_reference(reference)
     from gradlens.analysis import compare
 
-    comparison = compare(recordings)
+    comparison = compare(recordings, reference=good)
     if as_format == "junit":
         click.echo(junit(comparison.findings, fail_on))
     else:

@@ -37,6 +37,13 @@ def _said(context: click.Context, parameter: click.Parameter, value: bool) -> No
         setattr(state(), str(parameter.name), True)
 
 
+reference = click.option(
+    "--reference",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="A run that went well: what one should expect of the others. It is not judged itself.",
+)
 verbosity = stacked(
     click.option(
         "-q",

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from gradlens.cli import options, terminal
-from gradlens.cli.results import read
+from gradlens.cli.results import read, read_reference
 from gradlens.cli.state import state
 from gradlens.errors import GradlensError
 
@@ -19,14 +19,16 @@ from gradlens.errors import GradlensError
     show_default=True,
     help="PDF to write; one that is there is replaced.",
 )
+@options.reference
 @options.verbosity
-def command(runs: tuple[Path, ...], out: Path) -> None:
+def command(runs: tuple[Path, ...], out: Path, reference: Path | None) -> None:
     """Write a PDF on one or more RUN folders; the folder of a comparison stands for all its runs."""
     _refuse_what_is_no_pdf(out)
-    recordings = read(runs)
+    recordings, good = read(runs), read_reference(reference)
+    from gradlens.analysis import compare
     from gradlens.reporting import report
 
-    report(recordings, out, command=state().command)
+    report(compare(recordings, reference=good), out, command=state().command)
     terminal.note(f"Report: {out}")
 
 

@@ -8,7 +8,7 @@ import click
 
 from gradlens.cli import terminal
 from gradlens.cli.state import state
-from gradlens.errors import NothingFoundError
+from gradlens.errors import GradlensError, NothingFoundError
 from gradlens.lab.operands import runs_in
 from gradlens.recording import Recording, load
 
@@ -35,6 +35,22 @@ def read(folders: Iterable[Path]) -> list[Recording]:
     if empty:
         terminal.note(f"Left out, for no step is recorded there yet: {', '.join(empty)}.")
     return recordings
+
+
+def read_reference(folder: Path | None) -> Recording | None:
+    """Load the run that others are held against; None where none is named.
+
+    Raises:
+        RecordingError: it is missing, foreign or damaged.
+        NothingFoundError: no step was recorded in it.
+        GradlensError: the folder holds several runs.
+    """
+    if folder is None:
+        return None
+    found = read([folder])
+    if len(found) > 1:
+        raise GradlensError(f"--reference takes one run; {folder} holds {len(found)}. Name the folder of one of them.")
+    return found[0]
 
 
 def show(comparison: "Comparison", *, as_json: bool, cover: "Cover | None" = None, **facts: Any) -> None:

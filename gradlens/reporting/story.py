@@ -29,8 +29,9 @@ def heading(comparison: Comparison) -> tuple[str, str]:
 
 
 def subjects(recordings: Iterable[Recording]) -> list[str]:
-    """Return the variants, or labels of what is no variant, each once, in order."""
-    return list(dict.fromkeys(str(r.meta.get("variant") or r.label) for r in recordings))
+    """Return the variants, or labels of what is no variant, each once, in order; no reference."""
+    judged = (r for r in recordings if r.meta.get("kind") != "reference")
+    return list(dict.fromkeys(str(r.meta.get("variant") or r.label) for r in judged))
 
 
 def subtitle(comparison: Comparison) -> str:
@@ -107,7 +108,7 @@ def _range(values: list[int]) -> str:
 
 def _what_was_done(comparison: Comparison) -> str:
     init = [r for r in comparison.recordings if r.meta.get("kind") == "init"]
-    trained = [r for r in comparison.recordings if r.meta.get("kind") != "init"]
+    trained = [r for r in comparison.recordings if r.meta.get("kind") not in ("init", "reference")]
     parts = []
     if init:
         parts.append(f"{_and(subjects(init))} {_was(len(subjects(init)))} measured at initialization")
