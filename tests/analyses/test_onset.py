@@ -39,7 +39,7 @@ def test_a_jump_is_found_at_its_step(factor: float, at: int) -> None:
     values.loc[at:, "blocks.3"] *= factor
     assert found_in(values) == [("blocks.3", at)]
     (one,) = (one for one in jumps(beside(values)) if one.name == "blocks.3")
-    assert one.factor == pytest.approx(factor, rel=0.2)
+    assert one.factor == pytest.approx(factor, rel=0.3)  # medians of five, with a noise of a tenth
 
 
 def test_what_moves_all_of_them_is_no_jump_of_one() -> None:
