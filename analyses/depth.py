@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from analyses.once import once
 from gradlens.recording import Recording
 
 #: Names of groups that are no single parameter.
@@ -21,6 +22,7 @@ GRADIENT_UNIT = "loss/weight"
 _INSIDE_BRANCHES = ("in_branch", "qk")
 
 
+@once
 def blocks(recording: Recording) -> pd.DataFrame:
     """Return the blocks of a recording in forward order: columns ``site``, ``stack``, ``block`` (from 0)."""
     sites = recording.sites
@@ -55,6 +57,7 @@ def _enclosing(path: str, blocks: pd.DataFrame) -> tuple[str, str, int] | None:
     return None
 
 
+@once
 def parameter_groups(recording: Recording) -> pd.DataFrame:
     """Return the parameters inside blocks: columns ``name``, ``stack``, ``block``, ``group``.
 
@@ -74,6 +77,17 @@ def parameter_groups(recording: Recording) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "stack", "block", "group"])
 
 
+@once
+def gradient_norms(recording: Recording) -> pd.DataFrame:
+    """Return the L2 norm of the gradient of each parameter: a row a step, a column a name, in order of registration."""
+    params = recording.params
+    if params.duplicated(["step", "name"]).any():
+        params = params.drop_duplicates(["step", "name"], keep="last")
+    wide = params.set_index(["step", "name"])["grad_norm"].unstack()
+    return wide[list(dict.fromkeys(params["name"]))]
+
+
+@once
 def gradient_by_block(recording: Recording) -> pd.DataFrame:
     """Return the L2 norm of the gradient of every group of parameters in every block at every step.
 
@@ -90,6 +104,7 @@ def gradient_by_block(recording: Recording) -> pd.DataFrame:
     return squares.dropna(subset="grad_norm")
 
 
+@once
 def stream_by_depth(recording: Recording) -> pd.DataFrame:
     """Return the second moment E[x²] of the stream where it left each block, before a norm resets it.
 

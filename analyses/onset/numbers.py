@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.depth import blocks, stream_by_depth
+from analyses.depth import blocks, gradient_norms, stream_by_depth
 from analyses.onset.jumps import FEWEST, beside, jumps
 from analyses.parameters.places import places
 from analyses.tables import identity, tidy
@@ -97,12 +97,11 @@ def _that_reset(run: Recording, found: Iterable[str]) -> set[str]:
 
 def _gradients(run: Recording) -> pd.DataFrame:
     """Return the gradient norm of each block, or module outside of blocks, by step."""
-    params = run.params.merge(places(run), on="name", how="left")
-    params["square"] = params["grad_norm"] ** 2
-    squares = params.pivot_table("square", "step", "group", "sum", sort=False, observed=True)
-    norms = squares.pow(0.5)
-    inside = set(params.loc[params["block"].astype(bool), "group"])
-    return norms[[group for group in norms if group in inside]] if len(inside) >= FEWEST else norms
+    found = places(run)
+    group = found.set_index("name")["group"]
+    squares = gradient_norms(run).pow(2).T.groupby(group, sort=False).sum().T
+    inside = list(dict.fromkeys(found.loc[found["block"], "group"]))
+    return squares[inside if len(inside) >= FEWEST else list(dict.fromkeys(group))].pow(0.5)
 
 
 def _jumped(series: pd.DataFrame, quantity: str) -> Iterator[dict[str, Any]]:
@@ -121,12 +120,12 @@ def _jumped(series: pd.DataFrame, quantity: str) -> Iterator[dict[str, Any]]:
 def _died(run: Recording) -> Iterator[dict[str, Any]]:
     """Yield the parameters whose gradient was there, and is exactly 0 from a step on while that of others is not."""
     frozen = set(run.meta.get("frozen") or ())
-    params = run.params.merge(places(run), on="name", how="left")
-    norms = params[~params["name"].isin(frozen)].pivot_table("grad_norm", "step", "name", "max", sort=False)
+    norms = gradient_norms(run)
+    norms = norms[[name for name in norms if name not in frozen]]
     alive = norms[(norms > 0).any(axis=1)]  # of a step without any gradient nobody is dead
     if alive.empty:
         return
-    group = dict(zip(params["name"], params["group"], strict=True))
+    group: dict[str, str] = places(run).set_index("name")["group"].to_dict()
     sizes = Counter(group[name] for name in norms)
     for name in alive:
         at = _last((alive[name] > 0).to_numpy())

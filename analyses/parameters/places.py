@@ -5,6 +5,7 @@ import re
 import pandas as pd
 
 from analyses.depth import blocks
+from analyses.once import once
 from gradlens.recording import Recording
 
 #: More modules than these outside of blocks are drawn by the first part of their path.
@@ -12,6 +13,7 @@ _MOST = 24
 _NORM = re.compile(r"(norm|(^|[._])(ln|bn)(_?\d+|_[a-z]+)?$)", re.IGNORECASE)
 
 
+@once
 def places(recording: Recording) -> pd.DataFrame:
     """Return the parameters in the order of registration.
 
