@@ -125,7 +125,7 @@ def _died(run: Recording) -> Iterator[dict[str, Any]]:
     alive = norms[(norms > 0).any(axis=1)]  # of a step without any gradient nobody is dead
     if alive.empty:
         return
-    group: dict[str, str] = places(run).set_index("name")["group"].to_dict()
+    group = dict(zip(places(run)["name"], places(run)["group"], strict=True))
     sizes = Counter(group[name] for name in norms)
     for name in alive:
         at = _last((alive[name] > 0).to_numpy())
