@@ -4,13 +4,14 @@
 tuple of ``gradlens.analysis.Analysis`` in the same way. A new question is one folder and its line here.
 """
 
-from analyses import audit, depth_profile, held_out, norm_decomposition, parameters, training_curves
+from analyses import audit, depth_profile, held_out, norm_decomposition, objective, parameters, training_curves
 from gradlens.analysis import Analysis
 
 ANALYSES: tuple[Analysis, ...] = (
     depth_profile.ANALYSIS,
     norm_decomposition.ANALYSIS,
     training_curves.ANALYSIS,
+    objective.ANALYSIS,
     parameters.ANALYSIS,
     held_out.ANALYSIS,
     audit.ANALYSIS,

@@ -1,4 +1,4 @@
-"""From what the output tap has left to the step's rows of ``outputs``: whose gradient it is, and what the labels say."""
+"""From what the output tap has left to the step's rows of ``outputs``: which loss it is, and what the labels say."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
