@@ -64,10 +64,9 @@ def fit(z: Tensor, g: Tensor, kind: Kind) -> Tensor:
     g, p = torch.where(finite[:, None], g, 0.0), torch.where(finite[:, None], p, 0.0)
     squares, negative, positive = (g * g).sum(1), (g < 0).sum(1), (g > 0).sum(1)
     top, guess = p.max(1)
-    # Rounding leaves nothing of the gradient where the label is all but certain: such a row is not an ignored one.
-    nothing = finite & (squares == 0)
-    sure = nothing & (top >= _SURE)
-    live = finite & (~nothing | sure)
+    # Rounding leaves nothing of the gradient at a label that is all but certain: such a row is not an ignored one.
+    sure = finite & (top >= _SURE) & (g.gather(1, guess[:, None])[:, 0] == 0)
+    live = finite & ((squares > 0) | sure)
     probable = (z >= 0).all(1) & ((z.sum(1) - 1).abs() < _ONE)
     logarithms = (z <= 0).all(1) & (torch.logsumexp(z, 1).abs() < _ONE)
     single = (negative + positive == 1) & logarithms
@@ -80,10 +79,10 @@ def fit(z: Tensor, g: Tensor, kind: Kind) -> Tensor:
     ):
         d = _direction(kind, p, y)
         along, size = (g * d).sum(1), (d * d).sum(1)
-        tells = alone & live & (size > (0.0 if kind == "twice" else _LEAST))
+        tells = alone & live & ~sure & (size > (0.0 if kind == "twice" else _LEAST))
         w = torch.where(single, -g.gather(1, y[:, None])[:, 0], along / size.clamp_min(1e-30))
         fits = tells & (squares - along * along / size.clamp_min(1e-30) <= _RESIDUAL**2 * squares)
-        fits = fits | single & alone
+        fits = fits | single & alone & ~sure
         known = (alone & live & (fits | ~tells)) | sure
         label = torch.where(sure, guess, y)
         asked, fitted, one_sided = asked & ~(alone & ~tells & ~single), fitted | fits, one_sided | alone

@@ -13,51 +13,20 @@ Symbols: g = dL/dx̂ = γ ⊙ grad_output; a = grad_input; per vector of ``width
 D_g its variance; σ includes eps as the layer applies it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from gradlens.recording.column import Column
+from gradlens.recording.column import key as _key
+from gradlens.recording.column import ratio as _ratio
+from gradlens.recording.column import summed as _sum
+from gradlens.recording.output_columns import DERIVED_OUTPUTS, STORED_OUTPUTS
+
 #: Raised by one when a stored column changes its meaning; older programs refuse newer folders.
 SCHEMA_VERSION = 1
-
-DType = Literal["string", "int", "float", "bool"]
-#: Rows of one key: sums add, a norm is the root of the sum of squares, of numbers that each process has its own of the
-#: mean is taken; of what is told of a site the last counts that is known; the rest agree.
-Merge = Literal["key", "sum", "norm", "max", "mean", "told", "same"]
-#: From stored rows, merged, to a public column.
-Formula: TypeAlias = Callable[[pd.DataFrame], pd.Series]
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: its type, unit, meaning; of a stored one how two rows merge, of a public one how it is derived.
-
-    Without a formula a public column is the stored one of its name.
-    """
-
-    name: str
-    dtype: DType
-    meaning: str
-    unit: str = ""
-    merge: Merge = "same"
-    formula: Formula | None = None
-
-
-def _key(name: str, dtype: DType, meaning: str) -> Column:
-    return Column(name, dtype, meaning, merge="key")
-
-
-def _sum(name: str, meaning: str, unit: str = "") -> Column:
-    return Column(name, "float", meaning, unit, merge="sum")
-
-
-def _ratio(top: pd.Series, bottom: pd.Series) -> pd.Series:
-    """Divide, with a missing value where there is nothing to divide by."""
-    return top / bottom.where(bottom > 0)
 
 
 def _share(s: pd.DataFrame, energy: str) -> pd.Series:
@@ -151,40 +120,7 @@ STORED: dict[str, tuple[Column, ...]] = {
         _sum("update_squares", "Σ (w after the optimizer − w before)²; missing unless watched"),
         Column("nonfinite", "int", "entries of the gradient that are NaN or infinite", merge="sum"),
     ),
-    "outputs": (
-        _STEP,
-        _key("site", "string", "the module that was called: the model itself (empty), or one of its parts"),
-        Column("kind", "string", "loss whose gradient came: softmax (cross-entropy), twice (of softmax taken for "
-               "logits), binary (cross-entropy of each entry); empty where none of these fits"),
-        Column("classes", "int", "C: entries in a row of the output", merge="max"),
-        Column("passes", "int", "backward passes that came to the output", merge="sum"),
-        Column("vectors", "int", "rows of the output", merge="sum"),
-        Column("samples", "int", "entries of its first dimension", merge="sum"),
-        Column("sampled", "int", "rows that were looked at, at most 64 a pass; of binary, entries", merge="sum"),
-        _sum("finite", "those that are finite"),
-        _sum("live", "those of them whose gradient is not exactly 0, or only by rounding"),
-        _sum("grad_squares", "Σ ‖g‖² over them", "(loss/output)²"),
-        Column("grad_max", "float", "max ‖g‖ of a row", "loss/output", merge="max"),
-        Column("row_sum", "float", "max over rows of |Σ_j g_j|, over that of Σ_j |g_j|", merge="max"),
-        _sum("probabilities", "rows that are probabilities: no entry below 0, their sum 1"),
-        _sum("log_probabilities", "rows whose exponentials are"),
-        _sum("asked", "rows that can tell whether the kind of loss fits"),
-        _sum("fitted", "those that it fits"),
-        _sum("negative", "those of them in which it is maximized"),
-        _sum("weighed", "passes in which all rows have one weight"),
-        _sum("weights", "Σ over them of that weight times the rows with a gradient", "loss/row"),
-        _sum("row_weights", "Σ over them of that weight"),
-        _sum("labels", "rows whose label is known"),
-        _sum("label_nats", "Σ −ln of the labels' probabilities, as the labels of earlier steps foretell them: "
-             "(count + ½) / (all + C/2)", "nats"),
-        _sum("cross_entropy", "Σ −ln softmax(output) at the label", "nats"),
-        _sum("correct", "rows whose largest entry is the label"),
-        _sum("input_n", "finite entries of the input that were looked at, in the first recorded steps"),
-        _sum("input_total", "Σ x over them"),
-        _sum("input_squares", "Σ x² over them"),
-        _sum("input_nonzero", "those that are not 0"),
-        Column("input_absmax", "float", "max |x|", merge="max"),
-    ),
+    "outputs": (_STEP, *STORED_OUTPUTS),
     "probes": (
         _STEP,
         _key("probe", "string", "the probe's name"),
@@ -275,45 +211,7 @@ PUBLIC: dict[str, tuple[Column, ...]] = {
         Column("nonfinite", "int", "entries of the gradient that are NaN or infinite, left out of the norms (on CUDA 1 "
                "says that there are some, and the norms are missing)"),
     ),
-    "outputs": (
-        _STEP,
-        *STORED["outputs"][1:7],
-        Column("sampled", "int", "rows that were looked at, at most 64 a pass; of binary, entries"),
-        Column("ignored", "float", "share of them whose gradient is exactly 0, but for rounding",
-               formula=lambda s: 1.0 - _ratio(s["live"], s["finite"])),
-        Column("grad_row_norm", "float", "root mean square of ‖g‖ over the others", "loss/output",
-               formula=lambda s: np.sqrt(_ratio(s["grad_squares"], s["live"]))),
-        Column("grad_row_max", "float", "max ‖g‖ of a row", "loss/output", formula=lambda s: s["grad_max"]),
-        Column("row_sum", "float", "max over rows of |Σ_j g_j|, over that of Σ_j |g_j|: 0 behind a softmax"),
-        Column("fitted", "float", "share of the rows that the kind of loss fits",
-               formula=lambda s: _ratio(s["fitted"], s["asked"])),
-        Column("row_weight", "float", "weight of a row in the loss times the rows with a gradient: 1 of a mean over "
-               "them, their number of a sum; below 0 where the loss is maximized. The mean over passes; missing where "
-               "rows differ in weight", formula=lambda s: _ratio(s["weights"], s["weighed"])),
-        Column("single_weight", "float", "weight of a row in the loss: 1 of a sum over them",
-               formula=lambda s: _ratio(s["row_weights"], s["weighed"])),
-        Column("negative", "float", "share of the rows that fit in which the loss is maximized",
-               formula=lambda s: _ratio(s["negative"], s["fitted"])),
-        Column("probabilities", "float", "share of the rows of the output that are probabilities",
-               formula=lambda s: _ratio(s["probabilities"], s["finite"])),
-        Column("log_probabilities", "float", "share of those whose exponentials are",
-               formula=lambda s: _ratio(s["log_probabilities"], s["finite"])),
-        Column("labels", "float", "rows whose label the gradient names"),
-        Column("label_nats", "float", "mean over them of −ln of the label's frequency in earlier steps: the entropy "
-               "of the labels, once enough of them were seen", "nats",
-               formula=lambda s: _ratio(s["label_nats"], s["labels"])),
-        Column("sampled_loss", "float", "mean over them of the cross-entropy", "nats",
-               formula=lambda s: _ratio(s["cross_entropy"], s["labels"])),
-        Column("sampled_accuracy", "float", "share of them whose largest entry is the label",
-               formula=lambda s: _ratio(s["correct"], s["labels"])),
-        Column("input_mean", "float", "mean of the input's entries, in the first recorded steps",
-               formula=lambda s: _ratio(s["input_total"], s["input_n"])),
-        Column("input_rms", "float", "their root mean square",
-               formula=lambda s: np.sqrt(_ratio(s["input_squares"], s["input_n"]))),
-        Column("input_nonzero", "float", "share of them that are not 0",
-               formula=lambda s: _ratio(s["input_nonzero"], s["input_n"])),
-        Column("input_absmax", "float", "max |x| of them"),
-    ),
+    "outputs": (_STEP, *DERIVED_OUTPUTS),
     "probes": STORED["probes"],
     "steps": STORED["steps"],
 }  # fmt: skip
