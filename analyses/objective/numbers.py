@@ -102,13 +102,13 @@ def _labels(steps: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
 
 
 def _moved(params: pd.DataFrame) -> float:
-    """Return by how much of their size the weights have moved, as far as it is recorded: the most of all matrices."""
-    rows = params[params["weight_norm"] > 0]
-    if rows.empty:
+    """Return how far all weights together have moved, over their size: by their norm, or the sum of their updates."""
+    squares = (params[["weight_norm", "update_norm"]] ** 2).groupby(params["step"]).sum(min_count=1)
+    size, updates = squares["weight_norm"].pow(0.5), squares["update_norm"].pow(0.5)
+    if not (size > 0).any():
         return np.nan
-    norms = rows.groupby("name")["weight_norm"].agg(["min", "max"])
-    steps = (rows["update_norm"] / rows["weight_norm"]).groupby(rows["name"]).sum()
-    return float(max((norms["max"] / norms["min"] - 1).max(), steps.max()))
+    ratios = [size.max() / size[size > 0].min() - 1, (updates / size.where(size > 0)).sum()]
+    return float(max(ratios))
 
 
 def _input(steps: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
