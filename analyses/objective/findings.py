@@ -55,7 +55,7 @@ _TWICE = _check(
     threshold="none",
     causes=(
         "A softmax at the end of the model, or before the loss, with CrossEntropyLoss or F.cross_entropy.",
-        "NLLLoss of probabilities, not of their logarithms, where many classes make the two alike.",
+        "NLLLoss of probabilities, not of their logarithms, where many classes make the two gradients alike.",
         "Probabilities taken for logits on purpose, to keep a model unsure (innocent).",
     ),
     remedies=("Give CrossEntropyLoss the logits; take softmax only to predict.",),
@@ -117,7 +117,8 @@ def _weighed(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
         for q in ("row weight", "weight of one row", "weight in a sample", "rows in a sample")
     )
     if weight is None or one is None or in_sample is None or of_sample is None:
-        yield _WEIGHT.silent(f"{label}: no cross-entropy explains the gradient at the output{_of(site)}.", label)
+        claim = f"{label}: no cross-entropy of rows that weigh the same has the gradient at the output{_of(site)}."
+        yield _WEIGHT.silent(claim, label)
         return
     value, factor = float(weight["value"]), _WEIGHT.limit("factor")
     status: Status = "pass"

@@ -18,6 +18,5 @@ def normalized(recording: Recording) -> str:
         return ""
     first = str(norms.iloc[0]["site"])
     modules = list(dict.fromkeys(name.rpartition(".")[0] for name in recording.params["name"].astype(str)))
-    if first not in modules:  # a norm without parameters: nobody knows what stands before it
-        return ""
-    return first if modules.index(first) <= 1 else ""
+    # Of a norm without parameters nobody knows what stands before it: it is given the benefit of the doubt.
+    return first if first not in modules or modules.index(first) <= 1 else ""

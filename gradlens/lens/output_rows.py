@@ -66,6 +66,13 @@ class OutputRows:
             counted: the passes that count.
             scale: the loss scale, divided out.
         """
+        try:
+            return self._of_step(step, counted, scale)
+        except Exception as error:
+            self.tap.failed(error)
+            return {}
+
+    def _of_step(self, step: int, counted: Counted, scale: float) -> dict[str, Any]:
         outputs, inputs = self.tap.pull(counted)
         rows: dict[str, dict[str, Any]] = {}
         for site in dict.fromkeys([*(one.site for one, _ in outputs), *(site for site, _ in inputs)]):

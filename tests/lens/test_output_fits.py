@@ -1,5 +1,6 @@
 """The weight, sign and label that a gradient names are those of the loss it was taken of, by float64 autograd."""
 
+import itertools
 from collections.abc import Callable
 from math import inf, sqrt
 
@@ -110,12 +111,13 @@ def test_class_weights_fit_row_by_row_but_not_with_one_weight() -> None:
         lambda z: F.cross_entropy(z, torch.softmax(logits(scale=3.0).flip(0), 1)),
         lambda z: (z * logits().flip(1)).sum(),
         lambda z: F.multi_margin_loss(z, LABELS),
+        lambda z: F.nll_loss(z.softmax(1), LABELS),
     ],
-    ids=["smoothed labels", "squares", "soft labels", "a direction", "margins"],
+    ids=["smoothed labels", "squares", "soft labels", "a direction", "margins", "NLL of probabilities"],
 )
 def test_another_loss_is_not_taken_for_a_cross_entropy(loss: Loss) -> None:
-    for kind in ("softmax", "twice"):
-        found = fitted(logits(), loss, kind)
+    for kind, scale in itertools.product(("softmax", "twice"), (0.5, 1.5)):
+        found = fitted(logits(scale=scale), loss, kind)
         named = min(found.least, found.largest, key=lambda one: -one["n"])
         spread = spread_of(named) if named["n"] > 1 else inf
         assert found.of_all["fitted"] < 0.9 * found.of_all["asked"] or spread > 0.05 or named["n"] < 4

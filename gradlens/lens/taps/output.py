@@ -95,14 +95,16 @@ class OutputTap:
             self._try(self._output, module, args, output)
 
     def _try(self, look: Callable[..., None], *args: Any) -> None:
-        if self.silent:
+        # What a transform of torch.func wraps does not outlive it, and a trace would hold what is done here.
+        if self.silent or torch._C._functorch.get_interpreter_stack() or torch._C._get_tracing_state() is not None:
             return
         try:
             look(*args)
         except Exception as error:
-            self._failed(error)
+            self.failed(error)
 
-    def _failed(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
+        """Give up, for something here raised."""
         if self.state.guard.strict:
             raise GradlensError(f"A hook of the lens failed at the model's output: {one_line(error)}.") from error
         if not self.silent:
@@ -151,7 +153,7 @@ class OutputTap:
                     self._seen.append(Seen(number, site, last, len(shape), form, len(rows), half, numbers))
 
         x = first_tensor(args)
-        hook_output(z, z.new_empty(0) if x is None else x, came, self._failed)
+        hook_output(z, z.new_empty(0) if x is None else x, came, self.failed)
 
     def _rows(self, tensor: Tensor, dim: int) -> Tensor:
         """Return rows at evenly spaced places, [n, C]; a copy."""
@@ -229,8 +231,9 @@ def _evenly(rows: Tensor) -> tuple[Tensor, ...]:
     """
     count = rows.numel() // rows.shape[-1]
     number = min(count, SAMPLED, max(1, _ENTRIES // rows.shape[-1]))
-    flat = [int((place + place * _GOLDEN % 1.0) * count / number) for place in range(number)]
-    return torch.unravel_index(torch.tensor(flat).to(rows.device), rows.shape[:-1])
+    place = torch.arange(number, device=rows.device)  # made there: to copy it would wait for the device
+    flat = ((place + (place * _GOLDEN) % 1.0) * (count / number)).long().clamp_max(count - 1)
+    return torch.unravel_index(flat, rows.shape[:-1])
 
 
 def _on_host(numbers: list[Tensor]) -> list[list[float]]:
