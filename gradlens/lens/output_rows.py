@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlens.lens.output_fits import Fit, read
+from gradlens.lens.output_fits import Array, Fit, Named, fit
 from gradlens.lens.passes import Counted
 from gradlens.lens.taps.output import Form, OutputTap, Seen
 from gradlens.recording.schema import STORED
@@ -20,6 +20,8 @@ _SAME, _SAME_IN_HALF = 0.02, 0.05
 #: Of two classes any gradient fits some weight: there so many rows must have the same one, and whichever way their
 #: labels are named otherwise must spread them by so many times more.
 _ROWS, _TIMES = 4, 4.0
+#: Numbers of a ``Fit`` that add over passes.
+_ADDED = ("finite", "live", "grad_squares", "probabilities", "log_probabilities", "asked", "fitted")
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class OutputRows:
         outputs, inputs = self.tap.pull(counted)
         rows: dict[str, dict[str, Any]] = {}
         for site in dict.fromkeys([*(one.site for one, _ in outputs), *(site for site, _ in inputs)]):
-            of_site = [(one, read(numbers)) for one, numbers in outputs if one.site == site]
+            of_site = [(one, fit(rows, _classes(one), one.form.kind)) for one, rows in outputs if one.site == site]
             rows[site] = self._output(site, of_site, scale) if of_site else {}
             rows[site] |= _input([sums for owner, sums in inputs if owner == site])
         if not rows:
@@ -119,31 +121,36 @@ class OutputRows:
         for one in told:
             several = one.seen.form.kind == "binary" and one.seen.shape[-1] > 1
             for which in () if several else one.named:
-                classes = max(2, one.seen.shape[-1])
-                labels = [label for label in one.fit.labels[which] if label >= 0]
+                classes = _classes(one.seen)
+                of = (one.fit.least, one.fit.largest)[which]
+                labels = of.labels[of.labels >= 0].tolist()
                 nats -= sum(log((before[label] + 0.5) / (total + 0.5 * classes)) for label in labels)
                 found += labels
-                of = (one.fit.least, one.fit.largest)[which]
-                sums = {name: value + of[name] for name, value in sums.items()}
+                sums["labels"] += len(labels)
+                sums["cross_entropy"] += of.cross_entropy
+                sums["correct"] += of.correct
         before.update(found)
         return sums | {"label_nats": nats}
 
 
+def _classes(seen: Seen) -> int:
+    return 2 if seen.form.kind == "binary" else seen.shape[-1]
+
+
 def _told(seen: Seen, fit: Fit) -> _Told:
-    asked = fit.of_all["asked"]
-    if not asked:
+    if not fit.asked:
         # Rows that are all but certain of their labels tell those, if nothing else.
-        sure = fit.least["labels"] > 0 and seen.shape[-1] > 2
+        sure = (fit.least.labels >= 0).any() and seen.shape[-1] > 2
         return _Told(seen, fit, named=(0,) if sure else ())
-    fits = fit.of_all["fitted"] >= _MOST * asked
+    fits = fit.fitted >= _MOST * fit.asked
     same = _SAME_IN_HALF if seen.half else _SAME
     if seen.form.kind != "binary" and seen.shape[-1] > 2:
         n, mean, spread = _spread(fit.least, fit.largest)
         constant = fits and spread <= same
-        one_sided = constant or not fit.largest["n"]
+        one_sided = constant or not fit.largest.n
         return _Told(
-            seen, fit, True, fits, constant, mean if constant else nan, fit.largest["n"] if fits else 0.0,
-            (0, 1) if fits and not one_sided else (int(fit.largest["n"] > fit.least["n"]),) if fits else (),
+            seen, fit, True, fits, constant, mean if constant else nan, fit.largest.n if fits else 0.0,
+            (0, 1) if fits and not one_sided else (int(fit.largest.n > fit.least.n),) if fits else (),
         )  # fmt: skip
     ways = [_spread(named) for named in (fit.least, fit.largest)]
     best = min((0, 1), key=lambda way: ways[way][2])
@@ -155,9 +162,9 @@ def _told(seen: Seen, fit: Fit) -> _Told:
     return _Told(seen, fit, True, True, True, mean, n if best else 0.0, (best,))
 
 
-def _spread(*named: dict[str, float]) -> tuple[float, float, float]:
+def _spread(*named: Named) -> tuple[float, float, float]:
     """Return number, mean and coefficient of variation of rows' weights."""
-    n, total, squares = (sum(one[name] for one in named) for name in ("n", "weight", "weight_squares"))
+    n, total, squares = (sum(getattr(one, name) for one in named) for name in ("n", "weight", "weight_squares"))
     if not n or not total:
         return n, nan, inf
     mean = total / n
@@ -172,23 +179,18 @@ def _numbers(told: Sequence[_Told], scale: float) -> dict[str, Any]:
     """Return the sums over a step's passes."""
     fitted = [one for one in told if one.weight == one.weight]
     kinds = {one.seen.form.kind for one in told if one.fits}
-    of_all = {name: [one.fit.of_all[name] for one in told] for name in told[0].fit.of_all}
+    of = {name: [getattr(one.fit, name) for one in told] for name in (*_ADDED, "grad_max", "row_sum")}
     return {
         "kind": kinds.pop() if len(kinds) == 1 else "",
         "classes": max(one.seen.shape[-1] for one in told),
         "passes": len(told),
         "vectors": sum(prod(one.seen.shape[:-1]) for one in told),
         "samples": sum(one.seen.shape[0] for one in told),
-        "sampled": sum(len(one.fit.labels[0]) for one in told),
-        "finite": sum(of_all["finite"]),
-        "live": sum(of_all["live"]),
-        "grad_squares": sum(of_all["grad_squares"]) / scale**2,
-        "grad_max": max(of_all["grad_max"]) / scale,
-        "row_sum": max(of_all["row_sum"]),
-        "probabilities": sum(of_all["probabilities"]),
-        "log_probabilities": sum(of_all["log_probabilities"]),
-        "asked": sum(of_all["asked"]),
-        "fitted": sum(of_all["fitted"]),
+        "sampled": sum(len(one.fit.least.labels) for one in told),
+        **{name: sum(of[name]) for name in _ADDED},
+        "grad_squares": sum(of["grad_squares"]) / scale**2,
+        "grad_max": max(of["grad_max"]) / scale,
+        "row_sum": max(of["row_sum"]),
         "negative": sum(one.negative for one in told),
         "weighed": len(fitted),
         "weights": sum(one.weight * _rows(one) for one in fitted) / scale,
@@ -199,10 +201,10 @@ def _numbers(told: Sequence[_Told], scale: float) -> dict[str, Any]:
 def _rows(told: _Told) -> float:
     """Return how many rows (of ``binary``, entries) of an output have a gradient, as the sample tells."""
     whole = prod(told.seen.shape[: None if told.seen.form.kind == "binary" else -1])
-    return whole * told.fit.of_all["live"] / max(1.0, told.fit.of_all["finite"])
+    return whole * told.fit.live / max(1.0, told.fit.finite)
 
 
-def _input(sums: Sequence[list[float]]) -> dict[str, float]:
+def _input(sums: Sequence[Array]) -> dict[str, float]:
     """Return the sums over the entries of inputs."""
     if not sums:
         return {}

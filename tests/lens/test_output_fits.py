@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradlens.lens.output_fits import Fit, Kind, fit, read
+from gradlens.lens.output_fits import Fit, Kind, Named, fit, reduced
 
 N, C = 24, 7
 LABELS = torch.randint(C, (N,), generator=torch.Generator().manual_seed(1))
@@ -26,19 +26,21 @@ def logits(classes: int = C, scale: float = 1.5, dtype: torch.dtype = torch.floa
 def fitted(z: Tensor, loss: Loss, kind: Kind = "softmax") -> Fit:
     z = z.detach().requires_grad_()
     (g,) = torch.autograd.grad(loss(z), z)
-    z = z.detach()
-    return read(
-        fit(z.float() if z.dtype != torch.float64 else z, g.float() if g.dtype != torch.float64 else g, kind).tolist()
-    )
+    return told(z.detach(), g, kind)
 
 
-def weight_of(named: dict[str, float]) -> float:
-    return named["weight"] / named["n"]
+def told(z: Tensor, g: Tensor, kind: Kind = "softmax") -> Fit:
+    z, g = (x if x.dtype == torch.float64 else x.float() for x in (z, g))
+    return fit(reduced(z, g, kind).double().numpy(), 2 if kind == "binary" else z.shape[1], kind)
 
 
-def spread_of(named: dict[str, float]) -> float:
+def weight_of(named: Named) -> float:
+    return named.weight / named.n
+
+
+def spread_of(named: Named) -> float:
     mean = weight_of(named)
-    return sqrt(max(0.0, named["weight_squares"] / named["n"] - mean**2)) / abs(mean)
+    return sqrt(max(0.0, named.weight_squares / named.n - mean**2)) / abs(mean)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -57,21 +59,21 @@ def test_each_row_of_a_cross_entropy_has_its_weight_and_its_label(
 ) -> None:
     z = logits(dtype=dtype)
     found = fitted(z, loss)
-    assert found.least["n"] == found.of_all["asked"] == N
-    assert found.largest["n"] == 0
+    assert found.least.n == found.asked == N
+    assert found.largest.n == 0
     assert weight_of(found.least) == pytest.approx(weight, rel=1e-4)
     assert spread_of(found.least) < 1e-3
-    assert found.labels[0] == LABELS.tolist()
-    assert found.least["cross_entropy"] == pytest.approx(F.cross_entropy(z, LABELS, reduction="sum").item(), rel=1e-5)
-    assert found.least["correct"] == (z.argmax(1) == LABELS).sum()
-    assert found.of_all["row_sum"] < 1e-5
+    assert found.least.labels.tolist() == LABELS.tolist()
+    assert found.least.cross_entropy == pytest.approx(F.cross_entropy(z, LABELS, reduction="sum").item(), rel=1e-5)
+    assert found.least.correct == (z.argmax(1) == LABELS).sum()
+    assert found.row_sum < 1e-5
 
 
 @pytest.mark.parametrize("taken", [F.cross_entropy, F.nll_loss])
 def test_log_probabilities_are_seen_and_fit_both_losses(taken: Callable[[Tensor, Tensor], Tensor]) -> None:
     found = fitted(logits().log_softmax(1), lambda z: taken(z, LABELS))
-    assert found.of_all["log_probabilities"] == found.least["n"] == N
-    assert found.of_all["probabilities"] == 0
+    assert found.log_probabilities == found.least.n == N
+    assert found.probabilities == 0
     assert weight_of(found.least) == pytest.approx(1 / N, rel=1e-6)
 
 
@@ -79,27 +81,29 @@ def test_log_probabilities_are_seen_and_fit_both_losses(taken: Callable[[Tensor,
 def test_a_maximized_loss_has_negative_weights_of_the_same_labels(kind: Kind) -> None:
     z = logits(scale=0.5)
     found = fitted(z, lambda z: -F.cross_entropy(z.softmax(1) if kind == "twice" else z, LABELS), kind)
-    assert found.least["n"] == 0
+    assert found.least.n == 0
     assert weight_of(found.largest) == pytest.approx(-1 / N, rel=1e-6)
-    known = [(label, true) for label, true in zip(found.labels[1], LABELS.tolist(), strict=True) if label >= 0]
+    known = [
+        (label, true) for label, true in zip(found.largest.labels.tolist(), LABELS.tolist(), strict=True) if label >= 0
+    ]
     assert len(known) > N // 2
     assert all(label == true for label, true in known)
 
 
 def test_rows_that_are_ignored_have_no_gradient_and_no_label() -> None:
     found = fitted(logits(), lambda z: F.cross_entropy(z, IGNORED))
-    assert found.of_all["live"] == found.least["n"] == (IGNORED >= 0).sum()
+    assert found.live == found.least.n == (IGNORED >= 0).sum()
     assert weight_of(found.least) == pytest.approx(1 / int((IGNORED >= 0).sum()))
-    assert found.labels[0] == torch.where(IGNORED >= 0, IGNORED, -1).tolist()
+    assert found.least.labels.tolist() == torch.where(IGNORED >= 0, IGNORED, -1).tolist()
 
 
 def test_class_weights_fit_row_by_row_but_not_with_one_weight() -> None:
     weights = torch.arange(1.0, C + 1, dtype=torch.float64)
     found = fitted(logits(), lambda z: F.cross_entropy(z, LABELS, weight=weights))
     own = weights[LABELS] / weights[LABELS].sum()
-    assert found.least["n"] == N
-    assert found.least["weight"] == pytest.approx(own.sum().item())
-    assert found.least["weight_squares"] == pytest.approx(own.square().sum().item())
+    assert found.least.n == N
+    assert found.least.weight == pytest.approx(own.sum().item())
+    assert found.least.weight_squares == pytest.approx(own.square().sum().item())
     assert spread_of(found.least) > 0.3
 
 
@@ -118,9 +122,9 @@ def test_class_weights_fit_row_by_row_but_not_with_one_weight() -> None:
 def test_another_loss_is_not_taken_for_a_cross_entropy(loss: Loss) -> None:
     for kind, scale in itertools.product(("softmax", "twice"), (0.5, 1.5)):
         found = fitted(logits(scale=scale), loss, kind)
-        named = min(found.least, found.largest, key=lambda one: -one["n"])
-        spread = spread_of(named) if named["n"] > 1 else inf
-        assert found.of_all["fitted"] < 0.9 * found.of_all["asked"] or spread > 0.05 or named["n"] < 4
+        named = min(found.least, found.largest, key=lambda one: -one.n)
+        spread = spread_of(named) if named.n > 1 else inf
+        assert found.fitted < 0.9 * found.asked or spread > 0.05 or named.n < 4
 
 
 @pytest.mark.parametrize("scale", [0.3, 2.0])
@@ -131,7 +135,7 @@ def test_softmax_outside_of_the_model_is_told_from_one_softmax(scale: float) -> 
     assert spread_of(fitted(z, twice, "twice").least) < 1e-6
     for loss, kind in ((once, "twice"), (twice, "softmax")):
         found = fitted(z, loss, kind)
-        assert found.least["n"] < 4 or spread_of(found.least) > 0.05
+        assert found.least.n < 4 or spread_of(found.least) > 0.05
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -147,15 +151,15 @@ def test_independent_entries_are_weighed_as_two_classes_whose_names_only_one_sig
     assert spread_of(right) < 1e-3
     assert spread_of(wrong) > 0.2
     if classes == 1:
-        assert found.labels[sign < 0] == BITS[:, 0].int().tolist()
+        assert right.labels.tolist() == BITS[:, 0].int().tolist()
 
 
 def test_rows_that_are_sure_of_their_label_are_no_ignored_ones() -> None:
     z = 40.0 * F.one_hot(LABELS, C).float()
     found = fitted(z, lambda z: F.cross_entropy(z, LABELS))
-    assert found.of_all["live"] == found.least["labels"] == found.least["correct"] == N
-    assert found.of_all["asked"] == 0
-    assert found.labels[0] == LABELS.tolist()
+    assert found.live == (found.least.labels >= 0).sum() == found.least.correct == N
+    assert found.asked == 0
+    assert found.least.labels.tolist() == LABELS.tolist()
 
 
 def test_rows_that_are_not_finite_are_left_out_and_masked_classes_are_none_of_them() -> None:
@@ -164,8 +168,8 @@ def test_rows_that_are_not_finite_are_left_out_and_masked_classes_are_none_of_th
     labels = LABELS.clamp_min(1)
     g = torch.autograd.functional.jacobian(lambda z: F.cross_entropy(z, labels), z)
     g[3] = torch.nan
-    found = read(fit(z, g, "softmax").tolist())
-    assert found.of_all["finite"] == found.least["n"] == N - 1
+    found = told(z, g)
+    assert found.finite == found.least.n == N - 1
     assert weight_of(found.least) == pytest.approx(1 / N, rel=1e-6)
 
 
@@ -173,6 +177,6 @@ def test_rows_that_are_not_finite_are_left_out_and_masked_classes_are_none_of_th
 def test_half_precision_blurs_weights_by_less_than_is_allowed_for(dtype: torch.dtype) -> None:
     z = logits(dtype=dtype)
     found = fitted(z, lambda z: F.cross_entropy(z.float(), LABELS))
-    assert found.least["n"] >= 0.95 * found.of_all["asked"]
+    assert found.least.n >= 0.95 * found.asked
     assert weight_of(found.least) == pytest.approx(1 / N, rel=0.01)
     assert spread_of(found.least) < 0.05

@@ -317,7 +317,7 @@ def test_what_fails_at_the_output_silences_it_alone(monkeypatch: pytest.MonkeyPa
     def fails(*args: Any) -> Tensor:
         raise RuntimeError("no")
 
-    monkeypatch.setattr("gradlens.lens.taps.output.fit", fails)
+    monkeypatch.setattr("gradlens.lens.taps.output.reduced", fails)
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with gradlens.attach(model, optimizer=optimizer) as lens:

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gradlens.errors import GradlensError, one_line
 from gradlens.lens.hook_state import HookState
 from gradlens.lens.hooks import is_batched
-from gradlens.lens.output_fits import SAMPLED, Kind, fit
+from gradlens.lens.output_fits import SAMPLED, Array, Kind, reduced
 from gradlens.lens.passes import Counted, Forward
 from gradlens.lens.statistics import raised
 from gradlens.lens.taps.views import hook_output
@@ -17,7 +18,7 @@ from gradlens.lens.world import placements
 from gradlens.outputs import first_tensor, tensors_of
 
 #: Entries of rows that are kept at most: of a large vocabulary fewer rows.
-_ENTRIES = 2**20
+_ENTRIES = 2**18
 #: More classes are not asked whether softmax was taken twice: of a vocabulary nobody takes it by hand.
 _TWICE = 4096
 #: Entries of an input that are looked at, and in how many recorded steps.
@@ -47,7 +48,7 @@ class Seen(NamedTuple):
         form: held against.
         sampled: rows that were looked at.
         half: whether the gradient came in half precision.
-        numbers: of ``fit``.
+        numbers: of ``reduced``.
     """
 
     number: int
@@ -148,7 +149,7 @@ class OutputTap:
             with torch.no_grad():
                 for form in forms:
                     rows = kept[form.dim]
-                    numbers = fit(raised(rows), raised(self._rows(g, form.dim)), form.kind)
+                    numbers = reduced(raised(rows), raised(self._rows(g, form.dim)), form.kind)
                     last = _last(shape, form.dim)
                     self._seen.append(Seen(number, site, last, len(shape), form, len(rows), half, numbers))
 
@@ -167,7 +168,7 @@ class OutputTap:
 
     # ------------------------------------------------------------------ what the step calls
 
-    def pull(self, counted: Counted) -> tuple[list[tuple[Seen, list[float]]], list[tuple[str, list[float]]]]:
+    def pull(self, counted: Counted) -> tuple[list[tuple[Seen, Array]], list[tuple[str, Array]]]:
         """Copy what counts of the step to the host, and begin the next: of outputs, and of inputs by module."""
         seen = [one for one in self._seen if one.number in counted.numbers]
         inputs = [(site, sums) for site, forward, sums in self._inputs if counted.counts(forward)]
@@ -236,15 +237,15 @@ def _evenly(rows: Tensor) -> tuple[Tensor, ...]:
     return torch.unravel_index(flat, rows.shape[:-1])
 
 
-def _on_host(numbers: list[Tensor]) -> list[list[float]]:
+def _on_host(numbers: list[Tensor]) -> list[Array]:
     """Copy numbers to the host, one copy a device and precision."""
     groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for index, one in enumerate(numbers):
         groups.setdefault((one.device, one.dtype), []).append(index)
-    found: dict[int, list[float]] = {}
+    found: dict[int, Array] = {}
     for indices in groups.values():
-        flat = torch.cat([numbers[index] for index in indices]).tolist()
-        for index in indices:
-            size = numbers[index].numel()
-            found[index], flat = flat[:size], flat[size:]
+        parts = [numbers[index] for index in indices]
+        flat = torch.cat([part.reshape(-1) for part in parts]).cpu().double().numpy()
+        split = np.split(flat, np.cumsum([part.numel() for part in parts])[:-1])
+        found |= {i: own.reshape(tuple(part.shape)) for i, own, part in zip(indices, split, parts, strict=True)}
     return [found[index] for index in range(len(numbers))]
