@@ -80,7 +80,11 @@ _SIGN = _check(
     remedies=("Turn the sign of the loss.",),
 )
 CODES = codes(_WEIGHT, _TWICE, _SIGN, labels.CHECK, inputs.CHECK, zeroed.CHECK)
-_HOW = "Record a run of the uncompiled model, with a gradlens that looks at outputs."
+_UNREAD = "it is read where the uncompiled model returns one tensor of logits, or something with .logits"
+_HOW = (
+    "Record with this gradlens a run of the model before torch.compile, whose forward returns one floating tensor of "
+    "two dimensions or more, or something with .logits."
+)
 
 
 def judge(table: pd.DataFrame) -> list[Finding]:
@@ -96,7 +100,7 @@ def judge(table: pd.DataFrame) -> list[Finding]:
         name = str(label)
         recorded = pick(rows, quantity="recorded").iloc[0]
         if not recorded["value"]:
-            why = "the model ran compiled, where outputs are not read" if recorded["group"] else "none was recorded"
+            why = "the model ran compiled" if recorded["group"] else _UNREAD
             claim = f"{name}: nothing is known of the gradient at the output: {why}."
             found.append(_WEIGHT.silent(claim, name, remedies=(_HOW,)))
         for site, own in pick(rows[rows["quantity"] != "recorded"], label=name).groupby("stack", sort=False):
@@ -117,8 +121,10 @@ def _weighed(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
         for q in ("row weight", "weight of one row", "weight in a sample", "rows in a sample")
     )
     if weight is None or one is None or in_sample is None or of_sample is None:
-        claim = f"{label}: no cross-entropy of rows that weigh the same has the gradient at the output{_of(site)}."
-        yield _WEIGHT.silent(claim, label)
+        read = bool(pick(rows, quantity="passes")["value"].sum())
+        why = "no cross-entropy of rows that weigh the same has the gradient at the output{}"
+        why = (why if read else f"nothing is known of the gradient at the output{{}}: {_UNREAD}").format(_of(site))
+        yield _WEIGHT.silent(f"{label}: {why}.", label, remedies=() if read else (_HOW,))
         return
     value, factor = float(weight["value"]), _WEIGHT.limit("factor")
     status: Status = "pass"

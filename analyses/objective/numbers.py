@@ -43,7 +43,8 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
 
 def _weight(steps: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield the usual weight of a row, and what it is beside the rows of a pass and of a sample."""
-    known = steps[steps["row_weight"].notna() & (steps["passes"] > 0)]
+    yield {"quantity": "passes", "value": steps["passes"].sum()}
+    known = steps[steps["row_weight"].notna()]
     if known.empty:
         return
     weight = known["row_weight"].abs()

@@ -248,6 +248,22 @@ def test_recordings_of_before_say_how_to_record_it() -> None:
     assert found[0].remedies
 
 
+def test_an_output_of_two_tensors_is_said_to_be_unread() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inside = plain()
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            z = self.inside(x)
+            return z, 2.0 * z
+
+    found = judged(train(Two(), points(), steps=3, loss_fn=lambda out, y: F.cross_entropy(out[0], y)))
+    assert found["GL701"].status == "not applicable"
+    assert ".logits" in found["GL701"].claim
+    assert found["GL705"].status == "pass"
+
+
 def test_a_compiled_run_says_that_outputs_are_not_read() -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
