@@ -96,7 +96,9 @@ def _labels(steps: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
     ratio = block_bootstrap_interval((loss - entropy) / entropy.mean()).mapped(lambda part: 1 + part)
     before = float(known.loc[known.index < end.index[0], "labels"].sum())
     yield {"quantity": "entropy of the labels", "group": span_of_steps(loss), "value": entropy.mean(), "n": before}
-    yield {"quantity": "loss on them", "value": loss.mean(), "n": len(known)}
+    # Not every recorded step is looked at.
+    recorded = int((run.steps["step"] <= known.index[-1]).sum())
+    yield {"quantity": "loss on them", "value": loss.mean(), "n": max(recorded, len(known))}
     yield {"quantity": "loss over entropy", **ratio.row()}
     yield {"quantity": "labels a class", "value": before / max(2.0, known["classes"].median())}
     yield {"quantity": "moved", "value": _moved(run.params)}

@@ -1,7 +1,8 @@
 """The columns of the table ``outputs``, but for ``step``: which loss the gradient at a model's output is of.
 
 Symbols: z is the output and g = dL/dz, in rows of C classes; w_i the weight of row i in the loss, where g_i is w_i d_i
-for the d_i of a cross-entropy. Sums are over sampled rows.
+for the d_i of a cross-entropy. Sums are over sampled rows, in each of the first 32 recorded steps and then in every
+fourth of them.
 """
 
 import numpy as np

@@ -105,7 +105,7 @@ class Recording:
 
     @property
     def outputs(self) -> pd.DataFrame:
-        """One row a step: what the loss asked of the model's output, and what went in."""
+        """One row a step that was looked at: what the loss asked of the model's output, and what went in."""
         return self.table("outputs")
 
     @property

@@ -278,3 +278,9 @@ def test_the_input_is_measured_in_the_first_recorded_steps() -> None:
         assert row["input_rms"] == pytest.approx(x.square().mean().sqrt().item(), rel=1e-5)
         assert row["input_absmax"] == pytest.approx(x.abs().max().item())
     assert found["input_rms"].iloc[8:].isna().all()
+
+
+def test_of_a_long_run_every_fourth_step_is_looked_at() -> None:
+    found = outputs(mlp(), batches(8, 8, steps=45))
+    assert found["step"].tolist() == [*range(32), 32, 36, 40, 44]
+    assert (found["passes"] == 1).all()
