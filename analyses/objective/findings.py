@@ -23,7 +23,7 @@ _WEIGHT = _check(
         "read off the gradient there: that of a cross-entropy is w (softmax(z) − e_y). Times the rows that have a "
         "gradient w is 1 where the loss is their mean. Where w itself is 1 the loss is a sum over all rows, and where "
         "it is 1 over the samples, a sum over the rows of each sample: then the gradient, the best rate and what "
-        "clipping leaves all go with the size or length of a batch. That asks for a look from {factor:g} rows on; any "
+        "clipping leaves all go with the size or length of a batch. That asks for a look from 8 rows on; any "
         "other factor is told. Rows of a gradient of 0 (ignored labels, padding) do not count. Where rows differ in "
         "weight (weights of classes, smoothed labels), or no cross-entropy fits, nothing is said."
     ),
@@ -45,7 +45,7 @@ _TWICE = _check(
         "Softmax is taken once. A cross-entropy of logits takes softmax itself. Where its rows of logits are already "
         "probabilities (none below 0, their sum 1), or the gradient at the logits is that of a cross-entropy of their "
         "softmax, it is taken twice: of C classes no probability then exceeds e / (e + C − 1), the loss cannot come "
-        "near 0, and the more sure a row is the less it learns. That is a fact and fails; seen in fewer than {steps:g} "
+        "near 0, and the more sure a row is the less it learns. That is a fact and fails; seen in fewer than 4 "
         "steps, or in less than nine tenths of them, it asks for a look. Log-probabilities do no harm: their softmax "
         "is what they came from."
     ),

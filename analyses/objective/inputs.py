@@ -15,8 +15,8 @@ CHECK = Check(
         "The scale of the input. The root mean square of the entries of the first tensor that the model is given, in "
         "the first recorded steps, those of 0 left out; and the mean of all over their deviation. Xavier's and "
         "Kaiming's initializations take entries of unit size and no mean for granted; a first layer's gradient grows "
-        "with the input and its curvature with the square. Outside of {least:g} to {most:g}, or with a mean of more "
-        "than {offset:g} deviations, it asks for a look, but where a norm stands right at the front, behind one layer "
+        "with the input and its curvature with the square. Outside of 0.04 to 25, or with a mean of more "
+        "than 25 deviations, it asks for a look, but where a norm stands right at the front, behind one layer "
         "at most. Token numbers are no such input."
     ),
     unit="root mean square",

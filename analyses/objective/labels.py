@@ -16,8 +16,8 @@ CHECK = Check(
         "The labels carry a signal that is learned. The cross-entropy of sampled rows at the end of the run over the "
         "entropy of their labels: what is reached by knowing how often each label occurs and nothing of the input. The "
         "entropy is the code length of each step's labels under the frequencies of all before. A loss that stays "
-        "there, though the weights moved, has found nothing in the inputs that tells the labels. Asked from {steps:g} "
-        "recorded steps and {known:g} sampled labels a class on; a large vocabulary needs a long run."
+        "there, though the weights moved, has found nothing in the inputs that tells the labels. Asked from 100 "
+        "recorded steps and 50 sampled labels a class on; a large vocabulary needs a long run."
     ),
     unit="of the labels' entropy",
     expected="below {most:g}",

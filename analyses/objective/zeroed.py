@@ -13,7 +13,7 @@ CHECK = Check(
     analysis="objective",
     explanation=(
         "Gradients are zeroed once a step. In how many recorded steps the parameters' gradients also hold those of "
-        "steps before. Where it is so in all but the first, of {steps:g} at least, they are never zeroed: each step "
+        "steps before. Where it is so in all but the first, of 10 at least, they are never zeroed: each step "
         "goes along the sum of all gradients so far, like a momentum that forgets nothing. That is a fact and fails. "
         "In some steps alone it is told: gradients may be kept across steps on purpose. Micro-batches of one step are "
         "no such case, and zero_grad(set_to_none=False) is as good."

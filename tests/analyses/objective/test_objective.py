@@ -277,3 +277,9 @@ def test_a_compiled_run_says_that_outputs_are_not_read() -> None:
     found = judged(lens.recording)
     assert found["GL701"].status == "not applicable"
     assert "compiled" in found["GL701"].claim
+
+
+def test_explanations_and_findings_have_numbers_in_the_place_of_limits() -> None:
+    assert all("{" not in text for text in ANALYSIS.codes.values())
+    found = judged(train(plain(), points(), "SGD", 1e-3, loss_fn=entropy(reduction="sum"), steps=12))
+    assert all("{" not in f"{finding.threshold}{finding.expected}" for finding in found.values())
