@@ -48,7 +48,7 @@ def _weight(steps: pd.DataFrame) -> Iterator[dict[str, Any]]:
     if known.empty:
         return
     weight = known["row_weight"].abs()
-    yield {"quantity": "kind", "group": known["kind"].mode().iloc[0], "n": len(known)}
+    yield {"quantity": "kind", "group": known["kind"].astype(str).mode().iloc[0], "n": len(known)}
     low, middle, high = weight.quantile([0.025, 0.5, 0.975])
     yield {"quantity": "row weight", "group": span_of_steps(weight), "value": middle, "low": low, "high": high,
            "n": len(known)}  # fmt: skip
@@ -66,7 +66,7 @@ def _sign(steps: pd.DataFrame) -> Iterator[dict[str, Any]]:
         return
     up = known["row_weight"] < 0
     yield {"quantity": "maximized", "value": up.mean(), "x": up.idxmax() if up.any() else np.nan, "n": len(up)}
-    loss = known["sampled_loss"].dropna()
+    loss = known.loc[np.isfinite(known["sampled_loss"]), "sampled_loss"]
     if len(loss) > 1:
         few = max(1, min(5, len(loss) // 4))
         yield {"quantity": "change of the loss", "value": loss.tail(few).mean() - loss.head(few).mean(), "n": len(loss)}
@@ -87,7 +87,7 @@ def _twice(steps: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 def _labels(steps: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
     """Yield the labels' entropy and the model's loss on them at the end, and how much of it is known."""
-    known = steps[(steps["labels"] > 0) & (steps["kind"] != "twice")]
+    known = steps[(steps["labels"] > 0) & (steps["kind"] != "twice") & np.isfinite(steps["sampled_loss"])]
     if known.empty:
         return
     end = known.loc[at_the_end(known["labels"]).index]

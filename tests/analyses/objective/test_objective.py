@@ -283,3 +283,15 @@ def test_explanations_and_findings_have_numbers_in_the_place_of_limits() -> None
     assert all("{" not in text for text in ANALYSIS.codes.values())
     found = judged(train(plain(), points(), "SGD", 1e-3, loss_fn=entropy(reduction="sum"), steps=12))
     assert all("{" not in f"{finding.threshold}{finding.expected}" for finding in found.values())
+
+
+def test_a_label_that_the_model_rules_out_has_no_finite_loss_and_is_left_out() -> None:
+    recording = train(mlp(), points(), steps=110, updates=False)
+    outputs = recording.outputs
+    outputs.loc[outputs["step"] % 8 == 0, "sampled_loss"] = float("inf")
+    tables = {name: recording.table(name) for name in ("sites", "params", "steps")}
+    found = judged(Recording.from_tables(recording.meta, **tables, outputs=outputs))
+    assert found["GL704"].status == "pass"
+    assert judged(Recording.from_tables(recording.meta, **tables, outputs=outputs[["step", "site"]])).keys() >= {
+        "GL701"
+    }
