@@ -4,7 +4,17 @@
 tuple of ``gradlens.analysis.Analysis`` in the same way. A new question is one folder and its line here.
 """
 
-from analyses import audit, depth_profile, expected, held_out, norm_decomposition, onset, parameters, training_curves
+from analyses import (
+    audit,
+    depth_profile,
+    expected,
+    held_out,
+    norm_decomposition,
+    objective,
+    onset,
+    parameters,
+    training_curves,
+)
 from gradlens.analysis import Analysis
 
 ANALYSES: tuple[Analysis, ...] = (
@@ -13,6 +23,7 @@ ANALYSES: tuple[Analysis, ...] = (
     onset.ANALYSIS,
     training_curves.ANALYSIS,
     expected.ANALYSIS,
+    objective.ANALYSIS,
     parameters.ANALYSIS,
     held_out.ANALYSIS,
     audit.ANALYSIS,

@@ -19,6 +19,8 @@ _MISSED = (
 )  # fmt: skip
 #: How the audit of a lens begins to tell of its own process.
 _OWN = "Non-finite values, left out of all sums, first at"
+#: What has a finding of its own, GL307 and GL706, in recordings whose setting has the key, and how it is told here.
+_TOLD_ELSEWHERE = {"nonfinite": _OWN, "older": "Gradients that were there when step"}
 _SEEN = (
     "How far the norms were seen. Found: modules that normalize, or are called norms; armed: with hooks; fired: ran in "
     "a recorded step; output and input reached: a gradient arrived there; calls: of one norm in the first recorded "
@@ -56,10 +58,11 @@ def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
         yield {**who, "part": "setting", "question": question, "answer": answer}
     without = (recording.meta.get("model") or {}).get("norm") == "none"
     problems, anywhere = list(audit.get("problems") or ()), _first_broken(recording)
-    told = kind != "init" and "nonfinite" in (audit.get("setting") or {})  # by GL307
-    if anywhere or told:
-        problems = [sentence for sentence in problems if not str(sentence).startswith(_OWN)]
-        problems += [] if told else [anywhere]
+    if anywhere:
+        problems = [*(sentence for sentence in problems if not str(sentence).startswith(_OWN)), anywhere]
+    if kind != "init":
+        told = tuple(text for key, text in _TOLD_ELSEWHERE.items() if key in (audit.get("setting") or {}))
+        problems = [sentence for sentence in problems if not str(sentence).startswith(told)]
     problems.append(lacking_processes(recording.meta.get("processes") or {}))
     for sentence in filter(None, map(str, problems)):
         if not (without and sentence.startswith(NO_NORM)):

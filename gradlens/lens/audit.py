@@ -29,8 +29,9 @@ class Audit:
         passes: which passes were left out of the rows, why, and in which step first; and where nobody could tell.
         calls: of the first recorded step: the most calls a norm had, and the norms with another number than one.
         setting: what the numbers depend on besides the model (compiled norms, checkpoints, precision, loss scale,
-            the fewest and the most backward passes that make up a step's gradient, cadence, processes, norms
-            whose placement no pass has shown, the first place that was not finite).
+            the fewest and the most backward passes that make up a step's gradient, in how many recorded steps it holds
+            what was there before them, cadence, processes, norms whose placement no pass has shown, the first place
+            that was not finite).
         notes: anything else that changes what the numbers mean.
     """
 

@@ -83,6 +83,7 @@ def _setting(state: HookState, norms: list[NormTap], functions: Watcher) -> dict
         "input_dtypes": dict(dtypes),
         "loss_scale": seen.loss_scale,
         "passes": list(seen.backwards),
+        "older": seen.older,
         "every": seen.every,
         "functional": functions.record,
         "by_names": [tap.site.path for tap in norms if tap.site.path not in state.placing.read and not tap.site.told],

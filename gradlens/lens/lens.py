@@ -19,6 +19,7 @@ from gradlens.lens.guard import Guard, warn
 from gradlens.lens.hook_state import HookState
 from gradlens.lens.lens_hooks import LensHooks, weakly
 from gradlens.lens.observations import Observations
+from gradlens.lens.output_rows import OutputRows
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Passes
 from gradlens.lens.placing import Placing
@@ -77,8 +78,9 @@ class Lens:
         self._taps = [tap for site in sites for tap in taps_of(site, state)]
         self._functions = functional_norms.Watcher(model, state, record=functional)
         self._functions.know(self._taps)
+        root = RootTap(state, model)
         self._recorder = StepRecorder(
-            sink, state, self._taps, self._functions, self._parameters,
+            sink, state, self._taps, self._functions, self._parameters, OutputRows(root.ends),
             every=every, scaler=scaler, optimizer=optimizer,
         )  # fmt: skip
         self._hooks = LensHooks(state, self._functions)
@@ -92,7 +94,7 @@ class Lens:
         self._goes_on = _GOES_ON.format(step) if step else ""
         observed.notes.update(note for note in (self._goes_on, state.world.note) if note)
         try:
-            self._hooks.on_model([RootTap(state, model), *self._taps])
+            self._hooks.on_model([root, *self._taps])
             if optimizer is not None:
                 self._hooks.on_optimizer(optimizer, self._recorder.before_optimizer, self._recorder.after_optimizer)
             table.write(sites)

@@ -94,6 +94,8 @@ class Observations:
         self.calls: Counter[str] = Counter()
         #: Backward passes that count: the fewest in a recorded step, and the most.
         self.backwards = (0, 0)
+        #: Recorded steps whose gradient also holds what was there before them.
+        self.older = 0
         #: Why passes were left out, to how many and the first step.
         self.left_out: dict[str, tuple[int, int]] = {}
         #: The first step in which no gradient was seen in the parameters, and passes all count.
@@ -119,6 +121,7 @@ class Observations:
         if not counted.visible and self.without is None:
             self.without = step
         if counted.older:
+            self.older += 1
             self._once(_OLDER, step)
         if shown.repeated:
             self._once(_REPEATED, step)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gradlens.lens.compiling import Added, GraphSums, take_traced
 from gradlens.lens.hook_state import HookState
+from gradlens.lens.output_rows import OutputRows
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Counted, Pass
 from gradlens.lens.sinks import Sink
@@ -27,6 +28,7 @@ class StepRecorder:
         taps: of the modules.
         functions: normalizations that run as functions.
         parameters: None where parameters are not watched.
+        outputs: of what goes into the model and comes out.
         every: every how many steps one is recorded.
         scaler: a ``GradScaler`` or None.
         optimizer: the one that closes steps; None where ``close`` is called. A step that the scaler left out is counted
@@ -40,12 +42,14 @@ class StepRecorder:
         taps: Sequence[Tap],
         functions: Watcher,
         parameters: ParameterReader | None,
+        outputs: OutputRows,
         *,
         every: int,
         scaler: Any,
         optimizer: torch.optim.Optimizer | None,
     ) -> None:
         self._sink, self._state, self._functions, self._parameters = sink, state, functions, parameters
+        self._outputs = outputs
         self._module_taps, self._every, self._scaler = list(taps), every, scaler
         self._optimizer = optimizer
         self._observed = state.observed
@@ -106,6 +110,7 @@ class StepRecorder:
             self._write()
         else:
             self._state.passes.close()
+            self._outputs.tap.forget()
         self._backward_ended, self._added = False, []
         self.start_at(self._step + 1)
         self._clock = time.perf_counter()
@@ -229,6 +234,8 @@ class StepRecorder:
         added = self._added + (rest if not counted.seen else [])
         unused = self._unused(counted)
         tables, shown = step_tables(self._step, self.taps(), self._parameters, scale, counted, added)
+        if outputs := self._outputs.of_step(self._step, counted, scale):
+            tables["outputs"] = outputs
         self._open = steps_row(
             self._step,
             lr=self._lr,

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradlens.recording.schema import GRADIENT_SQUARES, PUBLIC, STORED, Column
+from gradlens.recording.column import Column
+from gradlens.recording.schema import GRADIENT_SQUARES, PUBLIC, STORED
 
 _PANDAS = {"string": "str", "int": "int64", "float": "float64", "bool": "bool"}
 

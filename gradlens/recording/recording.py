@@ -16,7 +16,7 @@ _NOTHING = pd.DataFrame({"rank": []})
 
 
 class Recording:
-    """Six tables and a metadata record. A value: its tables are copies, nothing writes through it.
+    """Seven tables and a metadata record. A value: its tables are copies, nothing writes through it.
 
     Attributes:
         meta: what was recorded, of which model, how (kind, label, variant, model, task, training, versions, ...).
@@ -45,7 +45,7 @@ class Recording:
             tables: public tables by name; columns that are missing become missing values.
 
         Raises:
-            TypeError: a table's name is not one of the six.
+            TypeError: a table's name is not one of the seven.
         """
         unknown = set(tables) - set(PUBLIC)
         if unknown:
@@ -102,6 +102,11 @@ class Recording:
     def params(self) -> pd.DataFrame:
         """One row a parameter in a step."""
         return self.table("params")
+
+    @property
+    def outputs(self) -> pd.DataFrame:
+        """One row a step that was looked at: what the loss asked of the model's output, and what went in."""
+        return self.table("outputs")
 
     @property
     def probes(self) -> pd.DataFrame:

@@ -13,51 +13,20 @@ Symbols: g = dL/dx̂ = γ ⊙ grad_output; a = grad_input; per vector of ``width
 D_g its variance; σ includes eps as the layer applies it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from gradlens.recording.column import Column
+from gradlens.recording.column import key as _key
+from gradlens.recording.column import ratio as _ratio
+from gradlens.recording.column import summed as _sum
+from gradlens.recording.output_columns import DERIVED_OUTPUTS, STORED_OUTPUTS
+
 #: Raised by one when a stored column changes its meaning; older programs refuse newer folders.
 SCHEMA_VERSION = 1
-
-DType = Literal["string", "int", "float", "bool"]
-#: Rows of one key: sums add, a norm is the root of the sum of squares, of numbers that each process has its own of the
-#: mean is taken; of what is told of a site the last counts that is known; the rest agree.
-Merge = Literal["key", "sum", "norm", "max", "mean", "told", "same"]
-#: From stored rows, merged, to a public column.
-Formula: TypeAlias = Callable[[pd.DataFrame], pd.Series]
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: its type, unit, meaning; of a stored one how two rows merge, of a public one how it is derived.
-
-    Without a formula a public column is the stored one of its name.
-    """
-
-    name: str
-    dtype: DType
-    meaning: str
-    unit: str = ""
-    merge: Merge = "same"
-    formula: Formula | None = None
-
-
-def _key(name: str, dtype: DType, meaning: str) -> Column:
-    return Column(name, dtype, meaning, merge="key")
-
-
-def _sum(name: str, meaning: str, unit: str = "") -> Column:
-    return Column(name, "float", meaning, unit, merge="sum")
-
-
-def _ratio(top: pd.Series, bottom: pd.Series) -> pd.Series:
-    """Divide, with a missing value where there is nothing to divide by."""
-    return top / bottom.where(bottom > 0)
 
 
 def _share(s: pd.DataFrame, energy: str) -> pd.Series:
@@ -151,6 +120,7 @@ STORED: dict[str, tuple[Column, ...]] = {
         _sum("update_squares", "Σ (w after the optimizer − w before)²; missing unless watched"),
         Column("nonfinite", "int", "entries of the gradient that are NaN or infinite", merge="sum"),
     ),
+    "outputs": (_STEP, *STORED_OUTPUTS),
     "probes": (
         _STEP,
         _key("probe", "string", "the probe's name"),
@@ -241,6 +211,7 @@ PUBLIC: dict[str, tuple[Column, ...]] = {
         Column("nonfinite", "int", "entries of the gradient that are NaN or infinite, left out of the norms (on CUDA 1 "
                "says that there are some, and the norms are missing)"),
     ),
+    "outputs": (_STEP, *DERIVED_OUTPUTS),
     "probes": STORED["probes"],
     "steps": STORED["steps"],
 }  # fmt: skip

@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gradlens.lens.hook_state import HookState, begin_trace
 from gradlens.lens.hooks import Hook, hook_gradient, in_backward, regions
+from gradlens.lens.taps.output import OutputTap
 from gradlens.lens.taps.views import lasting, lasting_in_graph
 from gradlens.outputs import tensors_of
 
@@ -20,10 +21,14 @@ class RootTap:
 
     One stands on the model, and one on each of its parts: some models are never called themselves, as those of
     Lightning, or a container of the two networks of a GAN. Only the outermost that is called is a forward pass.
+
+    Attributes:
+        ends: looks at what goes in and comes out.
     """
 
     def __init__(self, state: HookState, model: nn.Module) -> None:
         self.state, self.model = state, model
+        self.ends = OutputTap(state, model)
 
     def handles(self) -> list[RemovableHandle]:
         """Register the hooks and return their handles."""
@@ -54,6 +59,7 @@ class RootTap:
             state.observed.autocast = str(torch.get_autocast_dtype(kind)).removeprefix("torch.") if enabled else ""
             state.begin_forward()
             state.placing.begin()
+            self.ends.before(module, args)
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if torch.compiler.is_compiling():
@@ -81,6 +87,7 @@ class RootTap:
         self.state.placing.end(tensors if torch.is_grad_enabled() else ())
         for tensor in tensors:
             hook_gradient(lasting(tensor), partial(self.state.arm_output, forward), self.state.guard.end)
+        self.ends.after(module, args, output)
 
 
 def parts(model: nn.Module) -> Iterator[nn.Module]:

@@ -1,0 +1,78 @@
+"""GL704: whether a model does better on its labels than to know how often each occurs."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from analyses.limits import held_against
+from analyses.making import SYMPTOMS, Check
+from analyses.tables import first, number, percent, pick
+from gradlens.analysis import Finding
+
+CHECK = Check(
+    code="GL704",
+    analysis="objective",
+    explanation=(
+        "The labels carry a signal that is learned. The cross-entropy of sampled rows at the end of the run over the "
+        "entropy of their labels: what is reached by knowing how often each label occurs and nothing of the input. The "
+        "entropy is the code length of each step's labels under the frequencies of all before. A loss that stays "
+        "there, though the weights moved, has found nothing in the inputs that tells the labels. Asked from 100 "
+        "recorded steps and 50 sampled labels a class on; a large vocabulary needs a long run."
+    ),
+    unit="of the labels' entropy",
+    expected="below {most:g}",
+    expected_from="a model that reads its input",
+    threshold="at most {most:g}",
+    causes=(
+        "A task on which a long time is spent before anything is learned (innocent).",
+        "Labels that are shuffled against their inputs.",
+        "Inputs that do not reach the output, or are constant: a dead layer, a mask over all, a wrong column.",
+        "A learning rate far too large at the start, which saturated the layers, or far too small.",
+    ),
+    remedies=(
+        "Learn one batch by heart: a model that cannot is broken, one that can points at the data.",
+        "Print a few inputs beside their labels as the model gets them.",
+    ),
+    explains=SYMPTOMS,
+)
+
+
+def carry(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
+    """Yield GL704.
+
+    Args:
+        rows: of one module of the run's summary.
+        label: the recording's.
+        site: the module.
+    """
+    entropy, loss, share, known, moved = (
+        first(pick(rows, quantity=q))
+        for q in ("entropy of the labels", "loss on them", "loss over entropy", "labels a class", "moved")
+    )
+    if entropy is None or loss is None or share is None or known is None or moved is None:
+        return
+    of, few = f" of {site}" if site else "", CHECK.limit("few")
+    if loss["n"] < CHECK.limit("steps") or known["value"] < CHECK.limit("known"):
+        claim = (
+            f"{label}: {entropy['n']:.0f} labels{of} sampled over {loss['n']:.0f} steps are too few to tell their "
+            "entropy and what is learned of them."
+        )
+        yield CHECK.finding("inconclusive", claim, label, remedies=("Record more steps.",))
+    elif entropy["value"] < few:
+        yield CHECK.silent(f"{label}: nearly all labels{of} are the same: they have no entropy to speak of.", label)
+    elif moved["value"] < CHECK.limit("moved"):
+        claim = f"{label}: the weights have hardly moved: what is learned of the labels{of} is not asked."
+        yield CHECK.silent(claim, label)
+    else:
+        status = held_against(share["low"], share["high"], most=CHECK.limit("most"))
+        said = {
+            "pass": "the model reads more from its input than how often each label occurs",
+            "warn": "the loss is stuck at the entropy of the labels"
+            if share["low"] < 1 / CHECK.limit("most")
+            else "the loss is not even down at the entropy of the labels",
+        }.get(status, "the model may or may not read more from its input than how often each label occurs")
+        claim = (
+            f"{label}: {said}{of}: over {entropy['group']} it is {number(loss['value'])} nats, "
+            f"{percent(share['value'])} of their {number(entropy['value'])}."
+        )
+        yield CHECK.finding(status, claim, label, share)

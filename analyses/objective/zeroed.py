@@ -1,0 +1,61 @@
+"""GL706: whether the gradients of a step are those of its own batches."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from analyses.making import SYMPTOMS, Check
+from analyses.tables import first, pick
+from gradlens.analysis import Finding
+
+CHECK = Check(
+    code="GL706",
+    analysis="objective",
+    explanation=(
+        "Gradients are zeroed once a step. In how many recorded steps the parameters' gradients also hold those of "
+        "steps before. Where it is so in all but the first, of 10 at least, they are never zeroed: each step "
+        "goes along the sum of all gradients so far, like a momentum that forgets nothing. That is a fact and fails. "
+        "In some steps alone it is told: gradients may be kept across steps on purpose. Micro-batches of one step are "
+        "no such case, and zero_grad(set_to_none=False) is as good."
+    ),
+    unit="of the steps",
+    expected=0.0,
+    expected_from="zero_grad() once a step",
+    threshold="in less than all steps but the first",
+    causes=(
+        "No zero_grad(), or that of another optimizer.",
+        "lens.step() called once a micro-batch, in a recording that is shorter than one step of the optimizer "
+        "(innocent).",
+    ),
+    remedies=("Call optimizer.zero_grad() before each step's first backward.",),
+    explains=(*SYMPTOMS, "GL701", "GL704"),
+)
+
+
+def zeroed(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
+    """Yield GL706.
+
+    Args:
+        rows: of the run's summary.
+        label: the recording's.
+        site: not of any module.
+    """
+    older = first(pick(rows, quantity="not zeroed"))
+    if older is None or older["n"] < 2:
+        return
+    count, steps = int(older["value"]), int(older["n"])
+    value = count / steps
+    if count >= steps - 1:
+        if steps < CHECK.limit("steps"):
+            claim = (
+                f"{label}: in {count} of {steps} steps gradients were not zeroed: too few steps to tell whether ever."
+            )
+            yield CHECK.finding("inconclusive", claim, label, value=value)
+            return
+        claim = f"{label}: gradients are never zeroed: in {count} of {steps} steps they hold those of all steps before."
+        yield CHECK.finding("fail", claim, label, value=value, born="update")
+        return
+    said = f"in {count} of {steps} steps gradients were kept from the step before" if count else (
+        f"in all {steps} steps the gradients are of their own batches"
+    )  # fmt: skip
+    yield CHECK.finding("pass", f"{label}: {said}.", label, value=value, causes=(), remedies=())
