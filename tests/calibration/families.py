@@ -47,7 +47,7 @@ def bert(wrong: Wrong, blocks: int = 3) -> nn.Module:
     return transformers.BertForMaskedLM(transformers.BertConfig(**sizes, max_position_embeddings=64))
 
 
-def _quiet():  # noqa: ANN202 - a package of whose types nothing is known here
+def _quiet():
     import transformers
 
     logging.getLogger("transformers").setLevel(logging.ERROR)

@@ -1,5 +1,7 @@
 """Whole networks as users write them: residual ones, and some without a residual stream."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -113,7 +115,7 @@ def cnn(wrong: Wrong) -> nn.Module:
     sizes = (1, 16, 16, 32, 32)
     stages = [
         nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU(), *[nn.MaxPool2d(2)] * (i % 2))
-        for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False))
+        for i, (a, b) in enumerate(itertools.pairwise(sizes))
     ]
     return nn.Sequential(nn.Unflatten(1, (1, SIDE)), *stages, nn.Flatten(), nn.Linear(32 * 9, CLASSES))
 
@@ -168,6 +170,6 @@ class UNet(nn.Module):
 
 def autoencoder(wrong: Wrong, width: int = 64, code: int = 16) -> nn.Module:
     sizes = (SIDE**2, width, code, width)
-    layers = [(nn.Linear(a, b), nn.LayerNorm(b), nn.ReLU()) for a, b in zip(sizes, sizes[1:], strict=False)]
+    layers = [(nn.Linear(a, b), nn.LayerNorm(b), nn.ReLU()) for a, b in itertools.pairwise(sizes)]
     last = (nn.Linear(width, SIDE**2), nn.Unflatten(1, (SIDE, SIDE)))
     return nn.Sequential(nn.Flatten(), *(layer for three in layers for layer in three), *last)

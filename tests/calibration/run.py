@@ -27,6 +27,7 @@ class Run:
         seed: of weights and data.
         steps: of the optimizer.
         wrong: in the architecture.
+        build: makes the model.
         data: of a step; called with the number of the batch.
         loss: from output and target.
         optimizer: name in ``torch.optim``, with ``settings``.
@@ -40,6 +41,7 @@ class Run:
         clip: largest norm of the gradient.
         autocast: type of the activations.
         scaler: of the loss.
+        initial: whether only the model at initialization is recorded.
         now: the step that is running.
     """
 
@@ -47,6 +49,7 @@ class Run:
     seed: int = 0
     steps: int = 160
     wrong: Wrong = field(default_factory=Wrong)
+    build: Callable[[Wrong], nn.Module] = field(init=False)
     data: Batches = field(init=False)
     loss: Callable[..., Tensor] = field(init=False)
     optimizer: str = field(init=False)
@@ -63,11 +66,12 @@ class Run:
     clip: float | None = None
     autocast: torch.dtype | None = None
     scaler: Any = None
+    initial: bool = False
     now: int = 0
 
     def __post_init__(self) -> None:
         network = self.network
-        self.data, self.loss = network.data(self.seed), network.loss
+        self.build, self.data, self.loss = network.build, network.data(self.seed), network.loss
         self.optimizer, self.settings, self.lr = network.optimizer, dict(network.settings), network.lr
         self.rate = lambda step: min(1.0, (step + 1) / max(1, network.warm_up))
 
@@ -85,7 +89,7 @@ class Run:
 def train(run: Run, folder: Path) -> None:
     """Train and record; the folder is a run folder then."""
     torch.manual_seed(run.seed)
-    model = run.network.build(run.wrong)
+    model = run.build(run.wrong)
     for change in run.on_model:
         change(model)
     optimizer = optimizer_of(run.optimizer, run.held(model), run.lr, run.settings)
