@@ -1,7 +1,5 @@
 """Faults of the data: inputs and labels."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -111,12 +109,5 @@ def sorted_by_class(planted: Planted) -> None:
     "GradScaler that skips every step", "GL308", "GL307", on=("resnet", "dense", "mlp", "mixer", "gpt"), variants=GROSS
 )
 def scaler_skips(planted: Planted) -> None:
-    """A factor of the loss beyond all bounds, which does not fall."""
-    scaler = torch.amp.GradScaler("cpu", init_scale=1e38, backoff_factor=0.99999, growth_interval=10**6)
-    planted.run.scaler = scaler
-
-    def loss(before: Any, output: Any, target: Tensor) -> Tensor:
-        found: Tensor = before(output, target)
-        return found * 100
-
-    planted.run.change_loss(loss)
+    """A factor of the loss beyond what float32 holds, which does not fall."""
+    planted.run.scaler = torch.amp.GradScaler("cpu", init_scale=3.3e38, backoff_factor=0.99999, growth_interval=10**6)

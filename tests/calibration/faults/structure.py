@@ -34,7 +34,7 @@ def skip_sign(planted: Planted) -> None:
     planted.run.wrong.block, planted.run.wrong.skip = index(planted), "minus"
 
 
-@kind("skip stretched", "GL808", "GL101", "GL102", on=RESIDUAL, variants=BOTH)
+@kind("skip stretched", "GL808", "GL101", "GL102", on=(*PRE_NORM, "resnet"), variants=BOTH)
 def skip_stretched(planted: Planted) -> None:
     planted.run.wrong.stretch = planted.pick(4.0, 2.0)
 
@@ -108,12 +108,12 @@ def large_eps(planted: Planted) -> None:
     _norm(planted, lambda width, tokens: nn.LayerNorm(width, eps=eps))
 
 
-def _matrices(model: nn.Module) -> list[nn.Parameter]:
+def _matrices(model: nn.Module) -> list[Tensor]:
     return [p for p in model.parameters() if p.dim() > 1]
 
 
 @torch.no_grad()
-def _multiplied(parameters: list[nn.Parameter], factor: float) -> None:
+def _multiplied(parameters: list[Tensor], factor: float) -> None:
     for parameter in parameters:
         parameter.mul_(factor)
 
@@ -142,7 +142,7 @@ def zeros(planted: Planted) -> None:
     """All matrices of a block are 0: in its branches none ever gets a gradient."""
     path = block(planted)
     planted.places.append(path)
-    planted.run.on_model.append(lambda model: _multiplied(list(of(model, path).parameters()), 0.0))
+    planted.run.on_model.append(lambda model: _multiplied(_matrices(of(model, path)), 0.0))
 
 
 @kind("attention's logits saturated", "GL901", on=ATTENTION, variants=BOTH)
@@ -155,9 +155,7 @@ def _attention_gain(model: Any, factor: float) -> None:
     for one in model.modules():
         if hasattr(one, "qkv"):
             width = one.out.in_features
-            _multiplied([one.qkv.weight], 1.0)
-            with torch.no_grad():
-                one.qkv.weight[: 2 * width].mul_(factor)
+            _multiplied([one.qkv.weight[: 2 * width]], factor)
 
 
 @kind("queries and keys too large", "GL901", on=ATTENTION, variants=BOTH)
