@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gradlens.lab.models.variants import ARRANGEMENTS, PLAIN
 from tests.calibration import batches, families, models
+from tests.calibration.batches import CLASSES, IGNORED, Batch
 from tests.calibration.blocks import Attention, Wrong
 from tests.calibration.networks import NETWORKS, Network, optimizer_of, squared_error
 from tests.calibration.run import Run
@@ -39,16 +40,28 @@ def _cosine(run: Run) -> None:
     )
 
 
+def _other_task(batch: Batch) -> Batch:
+    """Return a batch of what a model may have learned before: other labels, or text that is read backwards."""
+    x, y = batch
+    if x.is_floating_point():
+        return x, (y + 1) % CLASSES
+    if (y == IGNORED).any():
+        return x.flip(1), y.flip(1)
+    whole = torch.cat([x, y[:, -1:]], 1).flip(1)
+    return whole[:, :-1], whole[:, 1:]
+
+
 def _trained_before(run: Run, steps: int = 120) -> None:
-    """Let the model learn on other batches before it is recorded."""
+    """Let the model learn another task before it is recorded."""
 
     def learn(model: nn.Module) -> None:
         optimizer = optimizer_of(run.optimizer, model.parameters(), run.lr, run.settings)
         for step in range(steps):
-            x, y = run.network.data(run.seed + 1)(step)
+            x, y = _other_task(run.network.data(run.seed + 1)(step))
             optimizer.zero_grad()
             run.network.loss(model(x), y).backward()
             optimizer.step()
+        model.zero_grad()
 
     run.on_model.insert(0, learn)
 
