@@ -37,8 +37,8 @@ def softmax_twice(planted: Planted) -> None:
 
 @kind("logarithm of 0", "GL307", on=CLASSIFIERS, variants=WHENEVER)
 def log_of_zero(planted: Planted) -> None:
-    """A logarithm of probabilities that were rounded to a thousandth: some are 0."""
-    run, least = planted.run, planted.pick(1e-2, 1e-4)
+    """A logarithm of probabilities of which the smallest were rounded to 0."""
+    run, least = planted.run, planted.pick(1e-2, 1e-3)
 
     def loss(before: Any, output: Any, target: Tensor) -> Tensor:
         if run.now < max(planted.step, 3):

@@ -113,7 +113,7 @@ def bfloat16_stagnation(planted: Planted) -> None:
     run.on_model.append(lambda model: model.bfloat16())
     if run.network.name not in ("gpt", "encoder"):
         run.change_data(lambda batch, step: (batch[0].bfloat16(), batch[1]))
-    _times(planted, planted.pick(3e-4, 3e-2))
+    _times(planted, planted.pick(1e-2, 5e-2))
 
 
 #: Post-LN networks that are deep, in place of the shallow ones of these names.
