@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,22 @@ class Judged:
             file.write(json.dumps(line | {"code": self.code}) + "\n")
 
 
-def record_all(names: Iterable[str], runs: Path, jobs: int) -> None:
-    """Record what is missing, in processes of their own."""
+def record_all(pool: Executor, names: Iterable[str], runs: Path) -> None:
+    """Record what is missing."""
     runs.mkdir(parents=True, exist_ok=True)
     missing = [name for name in names if not (runs / name).exists()]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for name, failed in zip(missing, pool.map(record, missing, [runs] * len(missing)), strict=True):
-            print(f"not recorded: {name}\n{failed}" if failed else f"recorded: {name}", flush=True)
+    for number, (name, failed) in enumerate(
+        zip(missing, pool.map(record, missing, [runs] * len(missing)), strict=True), 1
+    ):
+        what = f"not recorded: {name}\n{failed}" if failed else f"recorded: {name}"
+        print(f"{number} of {len(missing)} {what}", flush=True)
+
+
+def judge_all(pool: Executor, names: Iterable[str], runs: Path, judged: Judged) -> None:
+    """Judge what is recorded and not judged by this code."""
+    missing = [name for name in names if (runs / name).exists() and name not in judged.lines]
+    for line in pool.map(judge, missing, [runs] * len(missing)):
+        judged.add(line)
 
 
 def told(line: dict[str, Any]) -> str:
@@ -61,7 +70,7 @@ def told(line: dict[str, Any]) -> str:
         line.get("outcome"),
         *(f"{what} {right[line[what]]}" for what in ("place", "step") if line.get(what) in right),
     ]
-    loss = " -> ".join(f"{value:.3g}" for value in line["loss"])
+    loss = " -> ".join("nan" if value is None else f"{value:.3g}" for value in line["loss"])
     causes = "; ".join(_cause(cause) for cause in line["causes"])
     return f"{line['name']:70} {', '.join(filter(None, facts)):32} {causes or '-'}   (loss {loss})"
 
@@ -77,8 +86,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="a regular expression searched in the names of runs; no report")
     parser.add_argument("--half", default="", choices=("development", "published"), help="faults of this half only")
-    parser.add_argument("--judge", action="store_true", help="record nothing: judge what is recorded")
-    parser.add_argument("--again", action="store_true", help="record anew")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--judge", action="store_true", help="record nothing: judge what is recorded")
+    what.add_argument("--again", action="store_true", help="record anew")
     parser.add_argument("--jobs", type=int, default=2, help="processes that record")
     parser.add_argument("--list", action="store_true", help="print the names of the runs")
     parser.add_argument("--build", type=Path, default=ROOT / "build/calibration")
@@ -91,23 +101,19 @@ def main() -> None:
     if options.list:
         print("\n".join(names))
         return
-    runs = options.build / "runs"
-    if options.again:
-        for name in names:
-            shutil.rmtree(runs / name, ignore_errors=True)
-    if not options.judge:
-        record_all(names, runs, options.jobs)
+    runs, some = options.build / "runs", bool(options.only or options.half)
     judged = Judged(options.build / "judged.jsonl")
-    for name in names:
-        if (runs / name).exists():
-            if name not in judged.lines or options.again:
-                judged.add(judge(name, runs))
-            if options.only or options.half:
-                print(told(judged.lines[name]), flush=True)
-        elif options.only or options.half:
-            print(f"{name:70} not recorded")
-    if not options.only and not options.half:
+    for name in names if options.again else ():
+        shutil.rmtree(runs / name, ignore_errors=True)
+        judged.lines.pop(name, None)
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        if not options.judge:
+            record_all(pool, names, runs)
+        judge_all(pool, names, runs, judged)
+    if not some:
         report.write([judged.lines[name] for name in names if name in judged.lines], options.out)
+    for name in names if some else ():
+        print(told(judged.lines[name]) if name in judged.lines else f"{name:70} not recorded", flush=True)
 
 
 if __name__ == "__main__":

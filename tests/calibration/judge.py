@@ -1,9 +1,12 @@
 """What is said of a recording, against what is wrong with it."""
 
+import math
 import re
 import warnings
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 import gradlens
 from gradlens.analysis import Finding
@@ -24,7 +27,7 @@ def judge(name: str, folder: Path) -> dict[str, Any]:
 
     Returns:
         ``name``, ``causes`` (code, status, step, places, symptoms, claim of each), ``classic``, ``loss`` (first and
-        last steps); of a fault also ``kind``, ``network``, ``variant``, ``half``, ``outcome`` (first, first three,
+        last steps, None where not finite); of a fault also ``kind``, ``network``, ``variant``, ``half``, ``outcome`` (first, first three,
         generic, other, silent), ``place`` and ``step`` (right or not; None where the fault has none).
     """
     recording = gradlens.load(folder / name)
@@ -37,12 +40,18 @@ def judge(name: str, folder: Path) -> dict[str, Any]:
         "name": name,
         "causes": [_told(cause.finding) | {"symptoms": [s.code for s in cause.symptoms]} for cause in causes],
         "classic": crossed,
-        "loss": [float(loss.iloc[:5].mean()), float(loss.iloc[-10:].mean())] if len(loss) else [],
+        "loss": [_finite(loss.iloc[:5]), _finite(loss.iloc[-10:])],
     }
     if not name.startswith(HEALTHY_IS):
         case = {case.name: case for case in cases()}[name]
-        line |= _against(case, [cause.finding for cause in causes])
+        line |= against(case, [cause.finding for cause in causes])
     return line
+
+
+def _finite(loss: pd.Series) -> float | None:
+    """Return the mean of some steps, or None where it is no finite number."""
+    mean = float(loss.mean(skipna=False))
+    return mean if math.isfinite(mean) else None
 
 
 def _told(finding: Finding) -> dict[str, Any]:
@@ -55,7 +64,7 @@ def _told(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _against(case: Case, found: list[Finding]) -> dict[str, Any]:
+def against(case: Case, found: list[Finding]) -> dict[str, Any]:
     seen = found[:LOOKED_AT]
     right = next((index for index, finding in enumerate(seen) if finding.code in case.kind.codes), None)
     if right is not None:

@@ -18,15 +18,21 @@ def write(lines: list[Line], folder: Path) -> None:
     """Write results.json, and the table into README.md between its markers."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = sorted(lines, key=lambda line: line["name"])
-    kept = [{key: value for key, value in line.items() if key != "code"} for line in lines]
     document = {"aims": AIMS, "published": totals(lines, "published"), "development": totals(lines, "development")}
-    document |= {"healthy": healthy(lines), "runs": kept}
-    (folder / "results.json").write_text(json.dumps(document, indent=1, allow_nan=True) + "\n", encoding="utf-8")
+    head = json.dumps(document | {"healthy": healthy(lines)}, indent=1).removesuffix("\n}")
+    runs = ",\n  ".join(json.dumps(_kept(line)) for line in lines)
+    (folder / "results.json").write_text(f'{head},\n "runs": [\n  {runs}\n ]\n}}\n', encoding="utf-8")
     readme = folder / "README.md"
     before, _, rest = readme.read_text("utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     readme.write_text(f"{before}{BEGIN}\n{page(lines)}\n{END}{after}", encoding="utf-8")
     print(page(lines))
+
+
+def _kept(line: Line) -> Line:
+    """Return what is published of a run: all but the claims."""
+    causes = [{key: value for key, value in cause.items() if key != "claim"} for cause in line["causes"]]
+    return {key: value for key, value in line.items() if key != "code"} | {"causes": causes}
 
 
 def _of_half(lines: list[Line], half: str) -> list[Line]:

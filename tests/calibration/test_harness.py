@@ -1,5 +1,6 @@
 """The calibration itself: kinds that can be named, halves that are fair, and runs that are recorded and judged."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tests.calibration.healthy import HEALTHY
 from tests.calibration.judge import judge
 from tests.calibration.networks import NETWORKS
 from tests.calibration.recordings import HEALTHY_IS, everything, record
-from tests.calibration.report import counts, healthy, page
+from tests.calibration.report import counts, healthy, write
 from tests.calibration.run import Run, train
 
 #: Codes that kinds name, and that no analysis has yet.
@@ -73,7 +74,13 @@ def test_a_run_is_recorded_whole_and_judged(name: str, tmp_path: Path, monkeypat
         assert line["place"] is True
         assert line["causes"][0]["code"] == "GL401"
         assert counts([line])["right first"] == 1
-    assert "kind of fault" in page([line])
+    (tmp_path / "README.md").write_text("before\n<!-- table: begin -->\nold\n<!-- table: end -->\nafter\n", "utf-8")
+    write([line], tmp_path)
+    text = (tmp_path / "README.md").read_text("utf-8")
+    assert text.startswith("before\n")
+    assert text.endswith("<!-- table: end -->\nafter\n")
+    assert "old" not in text
+    assert [run["name"] for run in json.loads((tmp_path / "results.json").read_text("utf-8"))["runs"]] == [name]
 
 
 def test_what_cannot_be_recorded_says_why_and_leaves_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
