@@ -26,9 +26,10 @@ def judge(name: str, folder: Path) -> dict[str, Any]:
     """Judge the recording ``folder/name``.
 
     Returns:
-        ``name``, ``causes`` (code, status, step, places, symptoms, claim of each), ``classic``, ``loss`` (first and
-        last steps, None where not finite); of a fault also ``kind``, ``network``, ``variant``, ``half``, ``outcome`` (first, first three,
-        generic, other, silent), ``place`` and ``step`` (right or not; None where the fault has none).
+        ``name``, ``causes`` (code, status, step, places, symptoms and claim of each), ``classic``, ``loss`` (of the
+        first and the last steps, None where not finite); of a fault also ``kind``, ``network``, ``variant``, ``half``,
+        ``outcome`` (first, first three, generic, other, silent), ``place`` and ``step`` (whether they are right; None
+        where the fault has none).
     """
     recording = gradlens.load(folder / name)
     with warnings.catch_warnings():

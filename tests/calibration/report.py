@@ -23,7 +23,7 @@ def write(lines: list[Line], folder: Path) -> None:
     runs = ",\n  ".join(json.dumps(_kept(line)) for line in lines)
     (folder / "results.json").write_text(f'{head},\n "runs": [\n  {runs}\n ]\n}}\n', encoding="utf-8")
     readme = folder / "README.md"
-    before, _, rest = readme.read_text("utf-8").partition(BEGIN)
+    before, _, rest = (readme.read_text("utf-8") if readme.exists() else "").partition(BEGIN)
     _, _, after = rest.partition(END)
     readme.write_text(f"{before}{BEGIN}\n{page(lines)}\n{END}{after}", encoding="utf-8")
     print(page(lines))
@@ -106,9 +106,8 @@ def _of(pair: list[int]) -> str:
 
 
 def _shares(found: dict[str, Any]) -> list[str]:
-    whole = [found[column] / max(1, found["runs"]) for column in HEAD[3:8]]
-    parts = [found[column][0] / max(1, found[column][1]) for column in ("place", "step")]
-    return [f"{100 * share:.0f}" for share in [*whole, *parts]]
+    pairs = [(found[column], found["runs"]) for column in HEAD[3:8]] + [found["place"], found["step"]]
+    return [f"{100 * some / of:.0f}" if of else "" for some, of in pairs]
 
 
 def _table(rows: list[list[str]]) -> str:

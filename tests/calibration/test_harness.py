@@ -74,12 +74,14 @@ def test_a_run_is_recorded_whole_and_judged(name: str, tmp_path: Path, monkeypat
         assert line["place"] is True
         assert line["causes"][0]["code"] == "GL401"
         assert counts([line])["right first"] == 1
-    (tmp_path / "README.md").write_text("before\n<!-- table: begin -->\nold\n<!-- table: end -->\nafter\n", "utf-8")
+    (tmp_path / "README.md").write_text(
+        "before\n<!-- table: begin -->\nAn earlier table\n<!-- table: end -->\nafter\n", "utf-8"
+    )
     write([line], tmp_path)
     text = (tmp_path / "README.md").read_text("utf-8")
     assert text.startswith("before\n")
     assert text.endswith("<!-- table: end -->\nafter\n")
-    assert "old" not in text
+    assert "An earlier" not in text
     assert [run["name"] for run in json.loads((tmp_path / "results.json").read_text("utf-8"))["runs"]] == [name]
 
 
