@@ -6,7 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.calibration.faults.kind import ANY, BOTH, CLASSIFIERS, GROSS, RESIDUAL, TEXT, WHENEVER, Planted, kind
+from tests.calibration.faults.kind import (
+    ANY,
+    BOTH,
+    CLASSIFIERS,
+    GROSS,
+    PRE_NORM,
+    RESIDUAL,
+    TEXT,
+    WHENEVER,
+    Planted,
+    kind,
+)
 from tests.calibration.faults.sites import block, branches, of
 
 _START_AND_LATER = (("gross", "start"), ("gross", "later"))
@@ -103,9 +114,9 @@ def detached_branch(planted: Planted) -> None:
     planted.run.on_model.append(plant)
 
 
-@kind("layer that holds nearly all of the gradient", "GL402", on=RESIDUAL, variants=BOTH)
+@kind("layer that holds nearly all of the gradient", "GL402", on=(*PRE_NORM, "post"), variants=BOTH)
 def holder(planted: Planted) -> None:
-    """A scalar of its own on a branch, which is multiplied by 1,000: its gradient is so too."""
+    """A scalar of its own on a branch, which is multiplied by 1,000: its gradient is so too. Only Adam bears that."""
     path, factor = block(planted), planted.pick(1000, 100)
     planted.places.append(path)
 
