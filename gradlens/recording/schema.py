@@ -13,51 +13,20 @@ Symbols: g = dL/dx̂ = γ ⊙ grad_output; a = grad_input; per vector of ``width
 D_g its variance; σ includes eps as the layer applies it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from gradlens.recording.columns import Column
+from gradlens.recording.columns import key as _key
+from gradlens.recording.columns import ratio as _ratio
+from gradlens.recording.columns import sum_of as _sum
+from gradlens.recording.parameter_columns import PARAMETER_FACTS, PARAMETER_SUMS
+
 #: Raised by one when a stored column changes its meaning; older programs refuse newer folders.
 SCHEMA_VERSION = 1
-
-DType = Literal["string", "int", "float", "bool"]
-#: Rows of one key: sums add, a norm is the root of the sum of squares, of numbers that each process has its own of the
-#: mean is taken; of what is told of a site the last counts that is known; the rest agree.
-Merge = Literal["key", "sum", "norm", "max", "mean", "told", "same"]
-#: From stored rows, merged, to a public column.
-Formula: TypeAlias = Callable[[pd.DataFrame], pd.Series]
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: its type, unit, meaning; of a stored one how two rows merge, of a public one how it is derived.
-
-    Without a formula a public column is the stored one of its name.
-    """
-
-    name: str
-    dtype: DType
-    meaning: str
-    unit: str = ""
-    merge: Merge = "same"
-    formula: Formula | None = None
-
-
-def _key(name: str, dtype: DType, meaning: str) -> Column:
-    return Column(name, dtype, meaning, merge="key")
-
-
-def _sum(name: str, meaning: str, unit: str = "") -> Column:
-    return Column(name, "float", meaning, unit, merge="sum")
-
-
-def _ratio(top: pd.Series, bottom: pd.Series) -> pd.Series:
-    """Divide, with a missing value where there is nothing to divide by."""
-    return top / bottom.where(bottom > 0)
 
 
 def _share(s: pd.DataFrame, energy: str) -> pd.Series:
@@ -150,6 +119,7 @@ STORED: dict[str, tuple[Column, ...]] = {
         _sum("weight_squares", "Σ w², where the gradient was taken"),
         _sum("update_squares", "Σ (w after the optimizer − w before)²; missing unless watched"),
         Column("nonfinite", "int", "entries of the gradient that are NaN or infinite", merge="sum"),
+        *PARAMETER_SUMS,
     ),
     "probes": (
         _STEP,
@@ -177,7 +147,7 @@ STORED: dict[str, tuple[Column, ...]] = {
 }  # fmt: skip
 
 #: Columns that recordings of an earlier gradlens lack, and what stands for them.
-ADDED: dict[str, Any] = {"nan_loss": False}
+ADDED: dict[str, Any] = {"nan_loss": False, **dict.fromkeys((c.name for c in PARAMETER_SUMS), float("nan"))}
 
 #: Sums of gradients squared: a loss that is s times as large has them s² times as large.
 GRADIENT_SQUARES = tuple(c.name for c in STORED["norms"] if "loss" in c.unit)
@@ -240,6 +210,7 @@ PUBLIC: dict[str, tuple[Column, ...]] = {
                formula=lambda s: np.sqrt(s["update_squares"])),
         Column("nonfinite", "int", "entries of the gradient that are NaN or infinite, left out of the norms (on CUDA 1 "
                "says that there are some, and the norms are missing)"),
+        *PARAMETER_FACTS,
     ),
     "probes": STORED["probes"],
     "steps": STORED["steps"],
