@@ -133,6 +133,14 @@ class ParameterReader:
                 "for the others."
             )
 
+    def dtypes(self) -> dict[str, list[str]]:
+        """Return the names of parameters that are not float32, by dtype."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            if parameter.dtype != torch.float32:
+                found[str(parameter.dtype).removeprefix("torch.")].append(name)
+        return dict(found)
+
     def any_gradient(self) -> bool:
         """Whether some parameter holds a gradient now."""
         return any(p.grad is not None for p in self.parameters)
