@@ -102,7 +102,6 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
 
 
 def _some(part: pd.DataFrame) -> str:
-    names = [
-        f"{name}: {number(value)} times its start" for name, value in part.head(_NAMED)[["group", "value"]].to_numpy()
-    ]
+    named = part.head(_NAMED)[["group", "value"]].to_numpy()
+    names = [f"{name}: {number(value)} times its start" for name, value in named]
     return listed(names + ([f"{len(part) - _NAMED} others"] if len(part) > _NAMED else []))

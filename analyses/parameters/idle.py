@@ -19,8 +19,8 @@ CHECK = Check(
     explanation=(
         "Dead units. Rows of a weight matrix, which are units of its layer, whose gradient was 0 in ten recorded steps "
         "on end; the largest share of a matrix, at the end of training. From {most:g} on it asks for a look: that much "
-        "of the layer learns nothing. Single batches in which a unit does not fire do not count, nor embeddings, of which "
-        "a batch holds some rows, nor matrices without any gradient (GL401), nor steps in which no matrix has one."
+        "of the layer learns nothing. Single batches in which a unit does not fire do not count, nor embeddings, of "
+        "which a batch holds some rows, matrices without any gradient (GL401), and steps in which none has one."
     ),
     unit="of the rows",
     expected="below {most:g}",
@@ -96,10 +96,8 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
         )
         return CHECK.finding("pass", claim, label, value=most, causes=(), remedies=())
     worst = many.iloc[0]
-    names = [
-        f"{name} ({percent(value)} of {n:.0f})"
-        for name, value, n in many.head(_NAMED)[["group", "value", "n"]].to_numpy()
-    ]
+    named = many.head(_NAMED)[["group", "value", "n"]].to_numpy()
+    names = [f"{name} ({percent(value)} of {n:.0f})" for name, value, n in named]
     names += [f"{len(many) - _NAMED} others"] if len(many) > _NAMED else []
     begins = [None if pd.isna(x) else int(x) for x in many["x"]]
     whole = any(x is None for x in begins)

@@ -60,13 +60,14 @@ def numbers(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
         return
     audit = run.meta.get("audit") or {}
     weights = (audit.get("setting") or {}).get("weights") or {}
-    dtypes = known["name"].map({name: dtype for dtype, names in weights.items() for name in names}).fillna("float32")
+    own = {name: dtype for dtype, names in weights.items() for name in names}
+    dtypes = known["name"].map(lambda name: own.get(name, "float32"))
     rounding = dtypes.map(lambda dtype: _ROUNDING.get(dtype, _FLOAT32))
     moves = known[known["update_ratio"] > 0]
     # What a step changes of a parameter by its gradient: that of those which move, of all the same rate.
     times = (moves["update_ratio"] / (moves["grad_norm"] / moves["weight_norm"])).median()
-    own = known["grad_norm"] / known["weight_norm"] * times
-    seen = (own >= limit("GL405", "seen") * rounding) | known["update_ratio"].isna() | ~(known["weight_norm"] > 0)
+    wanted = known["grad_norm"] / known["weight_norm"] * times
+    seen = (wanted >= limit("GL405", "seen") * rounding) | known["update_ratio"].isna() | ~(known["weight_norm"] > 0)
     of = known.assign(seen=seen).groupby("name", sort=False)
     table = of.agg(least=("still_share", "min"), seen=("seen", "all"), ratio=("update_ratio", "max"),
                    n=("step", "nunique"), group=("group", "first"), block=("block", "first"))  # fmt: skip
