@@ -17,10 +17,11 @@ CHECK = Check(
     code="GL406",
     analysis="parameters",
     explanation=(
-        "Dead units. Rows of a weight matrix, which are units of its layer, whose gradient was 0 in ten recorded steps "
-        "on end; the largest share of a matrix, at the end of training. From {most:g} on it asks for a look: that much "
-        "of the layer learns nothing. Single batches in which a unit does not fire do not count, nor embeddings, of "
-        "which a batch holds some rows, matrices without any gradient (GL401), and steps in which none has one."
+        "Dead units. Rows of a weight matrix, or entries of a norm's gain, which are units, whose gradient was 0 in "
+        "ten recorded steps on end; the largest share of one weight, at the end of training. From {most:g} on it asks "
+        "for a look: that much of the layer learns nothing. Single batches in which a unit does not fire do not count, "
+        "nor embeddings, of which a batch holds some rows, weights without any gradient (GL401), and steps in which "
+        "none has one."
     ),
     unit="of the rows",
     expected="below {most:g}",
@@ -44,13 +45,14 @@ _NAMED = 3
 
 
 def numbers(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield of each matrix with idle rows their share at the end, and since when it is above the limit.
+    """Yield of each weight with idle rows their share at the end, and since when it is above the limit.
 
     Args:
-        params: rows of a run with ``places``.
+        params: rows of a run.
     """
     embedding = params["name"].str.contains("emb", case=False)
-    known = params[params["matrix"].astype(bool) & (params["rows"] >= limit("GL406", "rows")) & ~embedding]
+    weights = params["name"].str.endswith("weight") & ~embedding
+    known = params[weights & (params["rows"] >= limit("GL406", "rows"))]
     steps = known["step"].drop_duplicates().sort_values()
     judged = steps[_IDLE - 1 :]
     if judged.empty:
@@ -82,7 +84,7 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
     of = first(pick(rows, quantity="judged for idle rows"))
     if of is None:
         claim = (
-            f"{label}: whether units are dead is not known: there are no {CHECK.limit('rows'):.0f} rows of a matrix "
+            f"{label}: whether units are dead is not known: there are no {CHECK.limit('rows'):.0f} rows of a weight "
             f"with a gradient over {_IDLE} recorded steps."
         )
         return CHECK.silent(claim, label)
@@ -91,8 +93,8 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
     if many.empty:
         most = float(idle["value"].max()) if len(idle) else 0.0
         claim = (
-            f"{label}: at the end at most {percent(most)} of the units of a matrix have had no gradient in {_IDLE} "
-            f"recorded steps, of {of['value']:.0f} matrices."
+            f"{label}: at the end at most {percent(most)} of the units of a weight have had no gradient in {_IDLE} "
+            f"recorded steps, of {of['value']:.0f} weights."
         )
         return CHECK.finding("pass", claim, label, value=most, causes=(), remedies=())
     worst = many.iloc[0]
@@ -103,7 +105,7 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
     whole = any(x is None for x in begins)
     return CHECK.finding(
         "warn",
-        f"{label}: at the end units of {len(many)} of {of['value']:.0f} matrices have had no gradient in {_IDLE} "
+        f"{label}: at the end units of {len(many)} of {of['value']:.0f} weights have had no gradient in {_IDLE} "
         f"recorded steps: {listed(names)}.",
         label,
         worst,

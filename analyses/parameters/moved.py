@@ -24,7 +24,8 @@ CHECK = Check(
         "learned in ten steps, and one step of ten times their size wipes out what there was; where not even the "
         "largest of all steps moves a millionth, the run stands still. Gains and biases are left out: they often begin "
         "at 0. Without updates among what is watched it is that of at most 4,096 entries of each matrix. What is too "
-        "large only from a step on is told with the step. Decay of the learning rate and convergence make late updates "
+        "large only from a step on, and a step as large as the weights after many small ones, is told with the step. "
+        "Decay of the learning rate and convergence make late updates "
         "small, so that only the largest step is asked whether it is too small."
     ),
     unit="of the weight a step",
@@ -67,15 +68,27 @@ def numbers(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
     yield {**fixed, "quantity": "largest update over weight", "value": medians.max(), "x": medians.idxmax(),
            "low": first_step, "n": len(medians)}  # fmt: skip
     most = limit("GL404", "most")
-    start = since(medians.rolling(_SMOOTH, center=True, min_periods=1).median() > most)
+    leap = _leap(medians, most)
+    start = since(medians.rolling(_SMOOTH, center=True, min_periods=1).median() > most) if leap is None else leap
+    if leap is not None:
+        yield {"quantity": "leap", "value": medians[leap], "x": leap}
     if start is not None:
         tail = medians[medians.index >= start]
         mean = _mean(tail, sampling)
         yield {"group": span_of_steps(tail), "quantity": "large update over weight", **mean, "x": start, "n": len(tail)}
-        above = table[(table["step"] >= start) & (table["ratio"] > 0)]
+        steps = table["step"] >= start if leap is None else table["step"] == leap
+        above = table[steps & (table["ratio"] > 0)]
         each = np.exp(np.log(above["ratio"]).groupby(above["name"], sort=False).mean())
         for name, value in each[each > most].nlargest(_NAMED).items():
             yield {"group": name, "quantity": "matrix that moves too far", "value": value}
+
+
+def _leap(medians: pd.Series, most: float) -> int | None:
+    """Return the first step that is as large as the weights, after many that were small; None where there is none."""
+    large = medians.index[medians >= limit("GL404", "leap")]
+    before = medians[medians.index < large[0]] if len(large) else medians[:0]
+    memory = int(limit("GL404", "memory"))
+    return int(large[0]) if len(before) >= memory and (before.tail(memory) <= most).all() else None
 
 
 def _mean(medians: pd.Series, sampling: float) -> dict[str, float]:
@@ -104,19 +117,21 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
             "optimizer's step."
         )
         return CHECK.silent(claim, label)
-    still, burst = largest["value"] < CHECK.limit("least"), largest["value"] > CHECK.limit("burst")
+    leap = first(pick(rows, quantity="leap"))
+    still = largest["value"] < CHECK.limit("least")
+    burst = largest["value"] > CHECK.limit("burst") or leap is not None
     status = "warn" if still else held_against(usual["low"], usual["high"], most=CHECK.limit("most"))
     if status == "warn" and largest["n"] < CHECK.limit("steps"):
         status = "inconclusive"
     begins = None
     if late is not None and not still:
-        begins = onset(late["x"], largest["low"])
+        begins = onset(late["x"], largest["low"] + (_SMOOTH - 1 if leap is None else 0))
         lasts = late["n"] >= CHECK.limit("lasting") and largest["n"] >= CHECK.limit("steps")
         if status == "pass" and begins is not None and lasts:
             status = held_against(late["low"], late["high"], most=CHECK.limit("most"))
             usual = late if status == "warn" else usual
     if burst:
-        status, begins = "warn", begins if begins is not None else onset(largest["x"], largest["low"])
+        status, begins = "warn", begins if late is not None else onset(largest["x"], largest["low"])
     claim = (
         f"{label}: over {usual['group']} a step changes a matrix by {number(usual['value'])} of its size"
         f"{span(usual, without='')}, at most by {number(largest['value'])} (step {largest['x']:.0f})."

@@ -1,6 +1,6 @@
 """Rows of matrices whose gradient is 0, in a step and in many, and the extremes of gains."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -16,14 +16,16 @@ _LENGTH, _MANY = 8, 4096
 _GAIN = 2**16
 
 
-def rows_of(model: nn.Module, parameters: Sequence[Tensor]) -> list[int]:
+def rows_of(model: nn.Module, parameters: Sequence[Tensor], gains: Container[int]) -> list[int]:
     """Return how many rows along its first dimension each parameter has; 0 where they are not looked at.
 
-    That is so for embeddings, whose rows are there for what a batch holds, and where a process has parts of rows.
+    That is so for embeddings, whose rows are there for what a batch holds, and where a process has parts of rows. The
+    entries of a gain are rows: where a norm stands before the activation, they alone tell which units are dead.
 
     Args:
         model: the parameters' own.
         parameters: of these.
+        gains: which of them may be gains.
     """
     embeddings = {
         id(parameter)
@@ -32,9 +34,10 @@ def rows_of(model: nn.Module, parameters: Sequence[Tensor]) -> list[int]:
         for parameter in module.parameters(recurse=False)
     }
     found = []
-    for parameter in parameters:
+    for i, parameter in enumerate(parameters):
         held = local(parameter)
-        rows = held.shape[0] if held.dim() >= 2 and id(parameter) not in embeddings else 0
+        rows = held.shape[0] if held.dim() >= 2 or (held.dim() == 1 and i in gains) else 0
+        rows = rows if id(parameter) not in embeddings else 0
         split = any(place.is_shard() and place.dim != 0 for place in placements(parameter))
         short = rows > _MANY and held.numel() < _LENGTH * rows
         found.append(0 if rows < 2 or not held.numel() or split or short else rows)

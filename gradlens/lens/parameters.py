@@ -67,7 +67,8 @@ class ParameterReader:
         self.names = tuple(name for name, _ in named)
         self.parameters = [parameter for _, parameter in named]
         self.numel = np.array([local(p).numel() for p in self.parameters], dtype=np.int64)
-        self._rows, self._gains = rows_of(model, self.parameters), gains(self.names, self.parameters)
+        self._gains = gains(self.names, self.parameters)
+        self._rows = rows_of(model, self.parameters, self._gains)
         self._idle, self._sampler = IdleRows(), Sampler(self.parameters)
         every = model.named_parameters(remove_duplicate=False)
         #: First name to the other names of the same tensor.

@@ -10,7 +10,7 @@ IDLE = 10
 #: What is recorded of a parameter besides its norms, where its gradient was taken; all missing without one.
 PARAMETER_SUMS: tuple[Column, ...] = (
     sum_of("grad_weight", "Σ grad·w", "loss"),
-    sum_of("rows", "rows along the first dimension; missing for vectors, embeddings, and where processes share rows"),
+    sum_of("rows", "rows along the first dimension; missing for biases, embeddings, and where processes share rows"),
     sum_of("dead_rows", "those of them whose gradient is 0 (below 1e-19)"),
     sum_of("idle_rows", f"those for which it was in all of {IDLE} recorded steps up to this one"),
     Column("weight_least", "float", "least entry of a vector that is no bias: a norm's gain", "weight", merge="min"),
@@ -69,7 +69,7 @@ PARAMETER_FACTS: tuple[Column, ...] = (
            formula=lambda s: ratio(_known(s, "still"), _known(s, "active"))),
     Column("grad_weight", "float", "Σ grad·w: the derivative of the loss by the logarithm of the parameter's size",
            "loss", formula=lambda s: _known(s, "grad_weight")),
-    Column("rows", "float", "rows along the first dimension; missing for vectors, embeddings, and where a process has "
+    Column("rows", "float", "rows along the first dimension; missing for biases, embeddings, and where a process has "
            "parts of rows", formula=lambda s: _known(s, "rows")),
     Column("dead_rows", "float", "those of them whose gradient is 0 (below 1e-19)",
            formula=lambda s: _known(s, "dead_rows")),
