@@ -67,7 +67,7 @@ def entries(tensor: Tensor, order: Sequence[int] | None) -> Tensor:
     held = held if order is None else held.permute(*order)
     held = torch.view_as_real(held.resolve_conj()) if held.is_complex() else held
     flat = held.reshape(-1)
-    return flat[:: distance(flat.numel(), flat.numel() // held.shape[0] if held.dim() > 1 else 1)]
+    return flat[:: distance(flat.numel(), flat.numel() // max(1, held.shape[0]) if held.dim() > 1 else 1)]
 
 
 @dataclass
@@ -100,11 +100,7 @@ class Sampler:
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self._parameters = parameters
-        self._alike: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
-        for index, parameter in enumerate(parameters):
-            if can_be_sampled(parameter):
-                self._alike[parameter.device, parameter.dtype].append(index)
-        self._orders = {i: order_of(parameters[i]) for group in self._alike.values() for i in group}
+        self._orders = {i: order_of(parameter) for i, parameter in enumerate(parameters) if can_be_sampled(parameter)}
         self._groups: list[_Group] = []
 
     def read(self, has_gradient: Callable[[int], bool]) -> None:
@@ -115,13 +111,15 @@ class Sampler:
         """
         every = self._parameters
         if not self._groups:
-            for alike in self._alike.values():
-                group = [i for i in alike if every[i].requires_grad]
-                if group:
-                    parts = self._entries({i: every[i] for i in group})
-                    lengths = {i: part.numel() for i, part in zip(group, parts, strict=True)}
-                    versions = [every[i]._version for i in group]
-                    self._groups.append(_Group(group, versions, torch.cat(parts), lengths))
+            alike: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
+            for i in self._orders:
+                if every[i].requires_grad and local(every[i]).numel():
+                    alike[every[i].device, every[i].dtype].append(i)
+            for group in alike.values():
+                parts = self._entries({i: every[i] for i in group})
+                lengths = {i: part.numel() for i, part in zip(group, parts, strict=True)}
+                versions = [every[i]._version for i in group]
+                self._groups.append(_Group(group, versions, torch.cat(parts), lengths))
         for one in self._groups:
             grads = {i: grad for i in one.indices if has_gradient(i) and not (grad := local(every[i].grad)).is_sparse}
             one.with_gradient, one.active = list(grads), torch.cat(self._entries(grads)) != 0 if grads else None
@@ -152,9 +150,13 @@ class Sampler:
 
     def _changes(self, group: _Group) -> Iterator[tuple[list[int], Sequence[str], Tensor]]:
         """Yield parameters, names of sums, and these: [names, parameters]."""
-        after = torch.cat(self._entries({i: self._parameters[i] for i in group.indices}))
+        now = self._entries({i: self._parameters[i] for i in group.indices})
+        if [one.numel() for one in now] != list(group.lengths.values()) or any(
+            one.device != group.weights.device for one in now
+        ):
+            return  # they were moved in between
         weights = group.weights.double()
-        change = after.double() - weights
+        change = torch.cat(now).double() - weights
         powers = [power for x in (weights * weights, change * change) for power in (x, x * x)]
         lengths = list(group.lengths.values())
         sums = [totals(power, lengths) for power in powers]
