@@ -16,7 +16,7 @@ CHECK = Check(
     code="GL405",
     analysis="parameters",
     explanation=(
-        "Entries that stand still. Of at most 4,096 entries of each parameter, those that the optimizer's step left "
+        "Entries that stand still. Of at most 1,024 entries of each parameter, those that the optimizer's step left "
         "bit by bit as they were though their gradient was not 0. A parameter of which none ever moves while others "
         "do asks for a look: nobody wrote to it, or what was written changed nothing. So do weights in 16 bits, where "
         "{most:g} or more stand still in the median step: they are too coarse for the update. In float32 rounding "

@@ -136,8 +136,8 @@ def _on_host(grads: Sequence[Tensor], weights: Sequence[Tensor], rows: Sequence[
             low, high = torch.aminmax(g)
             out[1, i], large[i] = max(-float(low), float(high)), True
             if g.numel() == w.numel():
-                dots = [torch.dot(*pair) for pair in zip(torch.split(g, _ROW), torch.split(w, _ROW), strict=True)]
-                out[_DOTS, i] = float(torch.stack(dots).double().sum())
+                places = range(0, g.numel(), _ROW)
+                out[_DOTS, i] = sum(float(torch.dot(g[at : at + _ROW], w[at : at + _ROW])) for at in places)
     (flat, starts), (of_weights, others) = map(_flat, parts)
     out[0] = np.add.reduceat(flat * flat, starts)
     out[1] = np.where(large, out[1], np.maximum.reduceat(np.abs(flat), starts))

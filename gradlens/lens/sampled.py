@@ -1,12 +1,13 @@
 """A few entries of each parameter before and after the optimizer: what a step changes, without a copy of the weights.
 
-Of more than 4,096 entries those at a fixed distance are taken, which has no factor in common with the length of a row:
+Of more than 1,024 entries those at a fixed distance are taken, which has no factor in common with the length of a row:
 they come from all rows and columns in turn. A slice is a view, so that no index is kept, and it takes no random number.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from math import gcd, nan
 from typing import Any
 
@@ -19,16 +20,17 @@ from gradlens.lens.parameter_sums import totals
 from gradlens.lens.world import local
 
 #: Most entries that are taken of a parameter.
-MOST = 4096
+MOST = 1024
 #: What ``Sample.pull`` returns, in order.
 COLUMNS = (
-    "sampled", "sample_squares", "sample_fourths", "change_squares", "change_fourths", "active", "still",
+    "sampled", "sample_squares", "change_squares", "change_fourths", "active", "still",
     "first_moment_squares", "second_moment_squares",
 )  # fmt: skip
-#: What Adam and its like keep of each parameter, and where its squares are summed.
-_MOMENTS = {"exp_avg": "first_moment_squares", "exp_avg_sq": "second_moment_squares"}
+#: What Adam and its like keep of each parameter.
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
+@cache
 def distance(entries: int, row: int) -> int:
     """Return how far apart the sampled entries of a parameter lie.
 
@@ -63,11 +65,13 @@ def entries(tensor: Tensor, order: Sequence[int] | None) -> Tensor:
         tensor: lies in memory as the parameter does, or is copied.
         order: the parameter's.
     """
-    held = local(tensor.detach())
+    held = local(tensor)
     held = held if order is None else held.permute(*order)
     held = torch.view_as_real(held.resolve_conj()) if held.is_complex() else held
-    flat = held.reshape(-1)
-    return flat[:: distance(flat.numel(), flat.numel() // max(1, held.shape[0]) if held.dim() > 1 else 1)]
+    flat: Tensor = held.reshape(-1)
+    if flat.numel() <= MOST:
+        return flat
+    return flat[:: distance(flat.numel(), flat.numel() // held.shape[0] if held.dim() > 1 else 1)]
 
 
 @dataclass
@@ -157,33 +161,36 @@ class Sampler:
             return  # they were moved in between
         weights = group.weights.double()
         change = torch.cat(now).double() - weights
-        powers = [power for x in (weights * weights, change * change) for power in (x, x * x)]
-        lengths = list(group.lengths.values())
+        still, lengths = change == 0, list(group.lengths.values())
+        changed = change.square_()
+        powers = (weights.square_() if weights is not group.weights else weights * weights, changed)
         sums = [totals(power, lengths) for power in powers]
+        sums.append(totals(changed.square_(), lengths))
         parts = 2.0 if self._parameters[group.indices[0]].is_complex() else 1.0  # of one entry
         yield group.indices, COLUMNS[:1], torch.tensor([lengths], dtype=torch.float64) / parts
-        yield group.indices, COLUMNS[1:5], torch.stack(sums)
+        yield group.indices, COLUMNS[1:4], torch.stack(sums)
         if group.active is not None:
-            still = change == 0
             if group.with_gradient != group.indices:
                 own = dict(zip(group.indices, torch.split(still, lengths), strict=True))
                 still = torch.cat([own[i] for i in group.with_gradient])
                 lengths = [group.lengths[i] for i in group.with_gradient]
             both = (group.active, group.active & still)
-            yield group.with_gradient, COLUMNS[5:7], torch.stack([totals(mask.double(), lengths) for mask in both])
+            yield group.with_gradient, COLUMNS[4:6], torch.stack([totals(mask.double(), lengths) for mask in both])
 
     def _moments(self, group: _Group, state: Mapping[Any, Any]) -> Iterator[tuple[list[int], Sequence[str], Tensor]]:
         """Yield the same of what an optimizer like Adam keeps."""
-        for moment, name in _MOMENTS.items():
-            kept: dict[int, Tensor] = {}
-            for i in group.indices:
-                parameter = self._parameters[i]
-                own = (state.get(parameter) or {}).get(moment)
-                if isinstance(own, Tensor) and own.shape == parameter.shape and own.device == parameter.device:
-                    kept[i] = own
-            if kept:
-                entries = torch.cat(self._entries(kept)).double()
-                yield list(kept), [name], totals(entries * entries, [group.lengths[i] for i in kept])[None]
+        kept: dict[int, list[Tensor]] = {}
+        for i in group.indices:
+            parameter = self._parameters[i]
+            own = state.get(parameter) or {}
+            both: list[Any] = [own.get(moment) for moment in _MOMENTS]
+            if all(isinstance(x, Tensor) and x.shape == parameter.shape and x.device == parameter.device for x in both):
+                kept[i] = both
+        if kept:
+            parts = [entries(own[m], self._orders[i]) for m in range(len(_MOMENTS)) for i, own in kept.items()]
+            lengths = [group.lengths[i] for i in kept] * len(_MOMENTS)
+            sums = totals(torch.cat(parts).double().square_(), lengths)
+            yield list(kept), COLUMNS[6:], sums.reshape(len(_MOMENTS), -1)
 
     def _entries(self, tensors: Mapping[int, Tensor]) -> list[Tensor]:
         return [entries(tensor, self._orders[i]) for i, tensor in tensors.items()]

@@ -16,9 +16,8 @@ PARAMETER_SUMS: tuple[Column, ...] = (
     Column("weight_least", "float", "least entry of a vector that is no bias: a norm's gain", "weight", merge="min"),
     Column("weight_most", "float", "largest entry of it", "weight", merge="max"),
     sum_of("weight_total", "sum of its entries", "weight"),
-    sum_of("sampled", "entries at a fixed distance that were taken before and after the optimizer, 4,096 at most"),
+    sum_of("sampled", "entries at a fixed distance that were taken before and after the optimizer, 1,024 at most"),
     sum_of("sample_squares", "Σ w² over them, before", "weight²"),
-    sum_of("sample_fourths", "Σ w⁴ over them", "weight⁴"),
     sum_of("change_squares", "Σ (w after − w before)² over them; missing where nobody wrote to it", "weight²"),
     sum_of("change_fourths", "Σ (w after − w before)⁴ over them", "weight⁴"),
     sum_of("active", "those of them whose gradient is not 0; missing where no optimizer has stepped"),
@@ -33,23 +32,17 @@ def _known(s: pd.DataFrame, name: str) -> pd.Series:
     return s[name] if name in s else pd.Series(np.nan, s.index)
 
 
-def _spread(s: pd.DataFrame, of: str) -> pd.Series:
-    """Variance of a mean of squares over its square, where some of the entries were taken."""
-    taken = _known(s, "sampled")
-    squared = _known(s, f"{of}_squares") ** 2
-    spread = (taken * ratio(_known(s, f"{of}_fourths"), squared) - 1.0).clip(lower=0.0)
-    error: pd.Series = spread / taken * (1.0 - taken / s["numel"]).clip(lower=0.0)
-    return error
-
-
 def _update_ratio(s: pd.DataFrame) -> pd.Series:
     root: pd.Series = np.sqrt(ratio(_known(s, "change_squares"), _known(s, "sample_squares")))
     return root
 
 
 def _error(s: pd.DataFrame) -> pd.Series:
-    spread: pd.Series = _spread(s, "change") + _spread(s, "sample")
-    return spread.pow(0.5) / 2.0
+    """Relative standard error of the ratio of two root mean squares; weights are spread as normal numbers are."""
+    taken = _known(s, "sampled")
+    spread = (taken * ratio(_known(s, "change_fourths"), _known(s, "change_squares") ** 2) - 1.0).clip(lower=0.0)
+    variance: pd.Series = (spread + 2.0) / taken * (1.0 - taken / s["numel"]).clip(lower=0.0)
+    return variance.pow(0.5) / 2.0
 
 
 def _moment(s: pd.DataFrame, name: str) -> pd.Series:

@@ -46,7 +46,7 @@ def exact(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().double().numpy()
 
 
-@pytest.mark.parametrize("shape", [(7,), (64, 64), (3, 5, 4)])
+@pytest.mark.parametrize("shape", [(7,), (32, 32), (3, 5, 4)])
 def test_of_a_small_parameter_all_entries_are_taken(shape):
     weight, gradient, change = numbers(1, *shape), numbers(2, *shape), 1e-3 * numbers(3, *shape)
     gradient.view(-1)[::2] = 0.0
@@ -67,15 +67,15 @@ def test_of_a_large_parameter_the_ratio_lies_in_its_interval_and_what_is_taken_c
     rows = stepped(Weights(w=weight), lambda m: m.w.add_(change), w=numbers(3, *shape))
     truth = np.linalg.norm(exact(weight + change) - exact(weight)) / np.linalg.norm(exact(weight))
     error = rows.loc["w", "update_ratio_error"]
-    assert 0.005 < error < 0.05
+    assert 0.01 < error < 0.1
     assert abs(rows.loc["w", "update_ratio"] / truth - 1) < 4 * error
-    assert 2048 < rows.loc["w", "active"] <= sampled.MOST
+    assert 512 < rows.loc["w", "active"] <= sampled.MOST
     places = sampled.entries(torch.arange(300 * 512).view(shape), None).numpy()
     assert len(set(places // 512)) == 300
-    assert np.bincount(places % 512, minlength=512).min() >= 3
+    assert np.bincount(places % 512, minlength=512).min() >= 1
 
 
-@pytest.mark.parametrize("entries", [1, 4095, 4096, 4097, 5000, 6144, 100_000, 2**20 * 3])
+@pytest.mark.parametrize("entries", [1, 1023, 1024, 1025, 1500, 5000, 100_000, 2**20 * 3])
 @pytest.mark.parametrize("row", [1, 2, 3, 30, 512, 2310])
 def test_sampled_entries_are_at_most_so_many_and_span_the_parameter(entries, row):
     stride = sampled.distance(entries, row)
