@@ -1,4 +1,4 @@
-"""What ``parameters`` says: GL402 who holds the gradient, GL403 clipping, GL404 updates; GL401 is in ``reached``."""
+"""What ``parameters`` says: GL402 who holds the gradient, GL403 clipping; each other code has a file of its own."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -7,7 +7,7 @@ import pandas as pd
 
 from analyses.limits import held_against
 from analyses.making import Check, codes
-from analyses.parameters import reached
+from analyses.parameters import gain, idle, moved, reached, still
 from analyses.tables import first, number, percent, pick, span
 from gradlens.analysis import Finding, Status
 
@@ -53,29 +53,7 @@ _CLIPPED = _check(
     remedies=("Set the limit at some times the usual gradient norm, which the table steps holds.",),
     reference="Pascanu et al. 2013 (1211.5063)",
 )
-_MOVED = _check(
-    code="GL404",
-    explanation=(
-        "Update over weight. The L2 norm of a step's change of a weight matrix over that of the matrix, median over "
-        "matrices, geometric mean over the recorded steps. The rule of thumb is 0.001. A tenth turns over what was "
-        "learned in ten steps, and one step of ten times their size wipes out what there was; where not even the "
-        "largest of all steps moves a millionth, the run stands still. Gains and biases are left out: they often begin "
-        "at 0. Decay of the learning rate and convergence make late updates small, so that only the largest step is "
-        "asked whether it is too small."
-    ),
-    unit="of the weight a step",
-    expected="about 0.001",
-    expected_from="the usual rule of thumb",
-    threshold="at most {most:g} on the mean; from {least:g} to {burst:g} in the largest step",
-    causes=(
-        "Weights that are small beside what they will be, in the first steps of a short recording (innocent).",
-        "A learning rate of another order than the optimizer needs: SGD's is no rate for Adam.",
-        "A warm-up that has only begun (innocent).",
-        "Parameters that the optimizer does not hold, or gradients that are all but 0 (GL401, GL403).",
-    ),
-    reference="Karpathy, CS231n, Neural networks 3: ratio of weights and updates",
-)
-CODES = codes(reached.CHECK, _HOLDER, _CLIPPED, _MOVED)
+CODES = codes(reached.CHECK, _HOLDER, _CLIPPED, moved.CHECK, still.CHECK, idle.CHECK, gain.CHECK)
 
 
 def judge(table: pd.DataFrame) -> list[Finding]:
@@ -91,7 +69,8 @@ def judge(table: pd.DataFrame) -> list[Finding]:
         name = str(label)
         told = bool(pick(rows, quantity="frozen is told")["value"].gt(0).any())
         findings.append(reached.reached(pick(rows, quantity="reached"), name, told))
-        findings += [*_held(rows, name), _clipping(rows, name), _moved(rows, name)]
+        findings += [*_held(rows, name), _clipping(rows, name)]
+        findings += [check.judged(rows, name) for check in (moved, still, idle, gain)]
     return findings
 
 
@@ -134,21 +113,3 @@ def _clipping(rows: pd.DataFrame, label: str) -> Finding:
         left,
         details={"share of steps": float(share["value"])},
     )
-
-
-def _moved(rows: pd.DataFrame, label: str) -> Finding:
-    """GL404: the mean of all steps is too large, or the largest step too small."""
-    usual, largest = (first(pick(rows, quantity=f"{q}update over weight")) for q in ("", "largest "))
-    if usual is None or largest is None:
-        claim = f'{label}: no update was recorded: attach(..., watch=("norms", "blocks", "params", "updates")) does.'
-        return _MOVED.silent(claim, label)
-    still, burst = largest["value"] < _MOVED.limit("least"), largest["value"] > _MOVED.limit("burst")
-    status = "warn" if still else held_against(usual["low"], usual["high"], most=_MOVED.limit("most"))
-    if status == "warn" and largest["n"] < _MOVED.limit("steps"):
-        status = "inconclusive"
-    claim = (
-        f"{label}: over {usual['group']} a step changes a matrix by {number(usual['value'])} of its size"
-        f"{span(usual, without='')}, at most by {number(largest['value'])} (step {largest['x']:.0f})."
-    )
-    remedies = ("Raise the learning rate.",) if still else ("Lower the learning rate.",)
-    return _MOVED.finding("warn" if burst else status, claim, label, usual, remedies=remedies)

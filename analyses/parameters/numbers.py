@@ -1,7 +1,6 @@
 """What reaches the parameters: gradients by group over steps, and the numbers that the findings judge."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import pandas as pd
 
 from analyses.intervals import block_bootstrap_interval
 from analyses.limits import limit
+from analyses.parameters import gain, idle, moved, still
 from analyses.parameters.places import places
 from analyses.tables import identity, tidy
 from gradlens.analysis.ending import at_the_end, span_of_steps
@@ -39,11 +39,16 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
     frozen = run.meta.get("frozen")
     told = frozen is not None or run.meta.get("kind") == "training"  # which froze nothing before it was said
     yield {**who, "panel": "summary", "quantity": "frozen is told", "value": float(told), "n": len(frozen or ())}
+    reached = [*_reached(params[~params["name"].isin(frozen or ())])]
+    rounding = {row["group"] for row in reached if row["value"] <= limit("GL401", "rounding")}
     for rows in (
-        _reached(params[~params["name"].isin(frozen or ())]),
+        reached,
         _share(params),
         _clipping(steps),
-        _updates(params),
+        moved.numbers(params),
+        still.numbers(params[~params["name"].isin(rounding)], run),
+        idle.numbers(params),
+        gain.numbers(params, run),
     ):
         yield from ({**who, "panel": "summary", **row} for row in rows)
 
@@ -101,17 +106,3 @@ def _clipping(steps: pd.DataFrame) -> Iterator[dict[str, Any]]:
     clipped = left < limit("GL403", "clipped")
     yield {"quantity": "clipped", "value": clipped.mean(), "n": len(left)}
     yield {"quantity": "left by clipping", "value": left.median(), "n": len(left)}
-
-
-def _updates(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Yield update over weight of the matrices: the geometric mean over steps of their median, and its largest."""
-    moved = params[params["matrix"].astype(bool) & (params["weight_norm"] > 0) & np.isfinite(params["update_norm"])]
-    if moved.empty:
-        return
-    medians = (moved["update_norm"] / moved["weight_norm"]).groupby(moved["step"]).median()
-    above = medians[medians > 0]
-    usual = block_bootstrap_interval(np.log(above)).mapped(math.exp).row() if len(above) else {"value": 0.0}
-    fixed: Mapping[str, Any] = {"group": span_of_steps(medians)}
-    yield {**fixed, "quantity": "update over weight", **usual}
-    largest = {"value": medians.max(), "x": medians.idxmax(), "n": len(medians)}
-    yield {**fixed, "quantity": "largest update over weight", **largest}

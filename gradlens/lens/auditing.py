@@ -67,7 +67,7 @@ def audit_of(state: HookState, taps: Sequence[Tap], functions: Watcher, paramete
             "most": max(seen.calls.values(), default=0),
             "sites": {site: calls for site, calls in seen.calls.items() if calls != 1},
         },
-        setting=setting,
+        setting=setting | ({"weights": parameters.dtypes()} if parameters is not None else {}),
     )
 
 

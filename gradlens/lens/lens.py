@@ -73,7 +73,7 @@ class Lens:
         self._state = state = HookState(world or World(), _device(model), Passes(model), placing, observed, self._guard)
         self._parameters: ParameterReader | None = None
         if {"params", "updates"} & set(watch):
-            self._parameters = ParameterReader(model, state.world, "updates" in watch)
+            self._parameters = ParameterReader(model, state.world, "updates" in watch, optimizer)
         sites = discover(model, watch, placement)
         self._taps = [tap for site in sites for tap in taps_of(site, state)]
         self._functions = functional_norms.Watcher(model, state, record=functional)

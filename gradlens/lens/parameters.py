@@ -6,20 +6,19 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.linalg import vector_norm
 
+from gradlens.lens import sampled
+from gradlens.lens.parameter_rows import IdleRows, extremes, gains, least_most_total, rows_of
+from gradlens.lens.parameter_sums import NUMBERS, Sums, measure, raised, squares
+from gradlens.lens.sampled import Sampler
 from gradlens.lens.world import World, is_partial, local
 
+_GAINS = ("weight_least", "weight_most", "weight_total")
 #: What is kept of a parameter; a table's columns after step, name and numel.
-COLUMNS = ("grad_squares", "grad_absmax", "weight_squares", "update_squares", "nonfinite")
-
-
-#: Entries below which a tensor on the host needs no kernel of its own, which would cost more than its sum.
-_SMALL = 4096
+COLUMNS = (*NUMBERS, "update_squares", "rows", "dead_rows", "idle_rows", *_GAINS, *sampled.COLUMNS)
+_AT = {name: place for place, name in enumerate(COLUMNS)}
 #: Most gradients that are measured again after clipping.
 _REREAD = 8
-#: Most entries that are summed in float32 on the host; over millions that would be off by a thousandth.
-_ROW = 2**16
 
 
 class ParameterReader:
@@ -28,17 +27,22 @@ class ParameterReader:
     Args:
         model: any module.
         world: where this process stands; parameters, or parts of them, that a process before it has are left to that.
-        updates: whether to keep a copy of the weights so that the optimizer's change can be measured.
+        updates: whether to keep a copy of the weights so that the optimizer's whole change can be measured.
+        optimizer: the one that is known, whose moments are read.
     """
 
-    def __init__(self, model: nn.Module, world: World, updates: bool) -> None:
+    def __init__(
+        self, model: nn.Module, world: World, updates: bool, optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
         self._model, self._world = model, world
-        self._watch_updates = updates
+        self._watch_updates, self._optimizer = updates, optimizer
         #: Whether the model has other parameters now than when the lens was attached.
         self.replaced = False
         #: The weights at the first reading in the step, each with its version.
         self._before: list[tuple[Tensor, int] | None] | None = None
-        self._read: list[tuple[list[int], Tensor | np.ndarray]] = []
+        self._read: list[tuple[list[int], Sums]] = []
+        #: Copies of gains, end to end, each with its length.
+        self._gains_read: list[tuple[list[int], Tensor, list[int]]] = []
         self._after: list[tuple[int, Tensor]] = []
         #: Gradient after clipping / before, of the step that was pulled last; missing where it was not measured, or
         #: where it is not one factor (clipping by value).
@@ -63,6 +67,9 @@ class ParameterReader:
         self.names = tuple(name for name, _ in named)
         self.parameters = [parameter for _, parameter in named]
         self.numel = np.array([local(p).numel() for p in self.parameters], dtype=np.int64)
+        self._gains = gains(self.names, self.parameters)
+        self._rows = rows_of(model, self.parameters, self._gains)
+        self._idle, self._sampler = IdleRows(), Sampler(self.parameters)
         every = model.named_parameters(remove_duplicate=False)
         #: First name to the other names of the same tensor.
         self.tied: dict[str, list[str]] = defaultdict(list)
@@ -72,14 +79,18 @@ class ParameterReader:
 
     def read(self) -> None:
         """Take the sums of all gradients and weights now; a later call in the same step replaces them."""
-        self._read = []
+        self._read, self._gains_read = [], []
         self.unreduced = {name for name, parameter in self._shared if is_partial(parameter.grad)}
         with torch.no_grad():
             for indices in self._groups(self._has_gradient):
-                grads = [_raised(self.parameters[i].grad) for i in indices]
-                weights = [_raised(self.parameters[i]) for i in indices]
-                measure = _measure_on_host if grads[0].device.type == "cpu" else _measure
-                self._read.append((indices, measure(grads, weights)))
+                own = [self.parameters[i] for i in indices]
+                grads = [local(p.grad) for p in own]
+                sums = measure(grads, own, [self._rows[i] for i in indices])
+                self._read.append((indices, sums))
+                gains = [i for i in indices if i in self._gains]
+                if gains:
+                    self._gains_read.append((gains, *extremes([self.parameters[i] for i in gains])))
+            self._sampler.read(self._has_gradient)
             if self._watch_updates and self._before is None:
                 # Quantized and frozen ones do not change.
                 self._before = [(p.detach().clone(), p._version) if p.requires_grad else None for p in self.parameters]
@@ -92,7 +103,7 @@ class ParameterReader:
                 chosen.setdefault(self.names[index].partition(".")[0], index)
         with torch.no_grad():
             self._after = [
-                (index, _squares([_raised(self.parameters[index].grad)])) for index in [*chosen.values()][:_REREAD]
+                (index, squares([raised(self.parameters[index].grad)])) for index in [*chosen.values()][:_REREAD]
             ]
 
     @property
@@ -123,6 +134,14 @@ class ParameterReader:
                 "for the others."
             )
 
+    def dtypes(self) -> dict[str, list[str]]:
+        """Return the names of parameters that are not float32, by dtype."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            if parameter.dtype != torch.float32:
+                found[str(parameter.dtype).removeprefix("torch.")].append(name)
+        return dict(found)
+
     def any_gradient(self) -> bool:
         """Whether some parameter holds a gradient now."""
         return any(p.grad is not None for p in self.parameters)
@@ -130,104 +149,52 @@ class ParameterReader:
     def pull(self) -> np.ndarray:
         """Copy what was read to the host: [parameters, len(COLUMNS)]; missing where there was no gradient."""
         out = np.full((len(self.parameters), len(COLUMNS)), np.nan)
-        out[:, COLUMNS.index("nonfinite")] = 0
+        out[:, _AT["nonfinite"]] = 0
+        with torch.no_grad():
+            # All of them before the first is copied, which waits.
+            rows = self._idle.count(self._read)
+            state = self._optimizer.state if self._optimizer is not None else {}
+            out[:, _AT["sampled"] :] = self._sampler.pull(state)
         for indices, sums in self._read:
-            squares, absmax, weights, bad = sums.cpu().numpy() if isinstance(sums, Tensor) else sums
-            out[indices, 0], out[indices, 1], out[indices, 2], out[indices, 4] = squares, absmax, weights, bad
+            numbers = sums.numbers
+            out[indices, : len(NUMBERS)] = (numbers.cpu().numpy() if isinstance(numbers, Tensor) else numbers).T
+        for matrices, there, counts in rows:
+            out[matrices, _AT["rows"]] = there
+            out[np.ix_(matrices, [_AT["dead_rows"], _AT["idle_rows"]])] = counts.cpu().numpy().T
+        for indices, flat, lengths in self._gains_read:
+            out[np.ix_(indices, [_AT[name] for name in _GAINS])] = least_most_total(flat, lengths).T
         if self._before is not None:
-            before = self._before
-            for indices in self._groups(lambda index: before[index] is not None):
-                pairs = ((self.parameters[i].detach(), before[i]) for i in indices)
-                changes = [_raised(now - then[0]) for now, then in pairs if then is not None]
-                out[indices, 3] = _squares(changes).cpu().numpy()
-            # Nobody has written to it: its optimizer has not stepped yet.
-            same = [then is not None and p._version == then[1] for p, then in zip(self.parameters, before, strict=True)]
-            out[np.array(same, dtype=bool) & (out[:, 3] == 0), 3] = np.nan
+            out[:, _AT["update_squares"]] = self._updates(self._before)
             self._before = None
-        self.clip_coef = float("nan")
-        ratios = [
-            np.sqrt(float(squares.cpu()[0]) / out[index, 0]) for index, squares in self._after if out[index, 0] > 0
-        ]
-        if ratios and np.allclose(ratios, ratios[0], rtol=1e-3):
-            self.clip_coef = float(ratios[0])
-        self._read, self._after = [], []
+        self.clip_coef = self._clipped(out[:, _AT["grad_squares"]])
+        self._read, self._gains_read, self._after = [], [], []
         return out
+
+    def _updates(self, before: list[tuple[Tensor, int] | None]) -> np.ndarray:
+        """Return Σ (w now − w before)² of each parameter."""
+        out = np.full(len(before), np.nan)
+        for indices in self._groups(lambda index: before[index] is not None):
+            pairs = ((self.parameters[i].detach(), before[i]) for i in indices)
+            changes = [raised(now - then[0]) for now, then in pairs if then is not None]
+            out[indices] = squares(changes).cpu().numpy()
+        # Nobody has written to it: its optimizer has not stepped yet.
+        same = [then is not None and p._version == then[1] for p, then in zip(self.parameters, before, strict=True)]
+        out[np.array(same, dtype=bool) & (out == 0)] = np.nan
+        return out
+
+    def _clipped(self, before: np.ndarray) -> float:
+        """Return the gradient after clipping over that before."""
+        ratios = [np.sqrt(float(after.cpu()[0]) / before[index]) for index, after in self._after if before[index] > 0]
+        return float(ratios[0]) if ratios and np.allclose(ratios, ratios[0], rtol=1e-3) else float("nan")
 
     def _has_gradient(self, index: int) -> bool:
         return self.parameters[index].grad is not None and self.names[index] not in self.unreduced
 
     def _groups(self, keep: Callable[[int], bool]) -> list[list[int]]:
-        """Indices of parameters that can be measured together: one device, one dtype."""
-        groups: dict[tuple[torch.device, torch.dtype], list[int]] = defaultdict(list)
+        """Indices of parameters that can be measured together: one device, one dtype, gradients of one layout."""
+        groups: dict[tuple[torch.device, torch.dtype, bool], list[int]] = defaultdict(list)
         for index, parameter in enumerate(self.parameters):
             if self.numel[index] and keep(index):
-                groups[parameter.device, parameter.dtype].append(index)
+                sparse = parameter.grad is not None and local(parameter.grad).is_sparse
+                groups[parameter.device, parameter.dtype, sparse].append(index)
         return list(groups.values())
-
-
-def _raised(tensor: Tensor | None) -> Tensor:
-    assert tensor is not None
-    tensor = local(tensor)
-    if tensor.is_sparse:
-        tensor = tensor.coalesce().values()
-        tensor = tensor if tensor.numel() else tensor.new_zeros(1)
-    if tensor.is_complex():
-        tensor = torch.view_as_real(tensor.resolve_conj())
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _squares(tensors: list[Tensor]) -> Tensor:
-    """Σ x² of each tensor, [P]."""
-    if tensors[0].device.type == "cpu":
-        flat, starts = _flat([_rows(tensor) for tensor in tensors])
-        return torch.from_numpy(np.add.reduceat(flat * flat, starts))
-    return torch.stack(torch._foreach_norm(tensors)).double().square()
-
-
-def _measure(grads: list[Tensor], weights: list[Tensor]) -> Tensor:
-    """Σ grad², max |grad|, Σ weight², and whether a gradient is not finite, [4, P]; without a copy to the host."""
-    squares = _squares(grads)
-    absmax = torch.stack(torch._foreach_norm(grads, float("inf"))).double()
-    # Counting entries would be two more kernels a parameter: here a 1 says that there are some.
-    wrong = ~torch.isfinite(squares)
-    found = [squares.masked_fill(wrong, torch.nan), absmax.masked_fill(wrong, torch.nan), _squares(weights)]
-    return torch.stack([*found, wrong.double()])
-
-
-def _measure_on_host(grads: list[Tensor], weights: list[Tensor]) -> np.ndarray:
-    """Do the same for tensors in the host's memory, and count the entries that are not finite and leave them out."""
-    out, rows, large = np.zeros((4, len(grads))), [], np.zeros(len(grads), dtype=bool)
-    for i, grad in enumerate(grads):
-        # One after another, so that the second pass finds the gradient in the cache. The extremes take one pass; the
-        # infinity norm is many times slower on a CPU.
-        rows.append(_rows(grad))
-        if grad.numel() >= _SMALL:
-            low, high = torch.aminmax(grad)
-            out[1, i], large[i] = max(-float(low), float(high)), True
-    flat, starts = _flat(rows)
-    out[0] = np.add.reduceat(flat * flat, starts)
-    out[1] = np.where(large, out[1], np.maximum.reduceat(np.abs(flat), starts))
-    out[2] = _squares(weights).numpy()
-    for i in np.flatnonzero(~np.isfinite(out[0])).tolist():
-        # Only a broken step pays for the count.
-        finite = grads[i][torch.isfinite(grads[i])]
-        out[0, i], out[3, i] = float(finite.double().square().sum()), grads[i].numel() - finite.numel()
-        out[1, i] = float(finite.abs().max()) if finite.numel() else 0.0
-    return out
-
-
-def _rows(x: Tensor) -> Tensor:
-    """Return the entries of a tensor, of a large one its norm, or those of its parts: their squares have one sum."""
-    flat = x.reshape(-1)
-    if flat.numel() < _SMALL:
-        return flat
-    length = min(_ROW, flat.numel())
-    rest = flat.numel() % length
-    norms: Tensor = vector_norm(flat[: flat.numel() - rest].view(-1, length), dim=1)
-    return torch.cat([norms, flat[-rest:]]) if rest else norms
-
-
-def _flat(tensors: list[Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Lay tensors of one dimension end to end, in float64, and say where each begins."""
-    starts = np.cumsum([0, *(tensor.numel() for tensor in tensors[:-1])])
-    return torch.cat(tensors).double().numpy(), starts

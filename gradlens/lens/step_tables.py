@@ -207,4 +207,5 @@ def _params(step: int, reader: ParameterReader, scale: float) -> dict[str, Any]:
     columns["nonfinite"] = columns["nonfinite"].astype(np.int64)
     columns["grad_squares"] /= scale**2
     columns["grad_absmax"] /= scale
+    columns["grad_weight"] /= scale
     return columns

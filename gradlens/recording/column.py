@@ -9,7 +9,7 @@ import pandas as pd
 DType = Literal["string", "int", "float", "bool"]
 #: Rows of one key: sums add, a norm is the root of the sum of squares, of numbers that each process has its own of the
 #: mean is taken; of what is told of a site the last counts that is known; the rest agree.
-Merge = Literal["key", "sum", "norm", "max", "mean", "told", "same"]
+Merge = Literal["key", "sum", "norm", "min", "max", "mean", "told", "same"]
 #: From stored rows, merged, to a public column.
 Formula: TypeAlias = Callable[[pd.DataFrame], pd.Series]
 

@@ -32,12 +32,13 @@ def merge(table: str, stored: pd.DataFrame) -> pd.DataFrame:
     how: dict[str, Any] = {
         "sum": lambda s: s.sum(min_count=1),
         "norm": lambda s: np.sqrt(s.pow(2).sum(min_count=1)),
+        "min": "min",
         "max": "max",
         "mean": "mean",
         "told": _last_told,
         "same": "first",
     }
-    rules: dict[Any, Any] = {c.name: how[c.merge] for c in STORED[table] if c.merge != "key"}
+    rules: dict[Any, Any] = {c.name: how[c.merge] for c in STORED[table] if c.merge != "key" and c.name in stored}
     rules |= {name: "mean" for name in stored.columns if name not in rules and name not in keys}
     return stored.groupby(keys, sort=False, dropna=False).agg(rules).reset_index()[list(stored.columns)]
 

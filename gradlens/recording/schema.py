@@ -24,6 +24,7 @@ from gradlens.recording.column import key as _key
 from gradlens.recording.column import ratio as _ratio
 from gradlens.recording.column import summed as _sum
 from gradlens.recording.output_columns import DERIVED_OUTPUTS, STORED_OUTPUTS
+from gradlens.recording.parameter_columns import PARAMETER_FACTS, PARAMETER_SUMS
 
 #: Raised by one when a stored column changes its meaning; older programs refuse newer folders.
 SCHEMA_VERSION = 1
@@ -119,6 +120,7 @@ STORED: dict[str, tuple[Column, ...]] = {
         _sum("weight_squares", "Σ w², where the gradient was taken"),
         _sum("update_squares", "Σ (w after the optimizer − w before)²; missing unless watched"),
         Column("nonfinite", "int", "entries of the gradient that are NaN or infinite", merge="sum"),
+        *PARAMETER_SUMS,
     ),
     "outputs": (_STEP, *STORED_OUTPUTS),
     "probes": (
@@ -147,7 +149,7 @@ STORED: dict[str, tuple[Column, ...]] = {
 }  # fmt: skip
 
 #: Columns that recordings of an earlier gradlens lack, and what stands for them.
-ADDED: dict[str, Any] = {"nan_loss": False}
+ADDED: dict[str, Any] = {"nan_loss": False, **dict.fromkeys((c.name for c in PARAMETER_SUMS), float("nan"))}
 
 #: Sums of gradients squared: a loss that is s times as large has them s² times as large.
 GRADIENT_SQUARES = tuple(c.name for c in STORED["norms"] if "loss" in c.unit)
@@ -210,6 +212,7 @@ PUBLIC: dict[str, tuple[Column, ...]] = {
                formula=lambda s: np.sqrt(s["update_squares"])),
         Column("nonfinite", "int", "entries of the gradient that are NaN or infinite, left out of the norms (on CUDA 1 "
                "says that there are some, and the norms are missing)"),
+        *PARAMETER_FACTS,
     ),
     "outputs": (_STEP, *DERIVED_OUTPUTS),
     "probes": STORED["probes"],

@@ -17,7 +17,7 @@ from gradlens.recording import Recording
 
 VOCAB, LENGTH, CLASSES = 17, 12, 5
 #: The codes that tell whether a run is sick.
-CODES = ("GL204", "GL306", "GL401", "GL402", "GL403", "GL404")
+CODES = ("GL204", "GL306", "GL401", "GL402", "GL403", "GL404", "GL405", "GL406", "GL407")
 Batches = Callable[[int], tuple[Tensor, Tensor]]
 
 

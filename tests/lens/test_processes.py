@@ -22,11 +22,15 @@ TABLES = {"sites", "norms", "activations", "params", "steps"}
 #: What cannot be whole: outputs of blocks are plain tensors there, parts of a sequence that nothing tells from whole
 #: ones; gradients of the norms' parameters are sums over processes that nobody took when backward ended.
 PARTIAL = {"sequence parallel": {"activations", "params", "steps"}}
+#: Of a matrix whose rows are divided between processes none knows whether a row's gradient is 0.
+ROWS = ["rows", "dead_rows", "idle_rows"]
 
 
 def plain(recording: gradlens.Recording, table: str) -> pd.DataFrame:
     """A table without what DDP puts before names, in an order of its own."""
     frame = recording.table(table).drop(columns=["seconds", "order"], errors="ignore")
+    if "rows" in frame:
+        frame.loc[frame["name"].str.endswith("down.weight"), ROWS] = float("nan")
     names = [name for name in ("site", "name") if name in frame]
     frame[names] = frame[names].replace("^module.", "", regex=True)
     keys = [key for key in ("step", "site", "name", "tensor", "call") if key in frame]

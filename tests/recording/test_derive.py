@@ -116,6 +116,7 @@ def test_what_grows_with_the_square_of_the_loss_is_told_by_its_unit() -> None:
 
 RULES = {
     "sum": lambda values: sum(v for v in values if not math.isnan(v)),
+    "min": lambda values: min(v for v in values if not math.isnan(v)),
     "max": lambda values: max(v for v in values if not math.isnan(v)),
     "norm": lambda values: math.sqrt(sum(v * v for v in values if not math.isnan(v))),
     "mean": lambda values: float(np.nanmean(values)),
@@ -156,7 +157,7 @@ def test_rows_of_one_key_merge_by_the_rule_of_each_column(table: str) -> None:
 @pytest.mark.parametrize("table", ["norms", "activations", "params", "steps"])
 def test_a_missing_value_is_left_out_of_a_merge_and_two_of_them_stay_missing(table: str) -> None:
     stored = rows_of(table, 2, seed=1)
-    merging = [c for c in STORED[table] if c.merge in ("sum", "max", "norm", "mean")]
+    merging = [c for c in STORED[table] if c.merge in ("sum", "min", "max", "norm", "mean")]
     one, both = stored.copy(), stored.copy()
     one.loc[2, [c.name for c in merging]] = np.nan
     both.loc[[0, 2], [c.name for c in merging]] = np.nan
