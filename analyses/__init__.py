@@ -4,7 +4,7 @@
 tuple of ``gradlens.analysis.Analysis`` in the same way. A new question is one folder and its line here.
 """
 
-from analyses import audit, depth_profile, held_out, norm_decomposition, parameters, training_curves
+from analyses import architecture, audit, depth_profile, held_out, norm_decomposition, parameters, training_curves
 from gradlens.analysis import Analysis
 
 ANALYSES: tuple[Analysis, ...] = (
@@ -12,6 +12,7 @@ ANALYSES: tuple[Analysis, ...] = (
     norm_decomposition.ANALYSIS,
     training_curves.ANALYSIS,
     parameters.ANALYSIS,
+    architecture.ANALYSIS,
     held_out.ANALYSIS,
     audit.ANALYSIS,
 )

@@ -5,10 +5,10 @@ A plain value that goes into the recording's metadata as ``structure``:
 - ``siblings``: for each family of modules of one class, one parent, and the same operations, each module's path to the
   number of residual additions that it holds;
 - ``additions``: of each stack in order, the module that holds it, and how it is written: ``x + f``, ``x - f``, ``f - x``,
-  with ``s·`` before a term that is multiplied;
+  with ``s·`` before a term that a parameter multiplies;
 - ``twice``: pairs of norms of which the second reads nothing but the first, and nobody else does;
-- ``ends``: of each stack of which every branch begins with a norm: the last of these, and what the stream comes to:
-  ``norm``, ``product``, ``output``;
+- ``ends``: of each stack of which every branch begins with a norm: the last of these, what the stream comes to
+  (``norm``, ``product`` or ``output``), and how many additions it has;
 - ``streams``: of each stretch of a stream, its features (missing where its branches do not agree), whether they lie on
   the last axis, and for each norm on it the sizes that it normalizes.
 """
@@ -27,10 +27,10 @@ from gradlens.lens.world import class_of
 
 Facts: TypeAlias = dict[str, list[Any]]
 
-#: What leaves each entry as it is, but for dropout.
+#: What leaves each entry as it is, but for dropout and a constant.
 _HANDED = frozenset(
     "View UnsafeView ReshapeAlias Transpose T Permute Squeeze Unsqueeze Alias AsStrided Clone ToCopy Copy NativeDropout "
-    "FusedDropout".split()
+    "FusedDropout Mul Div".split()
 )
 _LINEAR, _CONVOLUTIONS = frozenset({"Addmm", "Mm"}), frozenset({"Convolution", "MkldnnConvolution"})
 #: Normalizations that no module shows.
@@ -126,7 +126,7 @@ class _Wiring:
         return f"{f} - {x}" if branch[0] > 0 else f"-{x} - {f}"
 
     def _traced(self, edge: Edge, sign: int, scaled: bool) -> tuple[Edge, int, bool]:
-        """Follow a term up to its source: return that, its sign, and whether it is multiplied on the way."""
+        """Follow a term up to its source: return that, its sign, and whether a parameter multiplies it."""
         source = self._graph.source(edge)
         while edge != source and self._graph.inputs.get(edge[0]):
             node = edge[0]
@@ -134,7 +134,7 @@ class _Wiring:
             name = operation(node)
             if name in ("Neg", "Rsub") or (name == "Sub" and position == 1):
                 sign = -sign
-            scaled = scaled or name in ("Mul", "Div")
+            scaled = scaled or (name in ("Mul", "Div") and node in self._graph.parameters)  # and no dropout
             edge = above
         return source, sign, scaled
 
@@ -145,21 +145,26 @@ class _Wiring:
         found = []
         for node, site in self._norms.items():
             edge = next((edge for _, edge in self._graph.inputs[node]), (None, 0))
-            while edge[0] is not None and edge[0] not in self._norms and operation(edge[0]) in _HANDED:
-                edge = next((above for _, above in self._graph.inputs[edge[0]]), (None, 0))
+            while edge[0] not in self._norms and self._is_handed_on(edge[0]):
+                edge = self._graph.inputs[edge[0]][0][1]
             if edge[0] in self._norms and len(self._graph.readers((edge[0], 0))) == 1:
                 found.append([self._norms[edge[0]], site])
         return found
 
-    def ends(self) -> list[list[str]]:
-        """Return what each stack comes to that has a norm first on each branch and none on its stream."""
+    def _is_handed_on(self, node: Node | None) -> bool:
+        """Whether an operation hands on its one input."""
+        inputs = self._graph.inputs.get(node, ())
+        return len(inputs) == 1 and operation(node) in _HANDED and node not in self._graph.parameters
+
+    def ends(self) -> list[list[Any]]:
+        """Return what each stack comes to that has a norm first on each branch and none on its stream, and how many these are."""
         inside = frozenset().union(*(one.inside for one in self._read.additions))
         found = []
         for stack in self._read.stacks():
             words = [{self._read.word(node): self._norms[node] for node in self._within(one)} for one in stack]
             pure = all("pre_branch" in placed and not placed.keys() & {"post_branch", "post_add"} for placed in words)
             if pure and stack[-1].node not in inside:
-                found.append([words[-1]["pre_branch"], self._meets(stack[-1].node)])
+                found.append([words[-1]["pre_branch"], self._meets(stack[-1].node), len(stack)])
         return found
 
     def _within(self, one: Addition) -> list[Node]:
@@ -181,7 +186,7 @@ class _Wiring:
         """Return the features of each stretch of a stream between projected skips, and what its norms normalize."""
         found = []
         for stretch in _stretches(self._read.stacks(), self._graph):
-            made = [self._features(term) for one in stretch for term in one.branches]
+            made = [self._features(one, term) for one in stretch for term in one.branches]
             on = {(one.node, 0) for one in stretch} | {one.skip for one in stretch if _is_direct(self._graph, one)}
             norms = {}
             for node, site in self._norms.items():
@@ -194,9 +199,9 @@ class _Wiring:
                 found.append({"features": agreed and agreed[0], "last": bool(agreed and agreed[1]), "norms": norms})
         return found
 
-    def _features(self, edge: Edge) -> tuple[int, bool] | None:
-        """Return the features that the last product on a branch makes, and whether they lie on the last axis."""
-        stack, met, found = [edge], set(), set()
+    def _features(self, one: Addition, branch: Edge) -> tuple[int, bool] | None:
+        """Return the features that the last product on a branch makes, and whether they lie on its last axis."""
+        stack, met, found = [branch], set(), set()
         while stack:
             edge = stack.pop()
             name, shape = operation(edge[0]), _shape(edge)
@@ -205,7 +210,9 @@ class _Wiring:
             elif edge[0] not in met:
                 met.add(edge[0])
                 stack += [above for _, above in self._graph.inputs[edge[0]]]
-        return found.pop() if len(found) == 1 else None
+        features = found.pop() if len(found) == 1 else None
+        # Attention without a product behind it makes its values of queries, keys and values together.
+        return features if features is not None and features[0] in _shape((one.node, 0)) else None
 
 
 def _above(name: str) -> Iterator[str]:
