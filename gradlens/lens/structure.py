@@ -130,6 +130,8 @@ class _Wiring:
         source = self._graph.source(edge)
         while edge != source and self._graph.inputs.get(edge[0]):
             node = edge[0]
+            if len(self._graph.inputs[node]) > 1:  # a tensor times what it is mapped to: of no one sign
+                return source, 1, scaled
             position, above = self._graph.inputs[node][0]
             name = operation(node)
             if name in ("Neg", "Rsub") or (name == "Sub" and position == 1):
