@@ -71,8 +71,9 @@ def _twice(pairs: Sequence[Sequence[str]], places: Mapping[str, str]) -> Iterato
         parents = [f"{site.rpartition('.')[0]}." for site in (first, second)]
         # A part of a network may end with a norm, and the next begin with one.
         nested = "." in parents or parents[0].startswith(parents[1]) or parents[1].startswith(parents[0])
-        after_post_ln = places.get(first) == "post_add" and places.get(second) == "final"
-        if nested and not after_post_ln:
+        # And Post-LN's last block ends with a norm, whether or not the stack has one of its own.
+        own = parents[0] == parents[1] or (places.get(first), places.get(second)) != ("post_add", "final")
+        if nested and own:
             yield {"quantity": "GL803", "group": second, "stack": first}
     norms = [site for site, place in places.items() if isinstance(place, str) and place]
     yield {"quantity": "GL803", "n": len(norms)}

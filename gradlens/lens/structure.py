@@ -73,7 +73,10 @@ class _Wiring:
 
     def _holder(self, one: Addition) -> str:
         """Return the innermost module that holds all that the branches of an addition use."""
-        return ".".join(common([name.split(".")[:-1] for node in one.inside for name in self._used.get(node, ())]))
+        inside = [
+            node for node in one.inside if self._graph.source((node, 0)) == (node, 0)
+        ]  # no positions added before
+        return ".".join(common([name.split(".")[:-1] for node in inside for name in self._used.get(node, ())]))
 
     def siblings(self) -> list[dict[str, int]]:
         """Return the additions that equal modules hold; those whose input had no gradient are left out."""

@@ -40,10 +40,10 @@ class Mean(nn.Module):
         return x.mean(1)
 
 
-class Bottlenecks(nn.Module):
+class Bottleneck(nn.Module):
     """MobileNet's: a skip where nothing changes its size."""
 
-    def __init__(self, stride: int, odd: int) -> None:
+    def __init__(self, stride: int) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(8, 8, 3, stride, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 1))
         self.skips = stride == 1
@@ -66,7 +66,11 @@ class Dense(nn.Module):
 class ConvNeXt(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.mixed, self.norm, self.scale = nn.Conv2d(8, 8, 3, 1, 1, groups=8), nn.LayerNorm(8), nn.Parameter(torch.full((8,), 0.1))
+        self.mixed, self.norm, self.scale = (
+            nn.Conv2d(8, 8, 3, 1, 1, groups=8),
+            nn.LayerNorm(8),
+            nn.Parameter(torch.full((8,), 0.1)),
+        )
         self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 8)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,9 +79,9 @@ class ConvNeXt(nn.Module):
 
 
 class Pooled(nn.Module):
-    def __init__(self, *body: nn.Module) -> None:
+    def __init__(self, *body: nn.Module, width: int = 8) -> None:
         super().__init__()
-        self.into, self.body, self.head = nn.Conv2d(1, 8, 1), nn.Sequential(*body), nn.LazyLinear(3)
+        self.into, self.body, self.head = nn.Conv2d(1, 8, 1), nn.Sequential(*body), nn.Linear(width, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.body(self.into(x)).mean((2, 3)))
@@ -86,7 +90,11 @@ class Pooled(nn.Module):
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.lstm, self.norm, self.head = nn.LSTM(WIDTH, WIDTH, 2, batch_first=True), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3)
+        self.lstm, self.norm, self.head = (
+            nn.LSTM(WIDTH, WIDTH, 2, batch_first=True),
+            nn.LayerNorm(WIDTH),
+            nn.Linear(WIDTH, 3),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.norm(self.lstm(x)[0][:, -1]))
@@ -107,8 +115,8 @@ HEALTHY: dict[str, Callable[[], nn.Module]] = {
     "torch, Post-LN, final": lambda: _torch(False, True),
     "torch, Pre-LN, its stream handed out": lambda: nn.Sequential(_torch(True, False, head=False)),
     "VGG": lambda: Pooled(*(nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.ReLU()) for _ in range(4))),
-    "MobileNet": lambda: Pooled(*(Bottlenecks(stride, 0) for stride in (1, 1, 2, 1))),
-    "DenseNet": lambda: Pooled(*(Dense(8 + 4 * i) for i in range(4))),
+    "MobileNet": lambda: Pooled(*(Bottleneck(stride) for stride in (1, 1, 2, 1))),
+    "DenseNet": lambda: Pooled(*(Dense(8 + 4 * i) for i in range(4)), width=24),
     "ConvNeXt": lambda: Pooled(*(ConvNeXt() for _ in range(4))),
     "LSTM": Recurrent,
 }  # fmt: skip
@@ -188,7 +196,7 @@ class TwiceCalled(nn.Module):
         self.norm = nn.LayerNorm(WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.norm(x).unsqueeze(0)[0])
+        return self.norm(self.norm(x).unsqueeze(0).squeeze(0))
 
 
 def test_so_is_one_that_is_called_twice() -> None:
@@ -238,7 +246,10 @@ def _whole() -> nn.Module:
 AXES: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "encoder, over time": (lambda: Encoder(odd_norm=lambda: Turned(nn.LayerNorm(LENGTH))), "blocks.1.a.norm"),
     "encoder, over a whole sample": (lambda: Encoder(odd_norm=_whole), "blocks.1.b"),
-    "decoder, all norms over time": (lambda: Encoder(named=True, norm=lambda: Turned(nn.LayerNorm(LENGTH))), "h3.b.norm"),
+    "decoder, all norms over time": (
+        lambda: Encoder(named=True, norm=lambda: Turned(nn.LayerNorm(LENGTH))),
+        "h3.b.norm",
+    ),
     "Post-LN, all over a whole sample": (lambda: Encoder(post=True, norm=_whole), "blocks.0.a"),
     "encoder, tokens as channels": (lambda: Encoder(odd_norm=lambda: nn.BatchNorm1d(LENGTH)), "blocks.1.a"),
     "mixer, over time": (lambda: Mixer(odd_norm=lambda: nn.LayerNorm(LENGTH)), "blocks.1.a"),
@@ -284,7 +295,7 @@ def test_those_whose_parameters_are_frozen_too_are_not() -> None:
     assert judged(evaluated(ResNet(), 0, freeze=True))["GL806"].status == "pass"
 
 
-class Detached(nn.Module):
+class Constant(nn.Module):
     """LayerNorm or RMSNorm whose statistics have no gradient."""
 
     def __init__(self, centered: bool = True) -> None:
@@ -308,7 +319,7 @@ class Detached(nn.Module):
     ids=["encoder", "decoder", "Post-LN", "MLP"],
 )  # fmt: skip
 def test_detached_statistics_are_named(build: Callable[..., nn.Module], centered: bool) -> None:
-    found = flagged(build(lambda: Detached(centered)))
+    found = flagged(build(lambda: Constant(centered)))
     assert set(found) == {"GL807"}
 
 

@@ -111,7 +111,12 @@ class Double(nn.Module):
 
     def __init__(self, odd: Sum = add) -> None:
         super().__init__()
-        self.first, self.norm, self.second, self.odd = nn.Conv2d(8, 8, 3, 1, 1), nn.GroupNorm(2, 8), nn.Conv2d(8, 8, 3, 1, 1), odd
+        self.first, self.norm, self.second, self.odd = (
+            nn.Conv2d(8, 8, 3, 1, 1),
+            nn.GroupNorm(2, 8),
+            nn.Conv2d(8, 8, 3, 1, 1),
+            odd,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.odd(x, self.second(F.silu(self.norm(self.first(x)))))
@@ -122,8 +127,19 @@ class UNet(nn.Module):
 
     def __init__(self, odd: Sum = add, behind: Callable[[], nn.Module] = nn.Identity) -> None:
         super().__init__()
-        self.into, self.down1, self.down2, self.middle, self.up1 = nn.Conv2d(1, 8, 1), Double(), Double(odd), Double(), Double()
-        self.joined, self.norm, self.behind, self.out = nn.Conv2d(16, 8, 1), nn.GroupNorm(2, 8), behind(), nn.Conv2d(8, CLASSES, 1)
+        self.into, self.down1, self.down2, self.middle, self.up1 = (
+            nn.Conv2d(1, 8, 1),
+            Double(),
+            Double(odd),
+            Double(),
+            Double(),
+        )
+        self.joined, self.norm, self.behind, self.out = (
+            nn.Conv2d(16, 8, 1),
+            nn.GroupNorm(2, 8),
+            behind(),
+            nn.Conv2d(8, CLASSES, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         high = self.down1(self.into(x))
@@ -137,16 +153,31 @@ class Mixing(nn.Module):
 
     def __init__(self, odd: Sum = add, norm: Callable[[], nn.Module] = lambda: nn.LayerNorm(WIDTH)) -> None:
         super().__init__()
-        self.a, self.tokens, self.b, self.features, self.odd = norm(), nn.Linear(LENGTH, LENGTH), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH), odd
+        self.a, self.tokens, self.b, self.features, self.odd = (
+            norm(),
+            nn.Linear(LENGTH, LENGTH),
+            nn.LayerNorm(WIDTH),
+            nn.Linear(WIDTH, WIDTH),
+            odd,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.a(x) if getattr(self.a, "normalized_shape", None) == (WIDTH,) else self.a(x.transpose(1, 2)).transpose(1, 2)
+        y = (
+            self.a(x)
+            if getattr(self.a, "normalized_shape", None) == (WIDTH,)
+            else self.a(x.transpose(1, 2)).transpose(1, 2)
+        )
         x = self.odd(x, self.tokens(y.transpose(1, 2)).transpose(1, 2))
         return x + self.features(F.gelu(self.b(x)))
 
 
 class Mixer(nn.Module):
-    def __init__(self, odd: Sum = add, final: nn.Module | None = None, odd_norm: Callable[[], nn.Module] = lambda: nn.LayerNorm(WIDTH)) -> None:
+    def __init__(
+        self,
+        odd: Sum = add,
+        final: nn.Module | None = None,
+        odd_norm: Callable[[], nn.Module] = lambda: nn.LayerNorm(WIDTH),
+    ) -> None:
         super().__init__()
         self.embed, self.head = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, CLASSES)
         self.blocks = nn.Sequential(Mixing(), Mixing(odd, odd_norm), Mixing(), Mixing())
