@@ -9,9 +9,10 @@ ANALYSIS = Analysis(
     title="Architecture",
     question="Is the model wired as it was meant to be?",
     reading=(
-        "What the graph of the first recorded pass shows of residual additions and norms, held against the model's other "
-        "blocks and against what its arrangement needs; how the norms worked in the recorded steps; and how the stream "
-        "grows from block to block before anything is learned. There is nothing to draw: each answer is a finding, below."
+        "What the graph of the first recorded pass shows of residual additions and norms, held against the model's "
+        "other blocks and against what its arrangement needs; how the norms worked in the recorded steps; and how the"
+        " stream grows from block to block before anything is learned. There is nothing to draw: each answer is a "
+        "finding, below."
     ),
     needs={"sites": ("site", "kind", "placement", "block", "order")},
     compute=compute,

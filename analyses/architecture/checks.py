@@ -11,10 +11,11 @@ _DEPTH = (*SYMPTOMS, "GL102", "GL103", "GL201", "GL202")
 SKIP = _check(
     code="GL801",
     explanation=(
-        "A skip is missing. Of modules of one class in one place, with parameters and operations alike, one holds fewer "
-        "residual additions than most of them: it replaces the stream where the others add to it. Read off the "
-        "autograd graph of the first recorded pass, and asked where three such modules or more are seen. It fails, and "
-        "never warns; networks without skips, and blocks that change the size of what they are given, are not asked."
+        "A skip is missing. Of modules of one class in one place, with parameters and operations alike, one holds "
+        "fewer residual additions than most of them: it replaces the stream where the others add to it. Read off the "
+        "autograd graph of the first recorded pass, and asked where three such modules or more are seen. It fails, "
+        "and never warns; networks without skips, and blocks that change the size of what they are given, are not "
+        "asked."
     ),
     unit="additions",
     expected_from="the model's other blocks of the same class",
@@ -30,10 +31,10 @@ SKIP = _check(
 SIGN = _check(
     code="GL802",
     explanation=(
-        "A skip with the wrong sign. A residual addition that takes the stream away, f − x or −x − f, so that what later "
-        "blocks read changes its sign there, and no block can be the identity. Read off the autograd graph of the first "
-        "recorded pass, along the stream of two additions or more; it fails, and never warns. The branch's sign is free "
-        "(x − f is sound), and that of a projected skip."
+        "A skip with the wrong sign. A residual addition that takes the stream away, f − x or −x − f, so that what "
+        "later blocks read changes its sign there, and no block can be the identity. Read off the autograd graph of "
+        "the first recorded pass, along the stream of two additions or more; it fails, and never warns. The branch's "
+        "sign is free (x − f is sound), and that of a projected skip."
     ),
     unit="additions",
     expected=0.0,
@@ -49,10 +50,11 @@ SIGN = _check(
 TWICE = _check(
     code="GL803",
     explanation=(
-        "A norm twice. The only reader of a norm is another norm, with nothing but views, casts and dropout between: the "
-        "first one does no more than its gain and bias. Read off the autograd graph of the first recorded pass; it asks "
-        "for a look, and never fails. Where the last block of a Post-LN stack ends with a norm and the stack has one of its own, "
-        "as torch.nn.Transformer, and where one part of a network ends with a norm and another begins with one, it passes."
+        "A norm twice. The only reader of a norm is another norm, with nothing but views, casts and dropout between: "
+        "the first one does no more than its gain and bias. Read off the autograd graph of the first recorded pass; "
+        "it asks for a look, and never fails. Where the last block of a Post-LN stack ends with a norm and the stack "
+        "has one of its own, as torch.nn.Transformer, and where one part of a network ends with a norm and another "
+        "begins with one, it passes."
     ),
     unit="norms",
     expected=0.0,
@@ -68,10 +70,11 @@ TWICE = _check(
 FINAL = _check(
     code="GL804",
     explanation=(
-        "The final norm is missing. Every branch of a stack begins with a norm (Pre-LN), none stands on its stream, and a "
-        "product with weights reads the last sum with no norm behind it: the head is given a stream that grows with each "
-        "block and with training. Read off the autograd graph of the first recorded pass; it asks for a look, and never fails. Where "
-        "the stream is what the model returns it is not asked: what reads it is not in the model."
+        "The final norm is missing. Every branch of a stack begins with a norm (Pre-LN), none stands on its stream, "
+        "and a product with weights reads the last sum with no norm behind it: the head is given a stream that grows "
+        "with each block and with training. Read off the autograd graph of the first recorded pass; it asks for a "
+        "look, and never fails. Where the stream is what the model returns it is not asked: what reads it is not in "
+        "the model."
     ),
     unit="stacks",
     expected=0.0,
@@ -90,9 +93,10 @@ AXIS = _check(
     code="GL805",
     explanation=(
         "A norm over another axis. A norm on a stream whose parameters are made for another size than the stream's "
-        "features, which are what the branches' last products make; or, on a stream of vectors, for several axes at once. Where the branches "
-        "do not agree, as in mixers, the odd one of the norms. It asks for a look, and never fails. Images may be normalized over "
-        "channels and space together, and GroupNorm, norms inside of branches and those of queries and keys are not asked."
+        "features, which are what the branches' last products make; or, on a stream of vectors, for several axes at "
+        "once. Where the branches do not agree, as in mixers, the odd one of the norms. It asks for a look, and never"
+        " fails. Images may be normalized over channels and space together, and GroupNorm, norms inside of branches "
+        "and those of queries and keys are not asked."
     ),
     unit="features",
     expected_from="the products at the end of the stack's branches",
@@ -108,9 +112,10 @@ AXIS = _check(
 EVALUATION = _check(
     code="GL806",
     explanation=(
-        "Norms in evaluation mode. BatchNorm or InstanceNorm that normalized with its running statistics in a recorded step, "
-        "through which a gradient came: nothing was removed of it, as no derivative of μ and σ flowed. Asked of training "
-        "only; it asks for a look, and never fails. Norms whose own parameters are frozen too are meant to stand still, and pass."
+        "Norms in evaluation mode. BatchNorm or InstanceNorm that normalized with its running statistics in a "
+        "recorded step, through which a gradient came: nothing was removed of it, as no derivative of μ and σ flowed."
+        " Asked of training only; it asks for a look, and never fails. Norms whose own parameters are frozen too are "
+        "meant to stand still, and pass."
     ),
     unit="norms",
     expected=0.0,
@@ -127,9 +132,10 @@ EVALUATION = _check(
 DETACHED = _check(
     code="GL807",
     explanation=(
-        "Detached statistics. Norms that divide by σ (and subtract μ), and from whose gradient nothing is removed in any "
-        "recorded step, which no derivative of μ or σ can leave so: they are constants in backward. It asks for a look, and never "
-        "fails. Norms that are named so (DetachNorm, frozen ones) pass; BatchNorm and InstanceNorm are asked by GL806."
+        "Detached statistics. Norms that divide by σ (and subtract μ), and from whose gradient nothing is removed in "
+        "any recorded step, which no derivative of μ or σ can leave so: they are constants in backward. It asks for a"
+        " look, and never fails. Norms that are named so (DetachNorm, frozen ones) pass; BatchNorm and InstanceNorm "
+        "are asked by GL806."
     ),
     unit="norms",
     expected=0.0,
@@ -146,11 +152,11 @@ DETACHED = _check(
 STREAM = _check(
     code="GL808",
     explanation=(
-        "The stream at the start. Blocks that begin with a norm add alike to the stream's second moment, so that it grows "
-        "linearly; it warns where one adds {times:g} times the median block and the stream is {grows:g} times what it was before. "
-        "Blocks that end with a norm begin with a second moment of 1; it warns where one ends above {level:g} before its norm. It never fails. Asked at "
-        "initialization and in a first step; not of models whose stream is held by single entries, as after training, and not where GL102 "
-        "knows the exact law."
+        "The stream at the start. Blocks that begin with a norm add alike to the stream's second moment, so that it "
+        "grows linearly; it warns where one adds {times:g} times the median block and the stream is {grows:g} times "
+        "what it was before. Blocks that end with a norm begin with a second moment of 1; it warns where one ends "
+        "above {level:g} before its norm. It never fails. Asked at initialization and in a first step; not of models "
+        "whose stream is held by single entries, as after training, and not where GL102 knows the exact law."
     ),
     expected_from="the arrangement's law: blocks add alike (Pre-LN), or begin with 1 (Post-LN)",
     causes=(

@@ -3,14 +3,17 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from analyses.depth import stream_by_depth
+from analyses.depth import blocks, stream_by_depth
 from analyses.depth_profile.theory import DepthTheory
 from analyses.limits import limit
 from gradlens.recording import Recording
 
 Row = dict[str, Any]
+#: Stands in ``unit`` where the value of GL808 is the stream's own, not what a block adds.
+LEVEL = "second moment"
 #: Kinds whose statistics are constants in evaluation mode.
 _RUNNING = ("batchnorm", "instancenorm")
 
@@ -48,8 +51,8 @@ def detached(recording: Recording) -> Iterator[Row]:
     )
     for norm, alike in still.groupby("norm", sort=False):
         # A norm without μ before maps that are linear and another norm has nothing to remove either, but the last has.
-        sure = alike["centered"].astype(bool) | (alike["still"].all() and len(alike) > 1)
-        for site in alike.index[alike["still"] & sure]:
+        whole = bool(alike["still"].all()) and len(alike) > 1
+        for site in alike.index[alike["still"] & (alike["centered"].astype(bool) | whole)]:
             yield {"quantity": "GL807", "group": site, "stack": norm}
     yield {"quantity": "GL807", "n": len(still)}
 
@@ -65,7 +68,7 @@ def _whole(recording: Recording, code: str) -> pd.DataFrame:
 
 
 def stream(recording: Recording) -> Iterator[Row]:
-    """GL808: blocks (``group``, ``x`` from 1) whose growth of the stream (``value``) is beyond their arrangement's law.
+    """GL808: blocks (``group``) that take the stream (``value``) beyond their arrangement's law.
 
     Pre-LN's blocks add alike, Post-LN's begin with 1. Of a trained model that goes on nothing is said.
     """
@@ -75,37 +78,51 @@ def stream(recording: Recording) -> Iterator[Row]:
     moments = stream_by_depth(recording)
     if kind != "init":
         moments = moments[moments["step"] == 0]
-    ended = _with_norm_at_end(recording)
+    ended, found = _with_norm_at_end(recording), blocks(recording)
     for stack, rows in moments.groupby("stack", sort=False):
         q = rows.groupby("depth")["second_moment"].mean()
         if len(q) < limit("GL808", "depths") or not (q > 0).all() or _looks_trained(recording):
             continue
         yield {"quantity": "GL808", "stack": stack, "n": len(q) - 1, "value": q.iloc[-1] / q.iloc[0]}
-        if stack in ended:
-            level = q[q.index > 0]
-            worst = level.idxmax()
-            if level[worst] > limit("GL808", "level"):
-                yield {"quantity": "GL808", "group": stack, "x": worst, "value": level[worst], "unit": "level"}
-            continue
-        added = q.diff().dropna()
-        worst, usual = added.idxmax(), added.median()
-        before = q[q.index < worst].min()
-        if usual > 0 and added[worst] > limit("GL808", "times") * usual and q[worst] > limit("GL808", "grows") * before:
-            yield {"quantity": "GL808", "group": stack, "x": worst, "value": added[worst] / usual, "unit": "growth"}
+        level = str(stack) in ended
+        depth, value = _largest(q, level)
+        if value > limit("GL808", "level" if level else "times"):
+            site = found[(found["stack"] == stack) & (found["block"] == depth - 1)]["site"].iloc[0]
+            yield {"quantity": "GL808", "group": site, "value": value, "unit": LEVEL if level else ""}
+
+
+def _largest(q: "pd.Series[float]", level: bool) -> tuple[int, float]:
+    """Return the depth at which the stream is largest, or the block before added most, and how much.
+
+    Args:
+        q: second moment by depth.
+        level: whether the blocks begin with 1; else the number is what was added over the median block, 0 where the
+            stream is not much larger for it.
+    """
+    depths, values = q.index.to_numpy(dtype=int), q.to_numpy(dtype=float)
+    if level:
+        at = int(np.argmax(values[1:])) + 1
+        return int(depths[at]), float(values[at])
+    added = np.diff(values)
+    at, usual = int(np.argmax(added)) + 1, float(np.median(added))
+    grew = values[at] > limit("GL808", "grows") * values[:at].min()
+    return int(depths[at]), float(added[at - 1] / usual) if usual > 0 and grew else 0.0
 
 
 def _with_norm_at_end(recording: Recording) -> set[str]:
     """Return the stacks whose blocks hold a norm on the stream."""
     sites = recording.sites
     norms = sites[(sites["kind"] == "norm") & (sites["placement"] == "post_add") & sites["block"].notna()]["site"]
-    blocks = sites[sites["kind"] == "block"]["site"].astype(str)
-    return {block.rpartition(".")[0] for block in blocks for norm in norms if str(norm).startswith(f"{block}.")}
+    return {
+        stack
+        for block, stack, _ in blocks(recording).itertuples(index=False)
+        if any(str(norm).startswith(f"{block}.") for norm in norms)
+    }
 
 
 def _looks_trained(recording: Recording) -> bool:
     """Whether single entries hold the stream, as in large models that were trained."""
     rows = recording.activations
     rows = rows[rows["step"] == rows["step"].min()]
-    blocks = recording.sites[recording.sites["kind"] == "block"]["site"]
-    rows = rows[rows["site"].isin(blocks) & (rows["rms"] > 0)]
+    rows = rows[rows["site"].isin(blocks(recording)["site"]) & (rows["rms"] > 0)]
     return bool((rows["absmax"] / rows["rms"] > limit("GL808", "peak")).any())

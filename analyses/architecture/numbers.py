@@ -31,7 +31,9 @@ def _rows(recording: Recording) -> Iterator[Row]:
     places = dict(zip(recording.sites["site"], recording.sites["placement"], strict=True))
     yield from _skips(told.get("siblings", ()))
     yield from _signs(told.get("additions", ()))
-    yield from _twice(told.get("twice", ()), places)
+    yield from _twice(
+        told.get("twice", ()), places, dict(zip(recording.sites["site"], recording.sites["block"], strict=True))
+    )
     yield from _ends(told.get("ends", ()))
     yield from _axes(told.get("streams", ()))
     yield from measured.evaluation(recording)
@@ -65,15 +67,16 @@ def _signs(stacks: Sequence[Sequence[Sequence[str]]]) -> Iterator[Row]:
     yield {"quantity": "GL802", "n": count}
 
 
-def _twice(pairs: Sequence[Sequence[str]], places: Mapping[str, str]) -> Iterator[Row]:
+def _twice(pairs: Sequence[Sequence[str]], places: Mapping[str, str], blocks: Mapping[str, float]) -> Iterator[Row]:
     """GL803: a norm (``group``) that reads nothing but another one (``stack``)."""
     for first, second in pairs:
         parents = [f"{site.rpartition('.')[0]}." for site in (first, second)]
-        # A part of a network may end with a norm, and the next begin with one.
-        nested = "." in parents or parents[0].startswith(parents[1]) or parents[1].startswith(parents[0])
+        # A part of a network may end with a norm, and the next begin with one, but not inside of one block.
+        outer = parents[1] == "." or parents[0].startswith(parents[1])
+        inside = blocks.get(first) == blocks.get(second) and parents[1].startswith(parents[0])
         # And Post-LN's last block ends with a norm, whether or not the stack has one of its own.
         own = parents[0] == parents[1] or (places.get(first), places.get(second)) != ("post_add", "final")
-        if nested and own:
+        if (outer or inside) and own:
             yield {"quantity": "GL803", "group": second, "stack": first}
     norms = [site for site, place in places.items() if isinstance(place, str) and place]
     yield {"quantity": "GL803", "n": len(norms)}

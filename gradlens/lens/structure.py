@@ -4,8 +4,8 @@ A plain value that goes into the recording's metadata as ``structure``:
 
 - ``siblings``: for each family of modules of one class, one parent, and the same operations, each module's path to the
   number of residual additions that it holds;
-- ``additions``: of each stack in order, the module that holds it, and how it is written: ``x + f``, ``x - f``, ``f - x``,
-  with ``s·`` before a term that a parameter multiplies;
+- ``additions``: of each stack in order, the module that holds it, and how it is written: ``x + f``, ``x - f``,
+  ``f - x``, with ``s·`` before a term that a parameter multiplies;
 - ``twice``: pairs of norms of which the second reads nothing but the first, and nobody else does;
 - ``ends``: of each stack of which every branch begins with a norm: the last of these, what the stream comes to
   (``norm``, ``product`` or ``output``), and how many additions it has;
@@ -15,22 +15,22 @@ A plain value that goes into the recording's metadata as ``structure``:
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 from torch import nn
 
 from gradlens.lens.additions import Addition
 from gradlens.lens.architecture import Architecture, Call, common
-from gradlens.lens.autograd_graph import Edge, Graph, Node, operation
+from gradlens.lens.autograd_graph import Edge, Graph, Node, named, operation
 from gradlens.lens.world import class_of
 
 Facts: TypeAlias = dict[str, list[Any]]
 
 #: What leaves each entry as it is, but for dropout and a constant.
-_HANDED = frozenset(
-    "View UnsafeView ReshapeAlias Transpose T Permute Squeeze Unsqueeze Alias AsStrided Clone ToCopy Copy NativeDropout "
-    "FusedDropout Mul Div".split()
+_HANDED = named(
+    "View UnsafeView ReshapeAlias Transpose T Permute Squeeze Unsqueeze Alias AsStrided Clone ToCopy Copy "
+    "NativeDropout FusedDropout Mul Div"
 )
 _LINEAR, _CONVOLUTIONS = frozenset({"Addmm", "Mm"}), frozenset({"Convolution", "MkldnnConvolution"})
 #: Normalizations that no module shows.
@@ -94,11 +94,11 @@ class _Wiring:
                     blind |= {path} if unseen else set()
         held = Counter(path for holder in self._held.values() for path in _above(f"{holder}."))
         families: dict[Any, dict[str, int]] = defaultdict(dict)
-        for path, used in uses.items():
+        for path, counted in uses.items():
             module = _module(self._model, path)
             if path not in blind and module is not None and next(module.children(), None) is not None:
                 keeps = _numel(self._graph.inputs[first[path]][0][1]) == _numel((last[path], 0))
-                key = path.rpartition(".")[0], class_of(module), keeps, _shapes(module), frozenset(used.items())
+                key = path.rpartition(".")[0], class_of(module), keeps, _shapes(module), frozenset(counted.items())
                 families[key][path] = held[path]
         return [family for family in families.values() if len(family) > 1 and any(family.values())]
 
@@ -162,7 +162,7 @@ class _Wiring:
         return len(inputs) == 1 and operation(node) in _HANDED and node not in self._graph.parameters
 
     def ends(self) -> list[list[Any]]:
-        """Return what each stack comes to that has a norm first on each branch and none on its stream, and how many these are."""
+        """Return what each stack comes to that has a norm first on each of its branches, and none on its stream."""
         inside = frozenset().union(*(one.inside for one in self._read.additions))
         found = []
         for stack in self._read.stacks():

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 import gradlens
 from gradlens.recording import Recording
 from tests.analyses.architecture.wired import (
+    IMAGES,
     LENGTH,
     SEQUENCES,
     WIDTH,
-    Double,
     Encoder,
     Mixer,
     ResNet,
@@ -21,12 +21,19 @@ from tests.analyses.architecture.wired import (
     judged,
     run,
 )
-from tests.analyses.trained import train, transformer, sequences
+from tests.analyses.trained import sequences, train, transformer
 
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+def own_norm_too() -> nn.Module:
+    """An attention that begins with a norm, in blocks that begin with one."""
+    model = Encoder()
+    model.blocks[1].attention = nn.Sequential(nn.LayerNorm(WIDTH), model.blocks[1].attention)
+    return model
 
 
 def _torch(first: bool, final: bool, head: bool = True) -> nn.Module:
@@ -114,6 +121,10 @@ HEALTHY: dict[str, Callable[[], nn.Module]] = {
     "torch, Post-LN": lambda: _torch(False, False),
     "torch, Post-LN, final": lambda: _torch(False, True),
     "torch, Pre-LN, its stream handed out": lambda: nn.Sequential(_torch(True, False, head=False)),
+    "parts that end and begin with norms": lambda: nn.Sequential(
+        nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH)),
+        nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3)), Mean(),
+    ),
     "VGG": lambda: Pooled(*(nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.ReLU()) for _ in range(4))),
     "MobileNet": lambda: Pooled(*(Bottleneck(stride) for stride in (1, 1, 2, 1))),
     "DenseNet": lambda: Pooled(*(Dense(8 + 4 * i) for i in range(4)), width=24),
@@ -180,9 +191,10 @@ def test_where_most_blocks_do_without_nobody_is_at_fault() -> None:
         (lambda: Encoder(named=True, odd_norm=lambda: nn.Sequential(nn.RMSNorm(WIDTH), nn.RMSNorm(WIDTH))), "h1.a.1"),
         (lambda: ResNet(behind=lambda: nn.BatchNorm2d(8)), "stem.2"),
         (lambda: UNet(behind=lambda: nn.GroupNorm(2, 8)), "behind"),
-        (lambda: nn.Sequential(_torch(True, True, head=False)[:2], nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3), Mean()), "1"),
+        (lambda: nn.Sequential(_torch(True, True, False)[:2], nn.LayerNorm(WIDTH), Mean(), nn.Linear(WIDTH, 3)), "1"),
+        (own_norm_too, "blocks.1.attention.0"),
     ],
-    ids=["encoder", "decoder", "ResNet", "U-Net", "torch"],
+    ids=["encoder", "decoder", "ResNet", "U-Net", "torch", "attention"],
 )  # fmt: skip
 def test_a_norm_twice_is_named(build: Callable[[], nn.Module], pair: str) -> None:
     found = flagged(build())
@@ -276,8 +288,6 @@ def evaluated(model: nn.Module, since: int, *, freeze: bool = False) -> Recordin
     def batches(step: int) -> tuple[Tensor, Tensor]:
         if step >= since:
             [norm.eval() for norm in norms]
-        from tests.analyses.architecture.wired import IMAGES
-
         return IMAGES(step)
 
     return train(model, batches, lr=1e-3, steps=4, updates=False)
@@ -314,7 +324,7 @@ class Constant(nn.Module):
         lambda norm: Encoder(norm=norm),
         lambda norm: Encoder(norm=norm, named=True),
         lambda norm: Encoder(norm=norm, post=True),
-        lambda norm: nn.Sequential(nn.Linear(WIDTH, WIDTH), norm(), nn.ReLU(), nn.Linear(WIDTH, WIDTH), norm(), nn.Linear(WIDTH, 3), Mean()),
+        lambda norm: nn.Sequential(nn.Linear(WIDTH, WIDTH), norm(), nn.ReLU(), norm(), nn.Linear(WIDTH, 3), Mean()),
     ],
     ids=["encoder", "decoder", "Post-LN", "MLP"],
 )  # fmt: skip
