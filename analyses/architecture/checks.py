@@ -50,11 +50,11 @@ SIGN = _check(
 TWICE = _check(
     code="GL803",
     explanation=(
-        "A norm twice. The only reader of a norm is another norm, with nothing but views, casts and dropout between: "
-        "the first one does no more than its gain and bias. Read off the autograd graph of the first recorded pass; "
-        "it asks for a look, and never fails. Where the last block of a Post-LN stack ends with a norm and the stack "
-        "has one of its own, as torch.nn.Transformer, and where one part of a network ends with a norm and another "
-        "begins with one, it passes."
+        "A norm twice. The only reader of a norm is another norm, with nothing but views, casts, dropout and constants "
+        "between: the first one does no more than its gain and bias. Read off the autograd graph of the first recorded "
+        "pass; it asks for a look, and never fails. Where the last block of a Post-LN stack ends with a norm and the "
+        "stack has one of its own, as in torch.nn.Transformer, and where one part of a network ends with a norm and "
+        "the next one begins with one, it passes."
     ),
     unit="norms",
     expected=0.0,
@@ -70,11 +70,11 @@ TWICE = _check(
 FINAL = _check(
     code="GL804",
     explanation=(
-        "The final norm is missing. Every branch of a stack begins with a norm (Pre-LN), none stands on its stream, "
-        "and a product with weights reads the last sum with no norm behind it: the head is given a stream that grows "
-        "with each block and with training. Read off the autograd graph of the first recorded pass; it asks for a "
-        "look, and never fails. Where the stream is what the model returns it is not asked: what reads it is not in "
-        "the model."
+        "The final norm is missing. Every branch of a stack begins with a norm (Pre-LN), none stands on its stream, and "
+        "a linear product with weights reads the last sum with no norm behind it: the head is given a stream that grows "
+        "with each block and with training. Read off the autograd graph of the first recorded pass; it asks for a look, "
+        "and never fails. Where the stream is what the model returns it is not asked, for what reads it is not in the "
+        "model, nor where a convolution is behind it."
     ),
     unit="stacks",
     expected=0.0,

@@ -28,7 +28,8 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
 def _rows(recording: Recording) -> Iterator[Row]:
     told = recording.meta.get("structure") or {}
     yield {"quantity": "told", "value": float(bool(told)), "group": str(recording.meta.get("kind") or "")}
-    places = dict(zip(recording.sites["site"], recording.sites["placement"], strict=True))
+    sites = recording.sites
+    places, blocks = (dict(zip(sites["site"], sites[column], strict=True)) for column in ("placement", "block"))
     yield from _skips(told.get("siblings", ()))
     yield from _signs(told.get("additions", ()))
     yield from _twice(
@@ -107,3 +108,17 @@ def _axes(streams: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
         for site in (*wide, *other):
             yield {"quantity": "GL805", "group": site, "stack": " × ".join(map(str, norms[site])), "value": features}
     yield {"quantity": "GL805", "n": count}
+
+
+def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return for each recording and code how many places were looked at, and how many are odd.
+
+    Args:
+        table: of ``compute``.
+    """
+    judged = table[table["quantity"].str.startswith("GL")].copy()
+    judged["odd"] = judged["group"] != LOOKED_AT
+    counts = judged.groupby(["label", "quantity"], sort=False).agg(looked=("n", "sum"), odd=("odd", "sum"))
+    shown = counts.astype("int64").reset_index()
+    shown.columns = pd.Index(["recording", "code", "looked at", "odd"])
+    return {"What was looked at": shown} if len(shown) else {}

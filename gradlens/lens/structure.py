@@ -177,15 +177,16 @@ class _Wiring:
         return [node for node in self._norms if node in one.inside]
 
     def _meets(self, start: Node) -> str:
-        """Return what a stream comes to behind an addition: a norm anywhere, else a product with a parameter."""
-        behind, product = {start}, False
+        """Return what a stream comes to behind an addition: a norm anywhere, else a product, and no convolution."""
+        behind, met = {start}, set()
         for node, inputs in self._graph.inputs.items():
             if any(edge[0] in behind for _, edge in inputs):
                 behind.add(node)
-                if node in self._norms or _NORMALIZES.search(operation(node)):
+                name = operation(node)
+                if node in self._norms or _NORMALIZES.search(name):
                     return "norm"
-                product = product or (node in self._graph.parameters and operation(node) in _LINEAR | _CONVOLUTIONS)
-        return "product" if product else "output"
+                met |= {name} if node in self._graph.parameters else set()
+        return "product" if met & _LINEAR and not met & _CONVOLUTIONS else "output"
 
     def streams(self) -> list[dict[str, Any]]:
         """Return the features of each stretch of a stream between projected skips, and what its norms normalize."""
