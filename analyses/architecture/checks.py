@@ -50,11 +50,11 @@ SIGN = _check(
 TWICE = _check(
     code="GL803",
     explanation=(
-        "A norm twice. The only reader of a norm is another norm, with nothing but views, casts, dropout and constants "
-        "between: the first one does no more than its gain and bias. Read off the autograd graph of the first recorded "
-        "pass; it asks for a look, and never fails. Where the last block of a Post-LN stack ends with a norm and the "
-        "stack has one of its own, as in torch.nn.Transformer, and where one part of a network ends with a norm and "
-        "the next one begins with one, it passes."
+        "A norm twice. The only reader of a norm is another norm, with nothing but views, casts, dropout and "
+        "constants between: the first one does no more than its gain and bias. Read off the autograd graph of the "
+        "first recorded pass; it asks for a look, and never fails. Where the last block of a Post-LN stack ends with "
+        "a norm and the stack has one of its own, as in torch.nn.Transformer, and where one part of a network ends "
+        "with a norm and the next one begins with one, it passes."
     ),
     unit="norms",
     expected=0.0,
@@ -70,11 +70,11 @@ TWICE = _check(
 FINAL = _check(
     code="GL804",
     explanation=(
-        "The final norm is missing. Every branch of a stack begins with a norm (Pre-LN), none stands on its stream, and "
-        "a linear product with weights reads the last sum with no norm behind it: the head is given a stream that grows "
-        "with each block and with training. Read off the autograd graph of the first recorded pass; it asks for a look, "
-        "and never fails. Where the stream is what the model returns it is not asked, for what reads it is not in the "
-        "model, nor where a convolution is behind it."
+        "The final norm is missing. Every branch of a stack begins with a norm (Pre-LN), none stands on its stream, "
+        "and a linear product with weights reads the last sum with no norm behind it: the head is given a stream "
+        "that grows with each block and with training. Read off the autograd graph of the first recorded pass; it "
+        "asks for a look, and never fails. Where the stream is what the model returns it is not asked, for what "
+        "reads it is not in the model, nor where a convolution is behind it."
     ),
     unit="stacks",
     expected=0.0,
@@ -94,9 +94,9 @@ AXIS = _check(
     explanation=(
         "A norm over another axis. A norm on a stream whose parameters are made for another size than the stream's "
         "features, which are what the branches' last products make; or, on a stream of vectors, for several axes at "
-        "once. Where the branches do not agree, as in mixers, the odd one of the norms. It asks for a look, and never"
-        " fails. Images may be normalized over channels and space together, and GroupNorm, norms inside of branches "
-        "and those of queries and keys are not asked."
+        "once. Where the branches do not agree, as in mixers, the odd one of the norms. It asks for a look, and "
+        "never fails. Images may be normalized over channels and space together, and GroupNorm, norms inside of "
+        "branches and those of queries and keys are not asked."
     ),
     unit="features",
     expected_from="the products at the end of the stack's branches",
@@ -113,9 +113,9 @@ EVALUATION = _check(
     code="GL806",
     explanation=(
         "Norms in evaluation mode. BatchNorm or InstanceNorm that normalized with its running statistics in a "
-        "recorded step, through which a gradient came: nothing was removed of it, as no derivative of μ and σ flowed."
-        " Asked of training only; it asks for a look, and never fails. Norms whose own parameters are frozen too are "
-        "meant to stand still, and pass."
+        "recorded step, through which a gradient came: nothing was removed of it, as no derivative of μ and σ "
+        "flowed. Asked of training only; it asks for a look, and never fails. Norms whose own parameters are frozen "
+        "too are meant to stand still, and pass."
     ),
     unit="norms",
     expected=0.0,
@@ -133,8 +133,8 @@ DETACHED = _check(
     code="GL807",
     explanation=(
         "Detached statistics. Norms that divide by σ (and subtract μ), and from whose gradient nothing is removed in "
-        "any recorded step, which no derivative of μ or σ can leave so: they are constants in backward. It asks for a"
-        " look, and never fails. Norms that are named so (DetachNorm, frozen ones) pass; BatchNorm and InstanceNorm "
+        "any recorded step, which no derivative of μ or σ can leave so: they are constants in backward. It asks for "
+        "a look, and never fails. Norms that are named so (DetachNorm, frozen ones) pass; BatchNorm and InstanceNorm "
         "are asked by GL806."
     ),
     unit="norms",

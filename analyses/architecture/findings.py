@@ -8,7 +8,7 @@ import pandas as pd
 
 from analyses.architecture.checks import AXIS, DETACHED, EVALUATION, FINAL, SIGN, SKIP, STREAM, TWICE
 from analyses.architecture.measured import LEVEL
-from analyses.architecture.numbers import LOOKED_AT
+from analyses.architecture.numbers import LOOKED_AT, TOLD
 from analyses.making import Check, codes
 from analyses.tables import first, listed, number, pick
 from gradlens.analysis import Finding, Status
@@ -32,6 +32,8 @@ def judge(table: pd.DataFrame) -> list[Finding]:
     Args:
         table: of ``architecture.compute``.
     """
+    if table.empty:
+        return [SKIP.silent("No recording tells how a model is wired.")]
     return [
         finding
         for label, rows in table.groupby("label", sort=False)
@@ -41,8 +43,7 @@ def judge(table: pd.DataFrame) -> list[Finding]:
 
 def _wired(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
     """GL801 to GL805, of what the graph has shown."""
-    told = first(pick(rows, quantity="told"))
-    if told is None or not told["value"]:
+    if pick(rows, quantity=TOLD).empty:
         claim = (
             f"{label}: how the model is wired was not recorded: that takes a pass that is not compiled, and a "
             "recording of this gradlens or a later one."

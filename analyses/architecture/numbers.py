@@ -12,6 +12,8 @@ from analyses.tables import SUMMARY, identity, tidy
 from gradlens.recording import Recording
 
 Row = dict[str, Any]
+#: The quantity of recordings that tell how the model is wired.
+TOLD = "told"
 #: Stands in ``group`` where a row counts the places that were looked at (``n``).
 LOOKED_AT = ""
 
@@ -26,17 +28,15 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
 
 
 def _rows(recording: Recording) -> Iterator[Row]:
-    told = recording.meta.get("structure") or {}
-    yield {"quantity": "told", "value": float(bool(told)), "group": str(recording.meta.get("kind") or "")}
-    sites = recording.sites
-    places, blocks = (dict(zip(sites["site"], sites[column], strict=True)) for column in ("placement", "block"))
-    yield from _skips(told.get("siblings", ()))
-    yield from _signs(told.get("additions", ()))
-    yield from _twice(
-        told.get("twice", ()), places, dict(zip(recording.sites["site"], recording.sites["block"], strict=True))
-    )
-    yield from _ends(told.get("ends", ()))
-    yield from _axes(told.get("streams", ()))
+    told, sites = recording.meta.get("structure"), recording.sites
+    if told:
+        places, blocks = (dict(zip(sites["site"], sites[column], strict=True)) for column in ("placement", "block"))
+        yield {"quantity": TOLD}
+        yield from _skips(told.get("siblings", ()))
+        yield from _signs(told.get("additions", ()))
+        yield from _twice(told.get("twice", ()), places, blocks)
+        yield from _ends(told.get("ends", ()))
+        yield from _axes(told.get("streams", ()))
     yield from measured.evaluation(recording)
     yield from measured.detached(recording)
     yield from measured.stream(recording)
@@ -121,4 +121,4 @@ def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     counts = judged.groupby(["label", "quantity"], sort=False).agg(looked=("n", "sum"), odd=("odd", "sum"))
     shown = counts.astype("int64").reset_index()
     shown.columns = pd.Index(["recording", "code", "looked at", "odd"])
-    return {"What was looked at": shown} if len(shown) else {}
+    return {"What was looked at, and how much of it is odd.": shown} if len(shown) else {}
