@@ -5,6 +5,7 @@ tuple of ``gradlens.analysis.Analysis`` in the same way. A new question is one f
 """
 
 from analyses import (
+    architecture,
     audit,
     depth_profile,
     expected,
@@ -25,6 +26,7 @@ ANALYSES: tuple[Analysis, ...] = (
     expected.ANALYSIS,
     objective.ANALYSIS,
     parameters.ANALYSIS,
+    architecture.ANALYSIS,
     held_out.ANALYSIS,
     audit.ANALYSIS,
 )

@@ -7,7 +7,7 @@ else reads what it reads, and who reads what it returns.
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from torch import nn
@@ -57,7 +57,7 @@ class Architecture:
         """Return where norms stand, by site: of several calls the most frequent; one that has no word is left out."""
         words: dict[str, Counter[str]] = {}
         for site, node, alias in calls:
-            if alias is not None and node in self.graph.index and (word := self._word(node)):
+            if alias is not None and node in self.graph.index and (word := self.word(node)):
                 words.setdefault(site, Counter())[word] += 1
         return {site: counted.most_common(1)[0][0] for site, counted in words.items()}
 
@@ -80,12 +80,12 @@ class Architecture:
         homes = {id(p): path.split(".")[:-1] for path, p in reversed(list(model.named_parameters()))}
         norms = {node: site.partition("#")[0].split(".") for site, node, _ in calls}
         found = []
-        for stack in self._stacks():
+        for stack in self.stacks():
             paths = []
             for one in stack:
                 used = [homes.get(id(p)) for node in one.inside for p in self.graph.parameters.get(node, ())]
                 used += [norms[node] for node in one.inside if node in norms]
-                paths.append(_common([path for path in used if path is not None]))
+                paths.append(common([path for path in used if path is not None]))
             found.append(_blocks(model, paths))
         return [blocks for blocks in found if blocks]
 
@@ -109,7 +109,7 @@ class Architecture:
                 behind.add(node)
         return behind
 
-    def _stacks(self) -> list[list[Addition]]:
+    def stacks(self) -> list[list[Addition]]:
         """Return the additions of each stack in order: nothing but norms, activations and pooling lies between."""
         stacks: list[list[Addition]] = []
         last: dict[Node, list[Addition]] = {}
@@ -129,7 +129,7 @@ class Architecture:
             edge = self.graph.loose_source(self.graph.inputs[edge[0]][0][1])
         return self._at.get(edge[0])
 
-    def _word(self, norm: Node) -> str:
+    def word(self, norm: Node) -> str:
         """Return the placement of a call; empty where it has none of these."""
         graph, inside = self.graph, norm in self._inside
         if not graph.inputs[norm]:
@@ -152,7 +152,7 @@ class Architecture:
             before = graph.loose_source(taken)[0]
             if before in self._at and sum(reader in graph.calls for reader, _ in graph.readers(source)) == 1:
                 return self._after_the_last(before)
-            if before in graph.calls and self._word(before) == "post_add":
+            if before in graph.calls and self.word(before) == "post_add":
                 return "final"
         return "in_branch" if inside else ""
 
@@ -160,10 +160,10 @@ class Architecture:
         """Tell a norm after a stack's last addition: the stack's own, or the last block's where each ends with one."""
         norms, sums = self.graph.calls.keys(), [one for one in self.additions if one.node == node]
         skips = {one.skip[0] for one in sums}
-        if any(self._word(skip) == "post_add" for skip in skips & norms):
+        if any(self.word(skip) == "post_add" for skip in skips & norms):
             return "post_add"
         inside = frozenset().union(*(one.inside for one in sums)) & norms
-        at_ends = any(self._word(norm) in ("pre_branch", "post_branch") for norm in inside)
+        at_ends = any(self.word(norm) in ("pre_branch", "post_branch") for norm in inside)
         return "final" if at_ends or skips & self._at.keys() else "post_add"
 
     def _meets_keys(self, norm: Node) -> bool:
@@ -195,7 +195,7 @@ class Architecture:
         return False
 
 
-def _common(paths: list[list[str]]) -> list[str]:
+def common(paths: Sequence[Sequence[str]]) -> list[str]:
     """Return what all paths begin with."""
     common = []
     for parts in zip(*paths, strict=False):

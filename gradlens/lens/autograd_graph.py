@@ -16,31 +16,32 @@ Node: TypeAlias = Any
 Edge: TypeAlias = tuple[Node, int]
 
 
-def _named(names: str) -> frozenset[str]:
+def named(names: str) -> frozenset[str]:
+    """Return the names of operations that a text lists."""
     return frozenset(names.split())
 
 
 #: Operations whose output is their one input that depends on data, arranged, cast or scaled otherwise, with constants
 #: or parameters added or put beside it.
-_SAME = _named(
+_SAME = named(
     "View UnsafeView ReshapeAlias Transpose T Permute Expand Squeeze Unsqueeze Alias AsStrided Clone ToCopy Copy "
     "NativeDropout FusedDropout ConstantPadNd Roll Flip Repeat Mul Div Add Sub Rsub Neg Cat Stack MaskedFill Where "
     "IndexAdd Addcmul ViewAsComplex ViewAsReal"
 )
 #: Operations that keep or pool a part of their input, or bend it, entry by entry.
-_LOOSE = _named(
+_LOOSE = named(
     "Slice Select Index IndexSelect Gather Split SplitWithSizes Unbind Sum Mean Max Amax MaxPool2DWithIndices "
     "MaxPool3DWithIndices AvgPool2D AvgPool3D AdaptiveAvgPool2D AdaptiveAvgPool3D Relu Gelu Silu Mish Elu LeakyRelu "
     "Hardtanh Hardswish Tanh Sigmoid Softplus Clamp"
 )
 #: Autograd functions of one input that hand it on as it is: DTensor's.
-_OF_DTENSORS = _named("ToTorchTensor FromTorchTensor Redistribute")
+_OF_DTENSORS = named("ToTorchTensor FromTorchTensor Redistribute")
 #: Autograd functions of several inputs, each of which is handed on: FSDP's, DDP's, and those of full backward hooks.
-_HANDED_ON = _named("RegisterPostBackwardFunction DDPSink BackwardHookFunction")
+_HANDED_ON = named("RegisterPostBackwardFunction DDPSink BackwardHookFunction")
 #: What makes data of a parameter: looking up rows.
-_LOOK_UP = _named("Embedding EmbeddingBag Index IndexSelect Gather")
+_LOOK_UP = named("Embedding EmbeddingBag Index IndexSelect Gather")
 #: Products of data with a parameter, also of data without a gradient, of which the graph shows nothing.
-_PRODUCTS = _named("Addmm Mm Bmm Baddbmm Convolution ConvolutionOverrideable MkldnnConvolution")
+_PRODUCTS = named("Addmm Mm Bmm Baddbmm Convolution ConvolutionOverrideable MkldnnConvolution")
 #: Where several inputs may be one and the same.
 _JOINS = frozenset({"Add", "Sub", "Mul", "Cat", "Stack"})
 

@@ -79,10 +79,8 @@ def at_init(
                     if table != "sites" or index == 0:
                         gathered.append(table, {str(name): column for name, column in frame.items()})
                 if index == 0:
-                    audit = sink.meta.get("audit", {})
-                    gathered.annotate(
-                        {**facts, "label": label or facts["model"]["family"], "audit": audit, **(meta or {})}
-                    )
+                    seen = {name: sink.meta.get(name, {}) for name in ("audit", "structure")}
+                    gathered.annotate({**facts, "label": label or facts["model"]["family"], **seen, **(meta or {})})
                 tokens.append(facts["tokens"])
                 if on_seed is not None:
                     on_seed(index + 1, len(seeds))

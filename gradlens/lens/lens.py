@@ -245,7 +245,7 @@ class Lens:
     # ------------------------------------------------------------------ writing and closing
 
     def _write_audit(self) -> None:
-        self._sink.annotate({"audit": self.audit().to_dict()})
+        self._sink.annotate({"audit": self.audit().to_dict(), "structure": self._state.placing.structure})
 
     def _close(self, status: str, how: str) -> None:
         if self._closed:

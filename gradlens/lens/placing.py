@@ -11,6 +11,7 @@ from gradlens.lens.autograd_graph import Graph, Node
 from gradlens.lens.guard import PASSES, Guard
 from gradlens.lens.observations import Observations
 from gradlens.lens.sites import is_inside, stacks
+from gradlens.lens.structure import Facts, structure
 
 #: Module path to its number in its stack, and whether it is the first there.
 Blocks: TypeAlias = Mapping[str, tuple[int, bool]]
@@ -35,6 +36,8 @@ class Placing:
         self._calls: list[Call] = []
         self._handed_on: dict[str, Node] = {}
         self._open, self._left = False, _MOST
+        #: How the model is wired, as far as passes have shown it.
+        self.structure: Facts = {}
         self._structure = dict(stacks(model))
         #: Called with the placements, by site, and the blocks that a pass has shown and the structure had not.
         self.on_read: Callable[[Mapping[str, str], Blocks], None] = lambda words, blocks: None
@@ -74,6 +77,7 @@ class Placing:
         try:
             architecture = Architecture(Graph(made, {node: alias for _, node, alias in calls}))
             words, found = architecture.placements(calls), architecture.blocks(self._model, calls)
+            facts = structure(architecture, self._model, calls)
         except PASSES:
             raise
         except Exception as error:
@@ -82,6 +86,8 @@ class Placing:
             self._observed.notes.add(f"Where norms stand could not be read off the model's graph ({one_line(error)}).")
             return
         self._read |= sites
+        for name, told in facts.items():
+            self.structure.setdefault(name, []).extend(one for one in told if one not in self.structure[name])
         blocks = self._new(found)
         self._structure |= blocks
         self.on_read(_as_siblings(words, architecture.blind(calls) - words.keys(), self._structure), blocks)

@@ -133,6 +133,7 @@ _MANIFEST = _fields(
     limit=_maybe(_fields(factor=_number, predicted=_number, by=_text)),
     no_limit=_text,
     frozen=_texts,
+    structure=_values(_is(list, "a list")),
     diverged_at=_maybe(_whole(0)),
     samples=_maybe(_each(_object)),
     tokens=_maybe(_each(_object)),
