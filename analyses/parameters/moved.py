@@ -9,7 +9,7 @@ import pandas as pd
 
 from analyses.intervals import block_bootstrap_interval
 from analyses.limits import held_against, limit
-from analyses.making import Check
+from analyses.making import SYMPTOMS, Check
 from analyses.parameters.lasting import onset, since
 from analyses.tables import first, number, pick, span
 from gradlens.analysis import Finding
@@ -41,7 +41,7 @@ CHECK = Check(
     reference="Karpathy, CS231n, Neural networks 3: ratio of weights and updates",
 )
 #: What a rate that is far too large makes of a run: its loss, its gradients, and what clips them.
-_FOLLOWS = ("GL301", "GL303", "GL305", "GL306", "GL402", "GL403")
+_FOLLOWS = (*SYMPTOMS, "GL204", "GL307", "GL308", "GL309", "GL310", "GL311", "GL406", "GL407", "GL704")
 #: Steps that are smoothed before it is asked from which on they are too large; matrices that are named.
 _SMOOTH, _NAMED = 5, 5
 
@@ -66,7 +66,7 @@ def numbers(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
     fixed: Mapping[str, Any] = {"group": span_of_steps(medians)}
     yield {**fixed, "quantity": "update over weight", **_mean(medians, sampling)}
     yield {**fixed, "quantity": "largest update over weight", "value": medians.max(), "x": medians.idxmax(),
-           "low": first_step, "n": len(medians)}  # fmt: skip
+           "low": first_step, "n": params["step"].nunique()}  # fmt: skip
     most = limit("GL404", "most")
     leap = _leap(medians, most)
     start = since(medians.rolling(_SMOOTH, center=True, min_periods=1).median() > most) if leap is None else leap
@@ -75,7 +75,8 @@ def numbers(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
     if start is not None:
         tail = medians[medians.index >= start]
         mean = _mean(tail, sampling)
-        yield {"group": span_of_steps(tail), "quantity": "large update over weight", **mean, "x": start, "n": len(tail)}
+        recorded = params.loc[params["step"] >= start, "step"].nunique()
+        yield {"group": span_of_steps(tail), "quantity": "large update over weight", **mean, "x": start, "n": recorded}
         steps = table["step"] >= start if leap is None else table["step"] == leap
         above = table[steps & (table["ratio"] > 0)]
         each = np.exp(np.log(above["ratio"]).groupby(above["name"], sort=False).mean())
@@ -138,7 +139,7 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
     )
     own: dict[str, Any] = {"remedies": ("Raise the learning rate.",) if still else ("Lower the learning rate.",)}
     if status == "warn":
-        own |= {"explains": ("GL306",) if still else _FOLLOWS, "born": "update"}
+        own |= {"explains": ("GL304", "GL306", "GL704") if still else _FOLLOWS, "born": "update"}
         if not still:
             far = pick(rows, quantity="matrix that moves too far")["group"]
             own |= {"onset": begins, "sites": tuple(far)}

@@ -30,6 +30,8 @@ class HookState:
         self, world: World, device: torch.device, passes: Passes, placing: Placing, observed: Observations, guard: Guard
     ) -> None:
         self.recording = True
+        #: Whether what costs more is read too, in a recorded step: in the first ones, and then in one of a few.
+        self.closely = True
         #: Whether the lens is told to look away: it records nothing, and counts no step.
         self.paused = False
         self.world = world

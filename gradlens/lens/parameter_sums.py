@@ -40,19 +40,20 @@ class Sums:
     dead: Tensor | np.ndarray
 
 
-def measure(grads: Sequence[Tensor], weights: Sequence[Tensor], rows: Sequence[int]) -> Sums:
+def measure(grads: Sequence[Tensor], weights: Sequence[Tensor], rows: Sequence[int], products: bool = True) -> Sums:
     """Take the sums of parameters of one device, dtype and layout.
 
     Args:
         grads: of each.
         weights: of each.
         rows: of each how many there are along the first dimension; 0 where they are not looked at.
+        products: whether Σ grad·w is taken, for which both are read again.
     """
     sparse = grads[0].layout != torch.strided
     taken, rows = [raised(grad) for grad in grads], [0] * len(rows) if sparse else rows
     on = _on_host if taken[0].device.type == "cpu" else on_device
-    sums = on(taken, [raised(weight) for weight in weights], rows)
-    if sparse:  # whose values lie elsewhere than the weights
+    sums = on(taken, [raised(weight) for weight in weights], rows, products and not sparse)
+    if sparse or not products:  # whose values lie elsewhere than the weights
         sums.numbers[_DOTS] = nan
     return sums
 
@@ -90,7 +91,7 @@ def totals(flat: Tensor, lengths: Sequence[int]) -> Tensor:
     return torch.stack(torch._foreach_norm(torch.split(flat, list(lengths)), 1))
 
 
-def on_device(grads: Sequence[Tensor], weights: Sequence[Tensor], rows: Sequence[int]) -> Sums:
+def on_device(grads: Sequence[Tensor], weights: Sequence[Tensor], rows: Sequence[int], products: bool = True) -> Sums:
     """Do it without a copy to the host; a gradient that is not finite is told by a 1, and has no norms."""
     by_row = {i: vector_norm(grads[i].reshape(n, -1), dim=1) for i, n in enumerate(rows) if n}
     square = squares([by_row.get(i, grad) for i, grad in enumerate(grads)])
@@ -99,7 +100,7 @@ def on_device(grads: Sequence[Tensor], weights: Sequence[Tensor], rows: Sequence
     wrong = ~torch.isfinite(square)
     found = [square.masked_fill(wrong, nan), absmax.masked_fill(wrong, nan), squares(weights), wrong.double()]
     dead = torch.cat([*by_row.values()]) == 0 if by_row else torch.zeros(0, dtype=torch.bool)
-    dots = _dots(grads, weights).masked_fill(wrong, nan)
+    dots = _dots(grads, weights).masked_fill(wrong, nan) if products else torch.full_like(square, nan)
     return Sums(torch.stack([*found, dots]), tuple(by_row), tuple(n for n in rows if n), dead)
 
 
@@ -121,7 +122,7 @@ def _dots(grads: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
     return torch.stack([found[i] for i in range(len(grads))])
 
 
-def _on_host(grads: Sequence[Tensor], weights: Sequence[Tensor], rows: Sequence[int]) -> Sums:
+def _on_host(grads: Sequence[Tensor], weights: Sequence[Tensor], rows: Sequence[int], products: bool = True) -> Sums:
     """Do the same for tensors in the host's memory, and count the entries that are not finite and leave them out."""
     out = np.zeros((len(NUMBERS), len(grads)))
     parts: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -135,7 +136,7 @@ def _on_host(grads: Sequence[Tensor], weights: Sequence[Tensor], rows: Sequence[
         if g.numel() >= _SMALL:
             low, high = torch.aminmax(g)
             out[1, i], large[i] = max(-float(low), float(high)), True
-            if g.numel() == w.numel():
+            if products and g.numel() == w.numel():
                 places = range(0, g.numel(), _ROW)
                 out[_DOTS, i] = sum(float(torch.dot(g[at : at + _ROW], w[at : at + _ROW])) for at in places)
     (flat, starts), (of_weights, others) = map(_flat, parts)

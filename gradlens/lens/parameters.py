@@ -77,20 +77,25 @@ class ParameterReader:
             if name != first[id(parameter)]:
                 self.tied[first[id(parameter)]].append(name)
 
-    def read(self) -> None:
-        """Take the sums of all gradients and weights now; a later call in the same step replaces them."""
+    def read(self, closely: bool = True) -> None:
+        """Take the sums of all gradients and weights now; a later call in the same step replaces them.
+
+        Args:
+            closely: whether to take samples and Σ grad·w, too.
+        """
         self._read, self._gains_read = [], []
         self.unreduced = {name for name, parameter in self._shared if is_partial(parameter.grad)}
         with torch.no_grad():
             for indices in self._groups(self._has_gradient):
                 own = [self.parameters[i] for i in indices]
                 grads = [local(p.grad) for p in own]
-                sums = measure(grads, own, [self._rows[i] for i in indices])
+                sums = measure(grads, own, [self._rows[i] for i in indices], closely)
                 self._read.append((indices, sums))
                 gains = [i for i in indices if i in self._gains]
                 if gains:
                     self._gains_read.append((gains, *extremes([self.parameters[i] for i in gains])))
-            self._sampler.read(self._has_gradient)
+            if closely:
+                self._sampler.read(self._has_gradient)
             if self._watch_updates and self._before is None:
                 # Quantized and frozen ones do not change.
                 self._before = [(p.detach().clone(), p._version) if p.requires_grad else None for p in self.parameters]

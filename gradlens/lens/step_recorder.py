@@ -18,6 +18,10 @@ from gradlens.lens.steps_row import fill, grad_norm, steps_row
 from gradlens.lens.taps.functional import Watcher
 from gradlens.lens.taps.tap import Tap
 
+#: Samples of parameters and outputs are read in each of the first recorded steps, and then in one of so many: they cost
+#: as much as all else, and move slowly.
+_EACH, _OF = 32, 4
+
 
 class StepRecorder:
     """Counts steps, and writes those that are recorded.
@@ -57,7 +61,7 @@ class StepRecorder:
         self.on_news: Callable[[], None] = lambda: None
         #: Whether the optimizer closed the step that is over, and ``add`` has not been called for it.
         self.closed_by_optimizer = False
-        self._step = 0
+        self._step = self._recorded = 0
         #: The last step that this lens has written.
         self._written = -1
         self._backward_ended = False
@@ -101,6 +105,12 @@ class StepRecorder:
 
     def _look(self) -> None:
         self._state.recording = self._step % self._every == 0 and not self._state.paused
+        self._state.closely = self._recorded < _EACH or self._recorded % _OF == 0
+
+    def _another_rate(self) -> bool:
+        """Whether the learning rate is twice or half of what it was in the last step: what a step changes is news."""
+        rate = float("nan") if self._optimizer is None else float(self._optimizer.param_groups[0]["lr"])
+        return rate >= 2 * self._lr or rate <= self._lr / 2
 
     def close(self) -> None:
         """Write what was recorded in the current step, but for its row of ``steps``, and begin the next."""
@@ -173,7 +183,8 @@ class StepRecorder:
         self._backward_ended = True
         self._functions.end()
         if self._parameters is not None and self._state.recording and filled:
-            self._parameters.read()
+            self._state.closely = self._state.closely or self._another_rate()
+            self._parameters.read(self._state.closely)
         self._scaler_states = getattr(self._scaler, "_per_optimizer_states", None)
         scale = getattr(self._scaler, "_scale", None)
         self._scale = scale.detach().clone() if isinstance(scale, Tensor) else None
@@ -214,7 +225,7 @@ class StepRecorder:
     def _read_late(self, when: str) -> None:
         """Read gradients whose end of backward was not seen, and say so."""
         if self._parameters is not None and self._parameters.any_gradient():
-            self._parameters.read()
+            self._parameters.read(self._state.closely)
             self._observed.notes.add(
                 "No backward pass was seen that filled the parameter gradients (the root module's forward did not run, "
                 "it returns no tensor that was used, or the gradients were set by hand, as with torch.autograd.grad): "
@@ -222,6 +233,7 @@ class StepRecorder:
             )
 
     def _write(self) -> None:
+        self._recorded += 1
         news = self._observed.news()
         counted = self._state.passes.close()
         if self._parameters is not None and not self._parameters.was_read:

@@ -224,7 +224,9 @@ def test_an_update_is_zero_where_nothing_changed_and_missing_where_nobody_wrote_
 def test_on_an_accelerator_a_gradient_that_is_not_finite_is_told_and_its_norms_are_missing():
     gradients, weights = [numbers(1, 5), numbers(2, 6), numbers(3, 7)], [numbers(4, 5), numbers(5, 6), numbers(6, 7)]
     gradients[1][2] = float("inf")
-    squares, largest, of_weights, wrong, dots = parameter_sums.on_device(gradients, weights, [0, 0, 0]).numbers.tolist()
+    squares, largest, of_weights, wrong, dots = parameter_sums.on_device(
+        gradients, weights, [0, 0, 0], True
+    ).numbers.tolist()
     exact = [float(gradient.double().square().sum()) for gradient in gradients]
     assert squares == pytest.approx([exact[0], np.nan, exact[2]], rel=1e-6, nan_ok=True)
     peaks = [float(gradient.abs().max()) for gradient in gradients]

@@ -21,9 +21,6 @@ from gradlens.outputs import first_tensor, tensors_of
 _ENTRIES = 2**18
 #: More classes are not asked whether softmax was taken twice: of a vocabulary nobody takes it by hand.
 _TWICE = 4096
-#: Of the recorded steps all are looked at up to this one, then one in so many: what the loss is hardly changes, and a
-#: step of a small model would be noticeably longer.
-_EACH, _OF = 32, 4
 #: Entries of an input that are looked at, and in how many recorded steps.
 _OF_INPUT, _STEPS = 2**16, 8
 #: Recorded steps after which what no cross-entropy fits is taken for another loss; longer where two fit alike, as they
@@ -85,8 +82,6 @@ class OutputTap:
         self._untold: dict[tuple[str, int], tuple[int, int]] = {}
         self._places: dict[tuple[tuple[int, ...], int, torch.device], tuple[Tensor, ...]] = {}
         self.silent = False
-        #: Recorded steps that are over.
-        self._steps = 0
 
     # ------------------------------------------------------------------ what the root's hooks call
 
@@ -97,7 +92,7 @@ class OutputTap:
 
     def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Keep rows of the output until its gradient comes."""
-        if torch.is_grad_enabled() and (self._steps < _EACH or self._steps % _OF == 0):
+        if torch.is_grad_enabled() and self.state.closely:
             self._try(self._output, module, args, output)
 
     def _try(self, look: Callable[..., None], *args: Any) -> None:
@@ -175,7 +170,6 @@ class OutputTap:
 
     def pull(self, counted: Counted) -> tuple[list[tuple[Seen, Array]], list[tuple[str, Array]]]:
         """Copy what counts of the step to the host, and begin the next: of outputs, and of inputs by module."""
-        self._steps += 1
         seen = [one for one in self._seen if one.number in counted.numbers]
         inputs = [(site, sums) for site, forward, sums in self._inputs if counted.counts(forward)]
         self.forget()
