@@ -6,8 +6,8 @@ number in a parameter's name that stands before a module's: in ``0.weight`` it i
 """
 
 from collections.abc import Iterator
+from typing import cast
 
-import numpy as np
 import pandas as pd
 
 from analyses.once import once
@@ -95,13 +95,16 @@ def gradient_by_block(recording: Recording) -> pd.DataFrame:
         Columns ``step``, ``stack``, ``group``, ``block``, ``grad_norm``; the group ``whole block`` is all of
         it.
     """
-    params = recording.params.merge(parameter_groups(recording), on="name")
-    params["square"] = params["grad_norm"] ** 2
-    both = pd.concat([params, params.assign(group=WHOLE)]) if len(params) else params
-    keys = ["step", "stack", "group", "block"]
-    squares = both.groupby(keys, sort=False)["square"].sum(min_count=1).reset_index()
-    squares["grad_norm"] = np.sqrt(squares.pop("square"))
-    return squares.dropna(subset="grad_norm")
+    norms, groups = gradient_norms(recording), parameter_groups(recording).set_index("name")
+    keys = ["stack", "group", "block"]
+    parts = [groups.assign(group=WHOLE), groups] if len(groups) else []
+    found = []
+    for part in parts:
+        labels = pd.MultiIndex.from_frame(part[keys])
+        squares = norms[list(part.index)].pow(2).T.set_axis(labels).groupby(level=keys, sort=False).sum(min_count=1)
+        found.append(cast(pd.Series, squares.T.unstack()).rename("grad_norm").pow(0.5).reset_index())
+    long = pd.concat(found) if found else pd.DataFrame(columns=["step", *keys, "grad_norm"])
+    return long.dropna(subset="grad_norm").reset_index(drop=True)[["step", *keys, "grad_norm"]]
 
 
 @once

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analyses.depth import blocks, gradient_norms, stream_by_depth
 from analyses.onset.jumps import FEWEST, beside, jumps
-from analyses.parameters.places import places
+from analyses.parameters.places import gradient_by_group, places
 from analyses.tables import identity, tidy
 from gradlens.recording import Recording
 
@@ -97,11 +97,9 @@ def _that_reset(run: Recording, found: Iterable[str]) -> set[str]:
 
 def _gradients(run: Recording) -> pd.DataFrame:
     """Return the gradient norm of each block, or module outside of blocks, by step."""
-    found = places(run)
-    group = found.set_index("name")["group"]
-    squares = gradient_norms(run).pow(2).T.groupby(group, sort=False).sum().T
+    found, norms = places(run), gradient_by_group(run)
     inside = list(dict.fromkeys(found.loc[found["block"], "group"]))
-    return squares[inside if len(inside) >= FEWEST else list(dict.fromkeys(group))].pow(0.5)
+    return norms[inside] if len(inside) >= FEWEST else norms
 
 
 def _jumped(series: pd.DataFrame, quantity: str) -> Iterator[dict[str, Any]]:

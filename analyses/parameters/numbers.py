@@ -9,7 +9,7 @@ import pandas as pd
 from analyses.intervals import block_bootstrap_interval
 from analyses.limits import limit
 from analyses.parameters import gain, idle, moved, still
-from analyses.parameters.places import places
+from analyses.parameters.places import gradient_by_group, places
 from analyses.tables import identity, tidy
 from gradlens.analysis.ending import at_the_end, span_of_steps
 from gradlens.recording import Recording
@@ -34,7 +34,7 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
     who = identity(run)
     params = run.params.merge(places(run), on="name", how="left").sort_values("step", kind="stable")
     params["square"] = params["grad_norm"] ** 2
-    yield from ({**who, "panel": GRADIENT, **row} for row in _picture(params))
+    yield from ({**who, "panel": GRADIENT, **row} for row in _picture(gradient_by_group(run)))
     steps = run.steps.set_index("step").sort_index()
     frozen = run.meta.get("frozen")
     told = frozen is not None or run.meta.get("kind") == "training"  # which froze nothing before it was said
@@ -53,11 +53,8 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
         yield from ({**who, "panel": "summary", **row} for row in rows)
 
 
-def _picture(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _picture(norms: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield a cell a group and step, or a few successive steps; its value is missing where no gradient arrived."""
-    squares = params.pivot_table("square", "step", "group", "sum", dropna=False, sort=False, observed=True)
-    there = params.assign(there=params["square"].notna()).pivot_table("there", "step", "group", "any", sort=False)
-    norms = squares.where(there.astype(bool)).pow(0.5)[list(dict.fromkeys(params["group"]))]
     for steps in np.array_split(np.arange(len(norms)), min(COLUMNS, len(norms))):
         part = norms.iloc[steps]
         for place, (group, values) in enumerate(part.items()):

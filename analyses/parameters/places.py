@@ -4,7 +4,7 @@ import re
 
 import pandas as pd
 
-from analyses.depth import blocks
+from analyses.depth import blocks, gradient_norms
 from analyses.once import once
 from gradlens.recording import Recording
 
@@ -38,3 +38,15 @@ def places(recording: Recording) -> pd.DataFrame:
     ]
     table = pd.DataFrame({"name": names, "group": groups, "block": [bool(b) for b in inside]})
     return table.assign(matrix=pd.Series(matrix, dtype=bool))
+
+
+@once
+def gradient_by_group(recording: Recording) -> pd.DataFrame:
+    """Return the L2 norm of the gradient of each group's parameters: a row a step, a column a group, in their order.
+
+    It is missing where none of them has a gradient.
+    """
+    found = places(recording)
+    squares = gradient_norms(recording).pow(2).T
+    group = found.set_index("name")["group"].reindex(squares.index)
+    return squares.groupby(group, sort=False).sum(min_count=1).T[list(dict.fromkeys(found["group"]))].pow(0.5)
