@@ -50,7 +50,7 @@ def audit_of(state: HookState, taps: Sequence[Tap], functions: Watcher, paramete
         without_graph=tuple(path for path in norms if path in seen.without_graph),
         transformed=tuple(path for path in norms if path in seen.transformed),
         functions_recorded=functions.record,
-        without_grad_output=tuple(path for path in fired if path not in seen.arrived["grad_output"]),
+        without_grad_output=tuple(path for path in fired if path not in seen.arrived["grad_output"] | seen.frozen),
         without_grad_input=tuple(path for path in fired if path not in seen.arrived["grad_input"]),
         strangers=tuple(tap.site.path for tap in every if tap.is_stranger),
         unsupported=dict(seen.unsupported),

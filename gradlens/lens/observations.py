@@ -79,6 +79,8 @@ class Observations:
         #: Sites that ran without a graph, outside of any checkpoint, and those inside of a transform of torch.func.
         self.without_graph: set[str] = set()
         self.transformed: set[str] = set()
+        #: Norms whose output needs no gradient: neither does their input, nor are they trained.
+        self.frozen: set[str] = set()
         #: Sites whose activations another process records, which has the same.
         self.elsewhere: set[str] = set()
         #: Where normalizations ran as functions that are not recorded, and how often; modules that were found to be

@@ -129,3 +129,15 @@ def test_batch_norm_momentum_and_buffers_are_left_alone():
         twin(x)
     for name, buffer in twin.named_buffers():
         assert torch.equal(dict(model.named_buffers())[name], buffer), name
+
+
+def test_a_norm_that_needs_no_gradient_is_not_blamed_for_having_none() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    model[:2].requires_grad_(False)
+    with gradlens.attach(model) as lens:
+        model(torch.randn(3, 4)).sum().backward()
+        lens.step()
+    told = lens.audit()
+    assert told.without_grad_output == ()
+    assert told.without_grad_input == ("1",)
+    assert not any("No gradient reached" in problem for problem in told.problems())

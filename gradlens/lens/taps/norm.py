@@ -159,6 +159,8 @@ class NormTap(NormTapInGraphs):
                 call.gain = self._gain.of_this_call(module, call.x.dim())
             self.state.placing.call(self.site.path, y)
             hook_output(y, call.x, call.on_grad_output(), self.failed)
+        else:
+            self.state.observed.frozen.add(self.site.path)
         call.x = None  # which nothing shall keep alive
 
     # ------------------------------------------------------------------ the proof
