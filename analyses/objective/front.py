@@ -7,7 +7,7 @@ _ELSEWHERE = ("pre_branch", "in_branch", "post_branch", "qk", "final")
 
 
 def normalized(recording: Recording) -> str:
-    """Return the norm that takes the input's scale out, behind one layer at most; empty where there is none.
+    """Return the norm that takes the input's scale out, before any layer; empty where there is none.
 
     Args:
         recording: with the parameters in the order of registration.
@@ -19,4 +19,4 @@ def normalized(recording: Recording) -> str:
     first = str(norms.iloc[0]["site"])
     modules = list(dict.fromkeys(name.rpartition(".")[0] for name in recording.params["name"].astype(str)))
     # Of a norm without parameters nobody knows what stands before it: it is given the benefit of the doubt.
-    return first if first not in modules or modules.index(first) <= 1 else ""
+    return first if first not in modules or modules.index(first) == 0 else ""

@@ -15,16 +15,18 @@ CHECK = Check(
         "The scale of the input. The root mean square of the entries of the first tensor that the model is given, in "
         "the first recorded steps, those of 0 left out; and the mean of all over their deviation. Xavier's and "
         "Kaiming's initializations take entries of unit size and no mean for granted; a first layer's gradient grows "
-        "with the input and its curvature with the square. Outside of 0.04 to 25, or with a mean of more "
-        "than 25 deviations, it asks for a look, but where a norm stands right at the front, behind one layer "
-        "at most. Token numbers are no such input."
+        "with the input and its curvature with the square. Outside of {least:g} to {most:g}, or with a mean of more "
+        "than {offset:g} deviations, it asks for a look, but where a norm stands before any layer: one behind a layer "
+        "takes the scale out of what follows, but neither out of its own eps nor of that layer's bias. So does a "
+        "step whose input is {odd:g} times as large as that of the others. Token numbers are no such input."
     ),
     unit="root mean square",
     expected="about 1",
     expected_from="Xavier's and Kaiming's assumption",
     threshold="{least:g} to {most:g}, and a mean of at most {offset:g} deviations",
     causes=(
-        "A model that scales its input itself, in a way that is no norm (innocent).",
+        "A model that scales its input itself, or by a norm behind its first layer, whose weights have no bias "
+        "(innocent).",
         "Images of 0 to 255 as they were read; features in their own units; audio as integers.",
         "A normalization with the wrong mean or deviation, or one that was done twice.",
         "Inputs that are the same in every entry.",
@@ -48,14 +50,19 @@ def scaled(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
     if scale is None or offset is None or largest is None or norm is None:
         return
     least, most, far = (CHECK.limit(name) for name in ("least", "most", "offset"))
+    odd = first(pick(rows, quantity="odd input"))
     sized, centered = least <= scale["value"] <= most, offset["value"] <= far
-    status: Status = "pass" if norm["group"] or (sized and centered) else "warn"
+    status: Status = "pass" if norm["group"] or (sized and centered and odd is None) else "warn"
     what = f"the entries of the input{f' of {site}' if site else ''} have a root mean square of"
     said = f"{what} {number(scale['value'])}, the largest {number(largest['value'])}"
     if not centered:
         said += ", and a mean of many deviations" if offset["value"] == float("inf") else (
             f", and a mean of {number(offset['value'])} deviations"
         )  # fmt: skip
+    since = None
+    if odd is not None:
+        since = int(odd["x"])
+        said += f"; {odd['group']} it is another, from step {since} on: {number(odd['value'])} times that at the start"
     said += f"; {norm['group']} normalizes them at the front" if norm["group"] else ""
     own = {} if status == "warn" else {"causes": (), "remedies": ()}
-    yield CHECK.finding(status, f"{label}: {said}.", label, scale, born="forward", **own)
+    yield CHECK.finding(status, f"{label}: {said}.", label, scale, born="forward", onset=since, **own)

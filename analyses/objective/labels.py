@@ -9,6 +9,7 @@ from analyses.making import SYMPTOMS, Check
 from analyses.tables import first, number, percent, pick
 from gradlens.analysis import Finding
 
+_LOOK = "Print a few inputs beside their labels as the model gets them."
 CHECK = Check(
     code="GL704",
     analysis="objective",
@@ -16,8 +17,9 @@ CHECK = Check(
         "The labels carry a signal that is learned. The cross-entropy of sampled rows at the end of the run over the "
         "entropy of their labels: what is reached by knowing how often each label occurs and nothing of the input. The "
         "entropy is the code length of each step's labels under the frequencies of all before. A loss that stays "
-        "there, though the weights moved, has found nothing in the inputs that tells the labels. Asked from 100 "
-        "recorded steps and 50 sampled labels a class on; a large vocabulary needs a long run."
+        "there, though the weights moved, has found nothing in the inputs that tells the labels; labels that are all "
+        "the same have nothing to tell. Asked from {steps:g} recorded steps on. To pass it takes {known:g} sampled "
+        "labels a class, for of fewer the code length is more than the entropy."
     ),
     unit="of the labels' entropy",
     expected="below {most:g}",
@@ -31,10 +33,13 @@ CHECK = Check(
     ),
     remedies=(
         "Learn one batch by heart: a model that cannot is broken, one that can points at the data.",
-        "Print a few inputs beside their labels as the model gets them.",
+        _LOOK,
     ),
     explains=SYMPTOMS,
 )
+
+#: Causes of labels that are all the same.
+_ONE = ("Rare events, of which no batch holds one (innocent).", "A wrong column, or a filter, in front of the labels.")
 
 
 def carry(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
@@ -52,19 +57,22 @@ def carry(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
     if entropy is None or loss is None or share is None or known is None or moved is None:
         return
     of, few = f" of {site}" if site else "", CHECK.limit("few")
-    if loss["n"] < CHECK.limit("steps") or known["value"] < CHECK.limit("known"):
-        claim = (
-            f"{label}: {entropy['n']:.0f} labels{of} sampled over {loss['n']:.0f} steps are too few to tell their "
-            "entropy and what is learned of them."
-        )
-        yield CHECK.finding("inconclusive", claim, label, remedies=("Record more steps.",))
+    enough = known["value"] >= CHECK.limit("known")
+    if loss["n"] < CHECK.limit("steps"):
+        yield _too_few(f"{label}: {loss['n']:.0f} steps are too few to tell what is learned of the labels{of}.", label)
     elif entropy["value"] < few:
-        yield CHECK.silent(f"{label}: nearly all labels{of} are the same: they have no entropy to speak of.", label)
+        claim = f"{label}: nearly all of {entropy['n']:.0f} sampled labels{of} are the same: there is nothing to learn."
+        yield CHECK.finding("warn", claim, label, value=None, causes=_ONE, remedies=(_LOOK,))
     elif moved["value"] < CHECK.limit("moved"):
         claim = f"{label}: the weights have hardly moved: what is learned of the labels{of} is not asked."
         yield CHECK.silent(claim, label)
     else:
         status = held_against(share["low"], share["high"], most=CHECK.limit("most"))
+        if status == "pass" and not enough:
+            # Too few labels make their entropy too large, and a loss that is stuck look better than it is.
+            claim = f"{label}: {entropy['n']:.0f} labels{of} are too few to tell their entropy from the loss."
+            yield _too_few(claim, label)
+            return
         said = {
             "pass": "the model reads more from its input than how often each label occurs",
             "warn": "the loss is stuck at the entropy of the labels"
@@ -76,3 +84,7 @@ def carry(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
             f"{percent(share['value'])} of their {number(entropy['value'])}."
         )
         yield CHECK.finding(status, claim, label, share)
+
+
+def _too_few(claim: str, label: str) -> Finding:
+    return CHECK.finding("inconclusive", claim, label, remedies=("Record more steps.",))

@@ -15,6 +15,8 @@ from gradlens.recording import Recording
 
 #: A share of rows (or a weight) this near to 1 is 1, in half precision.
 ALL = 0.98
+#: Steps whose input is the usual one.
+_FIRST = 9
 
 
 def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
@@ -115,15 +117,20 @@ def _moved(params: pd.DataFrame) -> float:
 
 
 def _input(steps: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
-    """Yield scale and offset of the input over the first recorded steps."""
+    """Yield scale and offset of the input, and the step that differs most from the first ones."""
     known = steps[steps["input_rms"].notna()]
     if known.empty:
         return
-    mean, square = known["input_mean"].mean(), (known["input_rms"] ** 2).mean()
+    mean, square = known["input_mean"].median(), (known["input_rms"] ** 2).median()
     spread = np.sqrt(max(0.0, square - mean**2))
-    share = known["input_nonzero"].mean()
+    share = known["input_nonzero"].median()
     yield {"quantity": "input", "value": np.sqrt(square / share) if share > 0 else 0.0, "n": len(known)}
     offset = abs(mean) / spread if spread > limit("GL705", "rounding") * np.sqrt(square) else np.inf
     yield {"quantity": "input's offset", "value": offset if square > 0 else 0.0}
     yield {"quantity": "largest input", "value": known["input_absmax"].max()}
     yield {"quantity": "input is normalized", "group": normalized(run)}
+    times = known["input_rms"] / known["input_rms"].head(_FIRST).median()
+    odd = (times >= limit("GL705", "odd")) | (times <= 1 / limit("GL705", "odd"))
+    if odd.any():
+        how_many = f"in {odd.sum()} of {len(odd)} steps that were looked at"
+        yield {"quantity": "odd input", "group": how_many, "value": times[odd].iloc[0], "x": odd.idxmax()}

@@ -21,7 +21,8 @@ CHECK = Check(
         "Gains of norms. The largest |γ| of each norm at the end of training over that in the first recorded step. "
         "Below {least:g} the norm lets next to nothing through: what follows it is switched off. From {most:g} up it "
         "sets the scale of what follows, and of its gradient, and asks for a look as well. Gains that begin at 0, as "
-        "some are meant to, have no start to be compared with."
+        "some are meant to, have no start to be compared with; one that stays there for {steps:g} recorded steps, to "
+        "the end, is switched off."
     ),
     unit="times the first recorded step",
     expected="near 1",
@@ -37,7 +38,7 @@ CHECK = Check(
         "Leave gains out of weight decay, or decay them towards 1.",
         "Give gains a lower rate, and clip the gradient.",
     ),
-    explains=("GL305", "GL402"),
+    explains=("GL305", "GL309", "GL310", "GL401", "GL402", "GL406"),
 )
 _NORM = re.compile(r"(norm|(^|[._])(ln|bn)(_?\d+|_[a-z]+)?)\.weight$", re.IGNORECASE)
 _NAMED = 3
@@ -56,6 +57,8 @@ def numbers(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
     largest = gains[["weight_least", "weight_most"]].abs().max(axis=1)
     for name, series in largest.groupby(gains["name"], sort=False):
         values = series.set_axis(gains.loc[series.index, "step"]).sort_index()
+        if len(values) >= limit("GL407", "steps") and not values.any():
+            yield {"quantity": "gain", "group": str(name), "value": 0.0, "n": len(values)}
         if len(values) < 2 or not values.iloc[0] > 0:
             continue
         times = values / values.iloc[0]
@@ -103,5 +106,5 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
 
 def _some(part: pd.DataFrame) -> str:
     named = part.head(_NAMED)[["group", "value"]].to_numpy()
-    names = [f"{name}: {number(value)} times its start" for name, value in named]
+    names = [f"{name}: {f'{number(value)} times its start' if value else 'all 0'}" for name, value in named]
     return listed(names + ([f"{len(part) - _NAMED} others"] if len(part) > _NAMED else []))

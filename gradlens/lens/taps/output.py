@@ -21,8 +21,8 @@ from gradlens.outputs import first_tensor, tensors_of
 _ENTRIES = 2**18
 #: More classes are not asked whether softmax was taken twice: of a vocabulary nobody takes it by hand.
 _TWICE = 4096
-#: Entries of an input that are looked at, and in how many recorded steps.
-_OF_INPUT, _STEPS = 2**16, 8
+#: Entries of an input that are looked at.
+_OF_INPUT = 2**16
 #: Recorded steps after which what no cross-entropy fits is taken for another loss; longer where two fit alike, as they
 #: do at outputs of 0.
 _TRIES, _ALIKE = 3, 50
@@ -76,7 +76,6 @@ class OutputTap:
         self._names = {id(module): name for name, module in model.named_modules()}
         self._seen: list[Seen] = []
         self._inputs: list[tuple[str, Forward, Tensor]] = []
-        self._input_steps: dict[str, set[int]] = {}
         #: By module and number of dimensions: forms that an output may have yet, and how often none was told.
         self._forms: dict[tuple[str, int], list[Form]] = {}
         self._untold: dict[tuple[str, int], tuple[int, int]] = {}
@@ -86,8 +85,8 @@ class OutputTap:
     # ------------------------------------------------------------------ what the root's hooks call
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        """Look at the input: only in a few steps, for it hardly changes."""
-        if self.state.recording:
+        """Look at the input."""
+        if self.state.recording and self.state.closely:
             self._try(self._input, module, args)
 
     def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -117,12 +116,8 @@ class OutputTap:
 
     def _input(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         site, x = self._names[id(module)], args[0] if args else None
-        steps = self._input_steps.setdefault(site, set())
-        if len(steps | {self.state.step}) > _STEPS or not isinstance(x, Tensor) or not x.is_floating_point():
+        if not isinstance(x, Tensor) or not x.is_floating_point() or _unreadable(x) or not self.state.world.holds(x):
             return
-        if _unreadable(x) or not self.state.world.holds(x):
-            return
-        steps.add(self.state.step)
         with torch.no_grad():
             # An odd step meets every column of a table.
             flat = raised(x.detach().reshape(-1)[:: max(1, x.numel() // _OF_INPUT) | 1])

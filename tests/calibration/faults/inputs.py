@@ -57,7 +57,7 @@ def input_too_small(planted: Planted) -> None:
     _scaled(planted, planted.pick(1e-4, 1e-2))
 
 
-@kind("odd batches", "GL303", on=IMAGES, variants=BOTH)
+@kind("odd batches", "GL303", "GL705", on=IMAGES, variants=BOTH)
 def odd_batches(planted: Planted) -> None:
     """A batch in thirty has inputs of a hundred times the size, and labels of others."""
     factor = planted.pick(100, 20)

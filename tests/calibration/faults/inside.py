@@ -62,7 +62,7 @@ def amplifies_slowly(planted: Planted) -> None:
     _from(planted, act)
 
 
-@kind("branch times 0", "GL309", "GL401", on=RESIDUAL, variants=_START_AND_LATER)
+@kind("branch times 0", "GL310", "GL401", "GL309", on=RESIDUAL, variants=_START_AND_LATER)
 def dead_branch(planted: Planted) -> None:
     path = block(planted)
     planted.places.append(path)
@@ -83,7 +83,7 @@ def _before_relu(model: Any, path: str) -> nn.Parameter:
     return bias
 
 
-@kind("all units of a layer dead", "GL406", "GL309", "GL401", on=RELU, variants=_START_AND_LATER)
+@kind("all units of a layer dead", "GL406", "GL310", "GL401", "GL309", on=RELU, variants=_START_AND_LATER)
 def dead_layer(planted: Planted) -> None:
     path = block(planted)
     planted.places.append(path)
@@ -113,7 +113,7 @@ def _gain_path(planted: Planted) -> str:
     return block(planted) + (".body.1" if planted.run.network.name == "resnet" else ".norm1")
 
 
-@kind("gain held at 0", "GL407", "GL309", "GL401", on=RESIDUAL, variants=_START_AND_LATER)
+@kind("gain held at 0", "GL407", "GL310", "GL309", "GL401", on=RESIDUAL, variants=_START_AND_LATER)
 def gain_zero(planted: Planted) -> None:
     path = block(planted)
     planted.places.append(_gain_path(planted))
