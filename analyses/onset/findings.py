@@ -1,13 +1,15 @@
-"""What ``onset`` says: GL307 the first value that is no number, GL308 overflow, GL309 who amplifies, GL310 who dies."""
+"""What ``onset`` says: GL307 the first value that is no number, GL308 overflow, GL310 who dies.
 
-import math
+GL309, who amplifies, is in ``amplifies``.
+"""
+
 from collections.abc import Iterator
 from functools import partial
 
 import pandas as pd
 
 from analyses.making import SYMPTOMS, Check, codes
-from analyses.onset.jumps import Jump, large
+from analyses.onset import amplifies
 from analyses.tables import first, listed, number, percent, pick
 from gradlens.analysis import Finding, Pass, Status
 
@@ -55,31 +57,6 @@ _OVERFLOW = _check(
     remedies=("Use bfloat16.", "Keep that module in float32.", "Normalize what goes into it."),
     explains=("GL301", "GL306", "GL307"),
 )
-_AMPLIFIES = _check(
-    code="GL309",
-    explanation=(
-        "A block that begins to amplify, or to fade. What each block makes of the size of its input, and the norm of "
-        "its gradient, are held against those of all other blocks in the same step: what moves all of them, such as a "
-        "schedule, plays no part. A jump within {window:g} recorded steps that stays is named with its step; where "
-        "there are no blocks, norms and modules stand for them. Chances are corrected for the number of blocks."
-    ),
-    unit="times its level before, beside the others",
-    expected=1.0,
-    expected_from="the other blocks in the same steps",
-    threshold="between 1/{jump:g} and {jump:g} within {window:g} recorded steps",
-    causes=(
-        "A part that is switched on or off on purpose: unfreezing, layer drop, a schedule of one group (innocent).",
-        "A gain or a branch scale that grows without bound.",
-        "Weights that were overwritten: by a wrong checkpoint, an update far too large for this group, a custom step.",
-        "Saturation: attention's softmax, or a gate, that turned to all or nothing.",
-    ),
-    remedies=(
-        "Look at what changed at the step named: schedule, groups of parameters, data, checkpoints.",
-        "Clip or lower the learning rate of that block alone, and see whether it stays.",
-    ),
-    explains=("GL203", "GL204", "GL301", "GL303", "GL304", "GL305", "GL306", "GL307", "GL308", "GL402", "GL403",
-              "GL404"),
-)  # fmt: skip
 _DIES = _check(
     code="GL310",
     explanation=(
@@ -103,7 +80,7 @@ _DIES = _check(
     ),
     explains=("GL203", "GL304", "GL305", "GL306", "GL309", "GL402", "GL406", "GL404"),
 )
-CODES = codes(_BROKEN, _OVERFLOW, _AMPLIFIES, _DIES)
+CODES = codes(_BROKEN, _OVERFLOW, amplifies.CHECK, _DIES)
 #: Tensor to where it is, and the pass.
 _PLACES: dict[str, tuple[str, Pass]] = {
     "input": ("the input of {} in the forward pass", "forward"),
@@ -124,7 +101,7 @@ def judge(table: pd.DataFrame) -> list[Finding]:
     findings = []
     for label, rows in table.groupby("label", sort=False):
         name = str(label)
-        findings += [_broken(rows, name), *_overflown(rows, name), _jumped(rows, name), _died(rows, name)]
+        findings += [_broken(rows, name), *_overflown(rows, name), amplifies.judged(rows, name), _died(rows, name)]
     return findings
 
 
@@ -182,50 +159,6 @@ def _overflown(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
     value = None if largest is None else float(largest["value"])
     claim = f"{label}: {' and '.join(claims)}."
     yield _OVERFLOW.finding(status, claim, label, value=value, sites=sites, onset=onset)
-
-
-def _jumped(rows: pd.DataFrame, label: str) -> Finding:
-    """GL309: the chances are of noise, corrected for their number."""
-    judged = [pick(rows, quantity=f"jump of {quantity}") for quantity in ("growth", "gradient")]
-    growth, gradient = map(_large, judged)
-    if not any(map(len, judged)):
-        claim = f"{label}: fewer than three blocks, norms or modules, or too few steps, to hold one against the others."
-        return _AMPLIFIES.silent(claim, label)
-    # What grows in the forward pass shows in the gradient too: the forward pass is where it was born.
-    born: Pass = "forward" if growth else "backward"
-    found = growth or gradient
-    if not found:
-        claim = f"{label}: no block, norm or module leaves the others from one step to the next."
-        return _AMPLIFIES.finding("pass", claim, label, causes=(), remedies=())
-    began = min(one.step for one in found)
-    same = [one for one in found if one.step <= began + _AMPLIFIES.limit("window")]
-    same.sort(key=lambda one: (one.factor < 1, -abs(math.log(one.factor))))  # what fades beside one that grows
-    one = same[0]
-    same = [other for other in same if (other.factor > 1) == (one.factor > 1)]
-    others = [other.name for other in same[1 : 1 + _NAMED]]
-    what = "what it makes of its input's size" if born == "forward" else "its gradient"
-    up = one.factor > 1
-    claim = (
-        f"{label}: from step {one.step} on {one.name} {'amplifies' if up else 'fades'}: beside the others {what} is "
-        f"{number(one.factor if up else 1 / one.factor)} times {'larger' if up else 'smaller'} than before"
-        f"{f'; {listed(others)} too' if others else ''}."
-    )
-    return _AMPLIFIES.finding(
-        "fail" if max(one.factor, 1 / one.factor) > _AMPLIFIES.limit("far") else "warn",
-        claim,
-        label,
-        value=one.factor,
-        sites=tuple(o.name for o in same),
-        steps=(one.step,),
-        onset=one.step,
-        born=born,
-    )
-
-
-def _large(rows: pd.DataFrame) -> list[Jump]:
-    cells = rows[["group", "x", "value", "low", "high"]].itertuples(index=False)
-    found = (Jump(str(name), int(step), *numbers) for name, step, *numbers in cells)
-    return large(found, _AMPLIFIES.limit("jump"), _AMPLIFIES.limit("chance"))
 
 
 def _died(rows: pd.DataFrame, label: str) -> Finding:

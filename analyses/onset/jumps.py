@@ -14,6 +14,7 @@ from scipy.special import stdtr
 
 from analyses.intervals import Array
 from analyses.limits import limit
+from gradlens.analysis.ending import at_the_end
 
 #: Recorded steps on each side of a jump, of which the medians are held against each other.
 WINDOW = int(limit("GL309", "window"))
@@ -24,6 +25,8 @@ _LEAST_NOISE = 0.02
 _SIGMA = 1.4826
 #: Share of a jump, of its logarithm, that is left in the end.
 _STAYS = 0.5
+#: A level this many times the first one has left it.
+_AWAY = 1.5
 
 
 class Jump(NamedTuple):
@@ -119,6 +122,27 @@ def _false_discoveries(chances: Array) -> Array:
     adjusted = np.empty_like(ranked)
     adjusted[order] = np.minimum(1.0, np.minimum.accumulate(ranked[::-1])[::-1])
     return adjusted
+
+
+def drifts(levels: pd.DataFrame) -> list[Jump]:
+    """Return how far each series has come in all, and the step from which on it stays away from its first level.
+
+    Args:
+        levels: of ``beside``.
+    """
+    found = []
+    for name, series in levels.items():
+        own = series.dropna()
+        if len(own) < 4 * WINDOW:
+            continue
+        start, end = float(own.iloc[WINDOW : 3 * WINDOW].median()), float(at_the_end(own).median())
+        smooth = own.rolling(WINDOW, min_periods=1).median()
+        away = ((smooth - start) * math.copysign(1.0, end - start) > math.log(_AWAY)).to_numpy()
+        back = np.flatnonzero(~away)
+        leaves = own.index[min(len(own) - 1, int(back[-1]) + 1 if len(back) else 0)]
+        factor = math.exp(end - start)
+        found.append(Jump(str(name), int(leaves), factor, factor, 0.0))
+    return found
 
 
 def large(found: Iterable[Jump], factor: float, chance: float) -> list[Jump]:

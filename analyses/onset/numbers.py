@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.depth import blocks, gradient_norms, stream_by_depth
-from analyses.onset.jumps import FEWEST, beside, jumps
+from analyses.onset.jumps import FEWEST, beside, drifts, jumps
 from analyses.parameters.places import gradient_by_group, places
 from analyses.tables import identity, tidy
 from gradlens.recording import Recording
@@ -110,9 +110,10 @@ def _jumped(series: pd.DataFrame, quantity: str) -> Iterator[dict[str, Any]]:
         for name, mean in part.mean().dropna().items():
             yield {"panel": quantity, "quantity": "level", "group": str(name), "x": part.index[0],
                    "value": math.exp(mean)}  # fmt: skip
-    for one in jumps(levels):
-        yield {"quantity": f"jump of {quantity}", "group": one.name, "x": one.step, "value": one.factor,
-               "low": one.stayed, "high": one.chance, "n": levels[one.name].notna().sum()}  # fmt: skip
+    for what, found in (("jump", jumps(levels)), ("drift", drifts(levels))):
+        for one in found:
+            yield {"quantity": f"{what} of {quantity}", "group": one.name, "x": one.step, "value": one.factor,
+                   "low": one.stayed, "high": one.chance, "n": levels[one.name].notna().sum()}  # fmt: skip
 
 
 def _died(run: Recording) -> Iterator[dict[str, Any]]:

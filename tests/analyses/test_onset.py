@@ -155,3 +155,15 @@ def test_a_scaler_that_looks_for_its_factor_is_healthy_and_one_that_keeps_fallin
     steps = pd.DataFrame({"step": range(60), "grad_norm": 1.0, "loss_scale": scales})
     found = judged(Recording.from_tables({"label": "a", "kind": "attached"}, steps=steps))
     assert found["GL308"].status == status
+
+
+def test_a_block_that_amplifies_more_and_more_is_named() -> None:
+    def grow(model: nn.Module, x: Tensor) -> None:
+        model.blocks[1].register_forward_pre_hook(lambda m, args: m.ffn.w2.weight.data.mul_(1.1) and None)
+
+    torch.manual_seed(0)
+    found = judged(run(transformer(), sequences(), grow))["GL309"]
+    assert found.status in ("warn", "fail")
+    assert found.sites[0] == "blocks.1"
+    assert "more and more" in found.claim
+    assert abs((found.onset or 0) - AT) <= 15

@@ -303,3 +303,14 @@ def test_a_label_that_the_model_rules_out_has_no_finite_loss_and_is_left_out() -
     assert judged(Recording.from_tables(recording.meta, **tables, outputs=outputs[["step", "site"]])).keys() >= {
         "GL701"
     }
+
+
+def test_inputs_that_become_others_are_told_with_their_step() -> None:
+    def later(step: int) -> tuple[Tensor, Tensor]:
+        x, y = points()(step)
+        return (x * 50 if step >= 20 else x), y
+
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 5))
+    found = judged(train(model, later, lr=1e-3, steps=40))["GL705"]
+    assert (found.status, found.onset) == ("warn", 20)
+    assert "50.0" in found.claim or "50" in found.claim
