@@ -78,7 +78,7 @@ _DIES = _check(
         "Lower the learning rate, or warm up for longer; use an activation that leaks.",
         "Look at what changed at the step named.",
     ),
-    explains=("GL203", "GL304", "GL305", "GL306", "GL309", "GL402", "GL406", "GL404"),
+    explains=(*SYMPTOMS, "GL001", "GL204", "GL309", "GL311", "GL405", "GL406", "GL407"),
 )
 CODES = codes(_BROKEN, _OVERFLOW, amplifies.CHECK, _DIES)
 #: Tensor to where it is, and the pass.

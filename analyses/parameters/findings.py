@@ -68,7 +68,7 @@ def judge(table: pd.DataFrame) -> list[Finding]:
     for label, rows in pick(table, panel="summary").groupby("label", sort=False):
         name = str(label)
         told = bool(pick(rows, quantity="frozen is told")["value"].gt(0).any())
-        findings.append(reached.reached(pick(rows, quantity="reached"), name, told))
+        findings.append(reached.reached(rows, name, told))
         findings += [*_held(rows, name), _clipping(rows, name)]
         findings += [check.judged(rows, name) for check in (moved, still, idle, gain)]
     return findings

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analyses.depth import blocks
 from analyses.intervals import block_bootstrap_interval
 from analyses.limits import limit
 from analyses.parameters import gain, idle, moved, still
@@ -39,10 +40,13 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
     frozen = run.meta.get("frozen")
     told = frozen is not None or run.meta.get("kind") == "training"  # which froze nothing before it was said
     yield {**who, "panel": "summary", "quantity": "frozen is told", "value": float(told), "n": len(frozen or ())}
-    reached = [*_reached(params[~params["name"].isin(frozen or ())])]
+    trained = params[~params["name"].isin(frozen or ())]
+    reached = [*_reached(trained)]
     rounding = {row["group"] for row in reached if row["value"] <= limit("GL401", "rounding")}
     for rows in (
         reached,
+        _frozen_inside(params, frozen or (), run),
+        _no_pass(params, run),
         _share(params),
         _clipping(steps),
         moved.numbers(params),
@@ -80,6 +84,24 @@ def _reached(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for name, group, block in found.itertuples(index=False):
         yield {"quantity": "reached", "group": name, "stack": group, "unit": "block" if block else "module",
                "value": largest.get(name, np.nan), "n": steps}  # fmt: skip
+
+
+def _no_pass(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
+    """Yield in how many steps nothing came back to the model, where nothing ever did."""
+    setting = (run.meta.get("audit") or {}).get("setting") or {}
+    if list(setting.get("passes") or ()) == [0, 0] and params["square"].isna().all():
+        yield {"quantity": "no pass", "value": params["name"].nunique(), "n": params["step"].nunique()}
+
+
+def _frozen_inside(params: pd.DataFrame, frozen: Sequence[str], run: Recording) -> Iterator[dict[str, Any]]:
+    """Yield the blocks that were frozen as a whole, between blocks of their stack of which nothing was."""
+    found = places(run)
+    still = found["name"].isin(frozen).groupby(found["group"], sort=False).mean()
+    for _, stack in blocks(run).groupby("stack", sort=False):
+        share = [float(still.get(site, np.nan)) for site in stack["site"]]
+        for at, site in enumerate(stack["site"]):
+            if share[at] == 1.0 and 0.0 in share[:at] and 0.0 in share[at + 1 :]:
+                yield {"quantity": "frozen inside", "group": site, "stack": site, "n": params["step"].nunique()}
 
 
 def _share(params: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analyses.making import Check
-from analyses.tables import listed
+from analyses.making import SYMPTOMS, Check
+from analyses.tables import first, listed, pick
 from gradlens.analysis import Finding, Status
 
 CHECK = Check(
@@ -15,7 +15,9 @@ CHECK = Check(
         "Parameters without a gradient. Those whose gradient is absent or 0 in every recorded step but the first, or "
         "so small beside the model's usual one that it is rounding; but for those that were frozen when the lens was "
         "attached. A block of which no parameter has one fails; in older recordings, which do not tell what was "
-        "frozen, only if gradients of 0 arrived, and else asks for a look. "
+        "frozen, only if gradients of 0 arrived, and else asks for a look. A block that was frozen as a whole, between "
+        "blocks of its stack that are trained, asks for a look too; where no backward pass comes to the model at all "
+        "it fails. "
         "Biases whose gradient is rounding are no fault: in front of a norm over the batch, and of attention's keys, "
         "it is 0 in exact arithmetic."
     ),
@@ -30,6 +32,7 @@ CHECK = Check(
         "Units that never fire (dead ReLUs), or saturated ones, behind which nothing flows back.",
         "A factor that stays at 0, as a branch's scale without a gradient of its own.",
     ),
+    explains=(*SYMPTOMS, "GL001", "GL204", "GL309", "GL311", "GL405", "GL406", "GL407", "GL704"),
     remedies=(
         "Look for what cuts the graph at the first place named.",
         "Freeze what is not to be trained (requires_grad_(False)) and leave it out of the optimizer.",
@@ -38,16 +41,23 @@ CHECK = Check(
 _NAMED = 3
 
 
-def reached(rows: pd.DataFrame, label: str, frozen_known: bool) -> Finding:
+def reached(summary: pd.DataFrame, label: str, frozen_known: bool) -> Finding:
     """Return GL401.
 
     Args:
-        rows: of the run's summary, those of ``reached``.
+        summary: of the run.
         label: the recording's.
         frozen_known: whether the recording tells which parameters were frozen, which are not among the rows.
     """
+    rows, nothing = pick(summary, quantity="reached"), first(pick(summary, quantity="no pass"))
+    if nothing is not None and nothing["n"] > CHECK.limit("steps"):
+        claim = (
+            f"{label}: no backward pass comes to the model, and no gradient to its {nothing['value']:.0f} parameters."
+        )
+        return CHECK.finding("fail", claim, label, value=float(nothing["value"]))
     if rows.empty:
         return CHECK.silent(f"{label}: no parameter has a gradient in any recorded step.", label)
+    inside = pick(summary, quantity="frozen inside")["group"].tolist()
     steps = float(rows["n"].iloc[0])
     if steps < CHECK.limit("steps"):
         claim = f"{label}: {steps + 1:.0f} steps with a gradient are too few to tell which parameters never get one."
@@ -58,6 +68,11 @@ def reached(rows: pd.DataFrame, label: str, frozen_known: bool) -> Finding:
     told = (
         f"; of {innocent.sum()} biases it is rounding, as in front of a norm over the batch" if innocent.any() else ""
     )
+    if without.empty and inside:
+        claim = (
+            f"{label}: {_some(inside)} {'is' if len(inside) == 1 else 'are'} frozen between blocks that are trained."
+        )
+        return CHECK.finding("warn", claim, label, sites=tuple(inside))
     if without.empty:
         claim = f"{label}: a gradient reaches all {len(rows) - innocent.sum()} parameters that can have one{told}."
         return CHECK.finding("pass", claim, label, value=0.0, causes=(), remedies=())

@@ -224,3 +224,28 @@ def test_of_one_step_and_of_recordings_of_before_nothing_is_said() -> None:
     found = judged(Recording.from_tables({"kind": "attached", "label": "run"}, **tables, params=old))
     assert {found[code].status for code in NEW} == {"not applicable"}
     assert all("attach(" in found[code].claim for code in ("GL404", "GL405"))
+
+
+def test_a_loss_that_is_cut_off_reaches_nothing() -> None:
+    model = mlp()
+    optimizer = sgd(model)
+    with gradlens.attach(model, optimizer=optimizer, label="run") as lens:
+        for step in range(10):
+            x, _ = points()(step)
+            optimizer.zero_grad()
+            model(x).mean().detach().requires_grad_().backward()
+            optimizer.step()
+    found = judged(lens.recording)["GL401"]
+    assert found.status == "fail"
+    assert "no backward pass comes" in found.claim
+
+
+@pytest.mark.parametrize(("frozen", "status"), [((1,), "warn"), ((0, 1), "pass"), ((2,), "pass")])
+def test_a_block_that_is_frozen_between_others_is_told_and_the_front_of_a_model_is_not(frozen, status) -> None:
+    model = transformer()
+    for block in frozen:
+        model.blocks[block].requires_grad_(False)
+    own = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    found = judged(train(model, sequences(), own, steps=12))["GL401"]
+    assert found.status == status
+    assert found.sites == (("blocks.1",) if status == "warn" else ())

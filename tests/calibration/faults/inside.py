@@ -150,7 +150,9 @@ def float16_overflow(planted: Planted) -> None:
     planted.run.on_model.append(plant)
 
 
-@kind("dropout of 0.95", "GL306", "GL304", "GL311", on=("gpt", "vit", "dense", "hybrid", "mixer"), variants=BOTH)
+@kind(
+    "dropout of 0.95", "GL704", "GL306", "GL304", "GL311", on=("gpt", "vit", "dense", "hybrid", "mixer"), variants=BOTH
+)
 def heavy_dropout(planted: Planted) -> None:
     share = planted.pick(0.97, 0.9)
 

@@ -67,7 +67,7 @@ def detached_loss(planted: Planted) -> None:
     planted.run.change_loss(lambda loss, output, target: loss(output, target).detach().requires_grad_())
 
 
-@kind("detach() in the middle", "GL401", on=RESIDUAL, variants=_START_AND_LATER)
+@kind("detach() in the middle", "GL401", "GL310", on=RESIDUAL, variants=_START_AND_LATER)
 def detached_stream(planted: Planted) -> None:
     path = block(planted)
     number = int(path.split(".")[1])
@@ -82,7 +82,7 @@ def detached_stream(planted: Planted) -> None:
     planted.run.on_model.append(plant)
 
 
-@kind("requires_grad is False in one block", "GL401", "GL405", on=RESIDUAL, variants=_START_AND_LATER)
+@kind("requires_grad is False in one block", "GL401", "GL310", "GL405", on=RESIDUAL, variants=_START_AND_LATER)
 def frozen_block(planted: Planted) -> None:
     path = block(planted)
     planted.places.append(path)
@@ -100,7 +100,7 @@ def frozen_block(planted: Planted) -> None:
         run.on_model.append(lambda model: of(model, path).requires_grad_(False))
 
 
-@kind("branch detached", "GL401", on=RESIDUAL, variants=_START_AND_LATER)
+@kind("branch detached", "GL401", "GL310", on=RESIDUAL, variants=_START_AND_LATER)
 def detached_branch(planted: Planted) -> None:
     path = block(planted)
     planted.places.append(path)
