@@ -12,7 +12,9 @@ from gradlens.analysis import Finding, Status
 _NUMBERS = ("value", "low", "high")
 _SHARED = ("unit", "expected", "expected_from", "threshold", "causes", "remedies", "reference", "explains")
 #: What a run shows whose model, data or optimizer is at fault, whatever the fault: causes name them as symptoms.
-SYMPTOMS = ("GL101", "GL203", "GL301", "GL303", "GL304", "GL305", "GL306", "GL402", "GL403", "GL404")
+SYMPTOMS = (
+    "GL101", "GL203", "GL301", "GL303", "GL304", "GL305", "GL306", "GL311", "GL402", "GL403", "GL404", "GL704",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

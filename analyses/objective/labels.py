@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analyses.limits import held_against
-from analyses.making import SYMPTOMS, Check
+from analyses.making import Check
 from analyses.tables import first, number, percent, pick
 from gradlens.analysis import Finding
 
@@ -35,7 +35,7 @@ CHECK = Check(
         "Learn one batch by heart: a model that cannot is broken, one that can points at the data.",
         _LOOK,
     ),
-    explains=SYMPTOMS,
+    explains=("GL304", "GL306"),
 )
 
 #: Causes of labels that are all the same.

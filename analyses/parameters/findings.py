@@ -7,7 +7,7 @@ import pandas as pd
 
 from analyses.limits import held_against
 from analyses.making import Check, codes
-from analyses.parameters import gain, idle, moved, reached, still
+from analyses.parameters import gain, idle, moved, rate, reached, still
 from analyses.tables import first, number, percent, pick, span
 from gradlens.analysis import Finding, Status
 
@@ -52,8 +52,9 @@ _CLIPPED = _check(
     ),
     remedies=("Set the limit at some times the usual gradient norm, which the table steps holds.",),
     reference="Pascanu et al. 2013 (1211.5063)",
+    explains=("GL304", "GL306", "GL404", "GL704"),
 )
-CODES = codes(reached.CHECK, _HOLDER, _CLIPPED, moved.CHECK, still.CHECK, idle.CHECK, gain.CHECK)
+CODES = codes(reached.CHECK, _HOLDER, _CLIPPED, moved.CHECK, still.CHECK, idle.CHECK, gain.CHECK, rate.CHECK)
 
 
 def judge(table: pd.DataFrame) -> list[Finding]:
@@ -70,7 +71,7 @@ def judge(table: pd.DataFrame) -> list[Finding]:
         told = bool(pick(rows, quantity="frozen is told")["value"].gt(0).any())
         findings.append(reached.reached(rows, name, told))
         findings += [*_held(rows, name), _clipping(rows, name)]
-        findings += [check.judged(rows, name) for check in (moved, still, idle, gain)]
+        findings += [check.judged(rows, name) for check in (moved, still, idle, gain, rate)]
     return findings
 
 
@@ -105,11 +106,17 @@ def _clipping(rows: pd.DataFrame, label: str) -> Finding:
     half, always = _CLIPPED.limit("half"), _CLIPPED.limit("always")
     hard = left["value"] < _CLIPPED.limit("far") or (share["value"] >= always and left["value"] < half)
     status: Status = "pass" if not hard else "warn" if left["n"] >= _CLIPPED.limit("steps") else "inconclusive"
+    late = first(pick(rows, quantity="left by clipping in the end"))
+    since, onset = "", None
+    if late is not None and late["n"] >= _CLIPPED.limit("steps") and late["value"] < _CLIPPED.limit("far"):
+        status, onset = "warn", int(late["x"])
+        since = f"; from step {onset} on always, to {number(late['value'])}"
     return _CLIPPED.finding(
         status,
         f"{label}: the gradient was clipped in {percent(share['value'])} of {share['n']:.0f} steps, to "
-        f"{number(left['value'])} of its norm (median over all).",
+        f"{number(left['value'])} of its norm (median over all){since}.",
         label,
         left,
+        onset=onset,
         details={"share of steps": float(share["value"])},
     )

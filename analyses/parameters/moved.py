@@ -21,9 +21,9 @@ CHECK = Check(
     explanation=(
         "Update over weight. The L2 norm of a step's change of a weight matrix over that of the matrix, median over "
         "matrices, geometric mean over the recorded steps. The rule of thumb is 0.001. A tenth turns over what was "
-        "learned in ten steps, and one step of ten times their size wipes out what there was; where not even the "
-        "largest of all steps moves a millionth, the run stands still. Gains and biases are left out: they often begin "
-        "at 0. Without updates among what is watched it is that of at most 1,024 entries of each matrix. What is too "
+        "learned in ten steps, and one step of {burst:g} times their size wipes out what there was; where not even the "
+        "largest of all steps moves {least:g}, or all together {path:g}, the run stands still. Gains and biases are "
+        "left out: they often begin at 0. Without updates among what is watched it is that of at most 1,024 entries of each matrix. What is too "
         "large only from a step on, and a step as large as the weights after many small ones, is told with the step. "
         "Decay of the learning rate and convergence make late updates "
         "small, so that only the largest step is asked whether it is too small."
@@ -66,7 +66,7 @@ def numbers(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
     fixed: Mapping[str, Any] = {"group": span_of_steps(medians)}
     yield {**fixed, "quantity": "update over weight", **_mean(medians, sampling)}
     yield {**fixed, "quantity": "largest update over weight", "value": medians.max(), "x": medians.idxmax(),
-           "low": first_step, "n": params["step"].nunique()}  # fmt: skip
+           "low": first_step, "high": params["step"].max() - first_step, "n": params["step"].nunique()}  # fmt: skip
     most = limit("GL404", "most")
     leap = _leap(medians, most)
     start = since(medians.rolling(_SMOOTH, center=True, min_periods=1).median() > most) if leap is None else leap
@@ -119,7 +119,9 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
         )
         return CHECK.silent(claim, label)
     leap = first(pick(rows, quantity="leap"))
+    path = largest["value"] * largest["high"]
     still = largest["value"] < CHECK.limit("least")
+    still |= largest["n"] >= CHECK.limit("steps") and path < CHECK.limit("path")
     burst = largest["value"] > CHECK.limit("burst") or leap is not None
     status = "warn" if still else held_against(usual["low"], usual["high"], most=CHECK.limit("most"))
     if status == "warn" and largest["n"] < CHECK.limit("steps"):

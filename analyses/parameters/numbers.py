@@ -9,7 +9,8 @@ import pandas as pd
 from analyses.depth import blocks
 from analyses.intervals import block_bootstrap_interval
 from analyses.limits import limit
-from analyses.parameters import gain, idle, moved, still
+from analyses.parameters import gain, idle, moved, rate, still
+from analyses.parameters.lasting import since
 from analyses.parameters.places import gradient_by_group, places
 from analyses.tables import identity, tidy
 from gradlens.analysis.ending import at_the_end, span_of_steps
@@ -53,6 +54,7 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
         still.numbers(params[~params["name"].isin(rounding)], run),
         idle.numbers(params),
         gain.numbers(params, run),
+        rate.numbers(steps),
     ):
         yield from ({**who, "panel": "summary", **row} for row in rows)
 
@@ -125,3 +127,7 @@ def _clipping(steps: pd.DataFrame) -> Iterator[dict[str, Any]]:
     clipped = left < limit("GL403", "clipped")
     yield {"quantity": "clipped", "value": clipped.mean(), "n": len(left)}
     yield {"quantity": "left by clipping", "value": left.median(), "n": len(left)}
+    start = since(clipped)
+    if start is not None and start > left.index.min():
+        tail = left[left.index >= start]
+        yield {"quantity": "left by clipping in the end", "value": tail.median(), "n": len(tail), "x": start}

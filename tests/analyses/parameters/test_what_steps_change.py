@@ -249,3 +249,35 @@ def test_a_block_that_is_frozen_between_others_is_told_and_the_front_of_a_model_
     found = judged(train(model, sequences(), own, steps=12))["GL401"]
     assert found.status == status
     assert found.sites == (("blocks.1",) if status == "warn" else ())
+
+
+def rates(course: list[float], every: int = 1) -> Finding:
+    steps = pd.DataFrame({"step": range(0, every * len(course), every), "lr": course, "grad_norm": 1.0})
+    params = pd.DataFrame({"step": steps["step"], "name": "a.weight", "numel": 4, "grad_norm": 1.0, "weight_norm": 1.0})
+    return judged(Recording.from_tables({"label": "run", "kind": "attached"}, steps=steps, params=params))["GL408"]
+
+
+COSINE = [0.5 * (1 + np.cos(np.pi * step / 199)) for step in range(200)]
+WARMED = [min(1.0, (step + 1) / 100) * 1e-3 for step in range(200)]
+
+
+@pytest.mark.parametrize(
+    "course", [COSINE, WARMED, WARMED[::10] * 2, [*COSINE, *COSINE], [1e-3] * 30, [1e-3] * 100 + [1e-4] * 100]
+)
+def test_schedules_that_warm_up_decay_and_restart_where_they_were_pass(course: list[float]) -> None:
+    assert rates(course).status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("course", "at"), [([1e-3] * 80 + [5e-2] + [1e-3] * 50, 80), ([1e-3] * 80 + [0.0] * 80, 80), (COSINE + [9.0] * 5, 200)]
+)  # fmt: skip
+def test_a_rate_that_jumps_or_ends_early_is_told_with_its_step(course: list[float], at: int) -> None:
+    found = rates(course)
+    assert (found.status, found.onset) == ("warn", at)
+
+
+def test_clipping_that_begins_at_a_step_is_told_with_it() -> None:
+    steps = pd.DataFrame({"step": range(160), "clip_coef": [1.0] * 80 + [1e-3] * 80, "grad_norm": 1.0})
+    params = pd.DataFrame({"step": range(160), "name": "a.weight", "numel": 4, "grad_norm": 1.0, "weight_norm": 1.0})
+    found = judged(Recording.from_tables({"label": "run", "kind": "attached"}, steps=steps, params=params))["GL403"]
+    assert (found.status, found.onset) == ("warn", 80)

@@ -25,17 +25,17 @@ def rate_too_small(planted: Planted) -> None:
     _times(planted, planted.pick(1e-6, 1e-4))
 
 
-@kind("spike of the rate", "GL404", on=ANY, variants=LATER)
+@kind("spike of the rate", "GL408", "GL404", on=ANY, variants=LATER)
 def rate_spike(planted: Planted) -> None:
     _times(planted, planted.pick(300, 50), planted.step + 3)
 
 
-@kind("schedule restarts too high", "GL404", on=ANY, variants=LATER)
+@kind("schedule restarts too high", "GL408", "GL404", on=ANY, variants=LATER)
 def restarts_too_high(planted: Planted) -> None:
     _times(planted, planted.pick(200, 30))
 
 
-@kind("schedule ends too early", "GL405", "GL404", on=ANY, variants=LATER)
+@kind("schedule ends too early", "GL408", "GL405", "GL404", on=ANY, variants=LATER)
 def ends_too_early(planted: Planted) -> None:
     _times(planted, planted.pick(0.0, 1e-5))
 
