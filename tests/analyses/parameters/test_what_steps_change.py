@@ -269,8 +269,9 @@ def test_schedules_that_warm_up_decay_and_restart_where_they_were_pass(course: l
 
 
 @pytest.mark.parametrize(
-    ("course", "at"), [([1e-3] * 80 + [5e-2] + [1e-3] * 50, 80), ([1e-3] * 80 + [0.0] * 80, 80), (COSINE + [9.0] * 5, 200)]
-)  # fmt: skip
+    ("course", "at"),
+    [([1e-3] * 80 + [5e-2] + [1e-3] * 50, 80), ([1e-3] * 80 + [0.0] * 80, 80), (COSINE + [9.0] * 5, 200)],
+)
 def test_a_rate_that_jumps_or_ends_early_is_told_with_its_step(course: list[float], at: int) -> None:
     found = rates(course)
     assert (found.status, found.onset) == ("warn", at)
