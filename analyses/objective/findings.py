@@ -23,7 +23,8 @@ _WEIGHT = _check(
         "read off the gradient there: that of a cross-entropy is w (softmax(z) − e_y). Times the rows that have a "
         "gradient w is 1 where the loss is their mean. Where w itself is 1 the loss is a sum over all rows, and where "
         "it is 1 over the samples, a sum over the rows of each sample: then the gradient, the best rate and what "
-        "clipping leaves all go with the size or length of a batch. That asks for a look from 8 rows on; any "
+        "clipping leaves all go with the size or length of a batch. So do they where each of several micro-batches is "
+        "a mean, and a step takes their sum. That asks for a look from {factor:g} rows, or micro-batches, on; any "
         "other factor is told. Rows of a gradient of 0 (ignored labels, padding) do not count. Where rows differ in "
         "weight (weights of classes, smoothed labels), or no cross-entropy fits, nothing is said."
     ),
@@ -128,8 +129,12 @@ def _weighed(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
         return
     value, factor = float(weight["value"]), _WEIGHT.limit("factor")
     status: Status = "pass"
+    passes = float(pick(rows, quantity="passes a step")["value"].iloc[0])
     if ALL <= value <= 1 / ALL or _near_one(weight):
         said = "is the mean over its rows"
+        if passes > 1:
+            said += f" in each of {passes:.0f} micro-batches, and a step takes their sum"
+            value, status = passes, "warn"
     elif ALL <= one["value"] <= 1 / ALL and value > 1:
         said, status = f"is a sum over its rows, {number(value)} times their mean", "warn"
     elif ALL <= in_sample["value"] <= 1 / ALL and of_sample["value"] > 1 and value > 1:
@@ -139,7 +144,9 @@ def _weighed(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
     if value < factor:
         status = "pass"
     asked = {} if status == "warn" else {"causes": (), "remedies": ()}
-    yield _WEIGHT.finding(status, f"{label}: the loss at the output{_of(site)} {said}.", label, weight, **asked)
+    yield _WEIGHT.finding(
+        status, f"{label}: the loss at the output{_of(site)} {said}.", label, weight, value=value, **asked
+    )
 
 
 def _near_one(weight: pd.Series) -> bool:

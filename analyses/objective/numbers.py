@@ -46,6 +46,7 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
 def _weight(steps: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield the usual weight of a row, and what it is beside the rows of a pass and of a sample."""
     yield {"quantity": "passes", "value": steps["passes"].sum()}
+    yield {"quantity": "passes a step", "value": steps["passes"].median()}
     known = steps[steps["row_weight"].notna()]
     if known.empty:
         return

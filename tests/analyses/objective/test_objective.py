@@ -314,3 +314,19 @@ def test_inputs_that_become_others_are_told_with_their_step() -> None:
     found = judged(train(model, later, lr=1e-3, steps=40))["GL705"]
     assert (found.status, found.onset) == ("warn", 20)
     assert "50.0" in found.claim or "50" in found.claim
+
+
+@pytest.mark.parametrize(("divisor", "status"), [(1, "warn"), (16, "pass")])
+def test_micro_batches_that_are_not_divided_by_their_number_are_a_sum(divisor: int, status: str) -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    with gradlens.attach(model, optimizer=optimizer, label="run") as lens:
+        for step in range(5):
+            optimizer.zero_grad()
+            for micro in range(16):
+                x, y = points(batch=8)(16 * step + micro)
+                (nn.functional.cross_entropy(model(x), y) / divisor).backward()
+            optimizer.step()
+    found = judged(lens.recording)["GL701"]
+    assert found.status == status
+    assert ("16 micro-batches" in found.claim) == (status == "warn" or "micro-batches make up" in found.claim)

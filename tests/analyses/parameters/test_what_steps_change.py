@@ -204,7 +204,7 @@ def test_a_gain_that_falls_to_0_or_grows_is_named_with_its_step(factor: float, w
     assert found.status == "warn"
     assert found.sites == ("1",)
     assert word in found.claim
-    expected = 20 + int(np.ceil(np.log(0.01 if factor < 1 else 10) / np.log(factor))) - 1
+    expected = 20 + int(np.ceil(np.log(0.05 if factor < 1 else 10) / np.log(factor))) - 1
     assert found.onset == pytest.approx(expected, abs=2)
 
 
