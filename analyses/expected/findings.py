@@ -76,7 +76,7 @@ def _judged(rows: pd.DataFrame, label: str) -> Finding:
         claim = claim.replace("is not what", "may not be what")
     worst = _furthest(rows)
     sites = (str(worst["stack"]),) if worst is not None and status == "warn" else ()
-    return CHECK.finding(status, claim, label, ratio, sites=sites)
+    return CHECK.finding(status, claim, label, ratio, sites=sites, details={"answer": True})
 
 
 def _furthest(rows: pd.DataFrame) -> pd.Series | None:

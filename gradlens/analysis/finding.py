@@ -36,6 +36,7 @@ class Finding:
         onset: the step from which on it is seen; None where it is of the whole run.
         born: the pass that shows it first, ``forward``, ``backward`` or ``update``; empty where that means nothing.
         explains: codes of findings on the same recording that follow from this one by themselves: its symptoms.
+        details: further numbers by name; with ``answer`` a finding that passes is told where nothing is flagged.
     """
 
     code: str

@@ -165,9 +165,13 @@ def diagnosis(comparison: Comparison) -> list[str]:
         comparison: what was found.
 
     Returns:
-        The sentences; none where nothing is flagged.
+        The sentences. Where nothing is flagged, what one should expect and what was found, of one recording; else none.
     """
-    return list(_told(comparison.causes))
+    told = list(_told(comparison.causes))
+    if told or len(subjects(comparison.recordings)) != 1:
+        return told
+    answers = [finding for finding in comparison.findings if finding.status == "pass" and finding.details.get("answer")]
+    return ["Nothing asks for a look.", *(_sentence(finding.claim) for finding in answers)] if answers else []
 
 
 def _told(causes: Sequence[Cause]) -> Iterator[str]:

@@ -34,7 +34,7 @@ def summary_text(comparison: Comparison, cover: Cover | None = None) -> str:
 
 
 def verdict_text(comparison: Comparison, *, width: int = 100) -> str:
-    """Return what is wrong as a colleague would tell it, a paragraph; empty where nothing is flagged.
+    """Return what is wrong as a colleague would tell it, a paragraph, or that nothing is; empty where nobody knows.
 
     Args:
         comparison: whose findings.

@@ -109,3 +109,13 @@ def test_a_claim_without_subject_keeps_its_colon() -> None:
 )
 def test_a_paragraph_gives_its_first_clause_as_a_title(about: str, title: str) -> None:
     assert story.first_clause(about) == title
+
+
+def test_where_nothing_is_flagged_what_one_should_expect_is_told() -> None:
+    answer = finding("some label: the gradient norm is what one should expect", "pass", details={"answer": True})
+    recordings = [make_recording("some label", variant=None)]
+    assert told(recordings, [answer, finding("b", "pass")]).startswith(
+        "Nothing asks for a look. some label: the gradient norm is what one should expect."
+    )
+    assert "Nothing asks" not in told(recordings, [finding("b", "pass")])
+    assert "Nothing asks" not in told(recordings, [answer, finding("c", "warn")])
