@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,8 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
     yield {"quantity": "steps", "n": run.steps["step"].nunique()}
     yield from _first_broken(run)
     yield from _overflow(run)
-    yield from _jumped(_growth(run), "growth")
+    stacks = blocks(run)
+    yield from _jumped(_growth(run), "growth", stacks.loc[stacks["block"] == 0, "site"].tolist())
     if len(run.params):
         gradients = _gradients(run)
         yield from _jumped(gradients, "gradient")
@@ -102,15 +103,22 @@ def _gradients(run: Recording) -> pd.DataFrame:
     return norms[inside] if len(inside) >= FEWEST else norms
 
 
-def _jumped(series: pd.DataFrame, quantity: str) -> Iterator[dict[str, Any]]:
-    """Yield the level of each series beside the others, in means over successive steps, and its largest jump."""
+def _jumped(series: pd.DataFrame, quantity: str, first: Collection[str] = ()) -> Iterator[dict[str, Any]]:
+    """Yield the level of each series beside the others, in means over successive steps, and its largest jump.
+
+    Args:
+        series: as ``beside`` takes them.
+        quantity: what they are of.
+        first: blocks that begin a stack, whose drift says nothing: they begin with an embedding, that may be small.
+    """
     levels = beside(series)
     for steps in np.array_split(np.arange(len(levels)), min(POINTS, len(levels))) if len(levels) else ():
         part = levels.iloc[steps]
         for name, mean in part.mean().dropna().items():
             yield {"panel": quantity, "quantity": "level", "group": str(name), "x": part.index[0],
                    "value": math.exp(mean)}  # fmt: skip
-    for what, found in (("jump", jumps(levels)), ("drift", drifts(levels))):
+    late = levels[[name for name in levels if name not in first]] if len(levels) else levels
+    for what, found in (("jump", jumps(levels)), ("drift", drifts(late))):
         for one in found:
             yield {"quantity": f"{what} of {quantity}", "group": one.name, "x": one.step, "value": one.factor,
                    "low": one.stayed, "high": one.chance, "n": levels[one.name].notna().sum()}  # fmt: skip

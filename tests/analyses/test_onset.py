@@ -160,7 +160,7 @@ def test_a_scaler_that_looks_for_its_factor_is_healthy_and_one_that_keeps_fallin
 def test_a_block_that_amplifies_more_and_more_is_named() -> None:
     def grow(model: nn.Module, x: Tensor) -> None:
         def one(block: nn.Module, args: tuple[Tensor, ...]) -> None:
-            block.ffn.w2.weight.data.mul_(1.1)
+            block.ffn.w2.weight.data.mul_(1.2)
 
         model.blocks[1].register_forward_pre_hook(one)
 
