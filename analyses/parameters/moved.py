@@ -67,6 +67,7 @@ def numbers(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
     yield {**fixed, "quantity": "update over weight", **_mean(medians, sampling)}
     yield {**fixed, "quantity": "largest update over weight", "value": medians.max(), "x": medians.idxmax(),
            "low": first_step, "high": params["step"].max() - first_step, "n": params["step"].nunique()}  # fmt: skip
+    yield {"quantity": "matrices that move", "value": table["name"].nunique()}
     most = limit("GL404", "most")
     leap = _leap(medians, most)
     start = since(medians.rolling(_SMOOTH, center=True, min_periods=1).median() > most) if leap is None else leap
@@ -122,7 +123,8 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
     path = largest["value"] * largest["high"]
     still = largest["value"] < CHECK.limit("least")
     still |= largest["n"] >= CHECK.limit("steps") and path < CHECK.limit("path")
-    burst = largest["value"] > CHECK.limit("burst") or leap is not None
+    several = pick(rows, quantity="matrices that move")["value"].iloc[0] >= CHECK.limit("matrices")
+    burst = (largest["value"] > CHECK.limit("burst") and several) or leap is not None
     status = "warn" if still else held_against(usual["low"], usual["high"], most=CHECK.limit("most"))
     if status == "warn" and largest["n"] < CHECK.limit("steps"):
         status = "inconclusive"
