@@ -38,7 +38,7 @@ CHECK = Check(
         "Leave gains out of weight decay, or decay them towards 1.",
         "Give gains a lower rate, and clip the gradient.",
     ),
-    explains=("GL305", "GL309", "GL310", "GL401", "GL402", "GL406"),
+    explains=("GL305", "GL306", "GL309", "GL310", "GL311", "GL401", "GL402", "GL406"),
 )
 _NORM = re.compile(r"(norm|(^|[._])(ln|bn)(_?\d+|_[a-z]+)?)\.weight$", re.IGNORECASE)
 _NAMED = 3
