@@ -13,6 +13,7 @@ from analyses import (
     objective,
     onset,
     parameters,
+    parting,
     training_curves,
 )
 from gradlens.analysis import Analysis
@@ -23,6 +24,7 @@ ANALYSES: tuple[Analysis, ...] = (
     onset.ANALYSIS,
     training_curves.ANALYSIS,
     expected.ANALYSIS,
+    parting.ANALYSIS,
     objective.ANALYSIS,
     parameters.ANALYSIS,
     held_out.ANALYSIS,
