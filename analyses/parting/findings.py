@@ -18,9 +18,9 @@ _PARTS = _check(
         "activations, losses, gradients, updates. Runs of the same weights and batches agree bit for bit up to the "
         "step in which something else happens, and that step, place and pass are named; where they differ from the "
         "first step on as rounding does, it is the first difference of more than {single:g} of a number (in half "
-        "precision {half:g}). Names that wrappers change (torch.compile, DataParallel, FSDP, PEFT) are understood. It warns where runs that "
-        "began the same part; with --margin it only tells, for they may differ. It is silent where they never were the "
-        "same: other weights or other batches in the first step."
+        "precision {half:g}). Names that wrappers change (torch.compile, DataParallel, FSDP, PEFT) are understood. It "
+        "warns where runs that began the same part; with --margin it only tells, for they may differ. It is silent "
+        "where they never were the same: other weights or other batches in the first step."
     ),
     unit="of the number",
     expected="no difference but rounding",
@@ -217,6 +217,10 @@ def _of_gradients(rows: pd.DataFrame) -> str:
     return told
 
 
+def _held(count: float, largest: float) -> str:
+    return f"{count:.0f} places are the same " + ("bit for bit" if not largest else f"within {number(largest)}")
+
+
 def _implementations(rows: pd.DataFrame, label: str) -> Finding:
     pair = pick(rows, quantity="implementations").iloc[0]
     whose, tolerance = f"{label} and {pair['stack']}", pair["low"]
@@ -231,7 +235,7 @@ def _implementations(rows: pd.DataFrame, label: str) -> Finding:
     beside = f"; {unmapped} weights do not map, and are each model's own" if unmapped else ""
     if at is None:
         largest = pick(rows, quantity="largest difference").iloc[0]["value"]
-        claim = f"{whose} do the same {how}: {pair['n']:.0f} places differ by at most {number(largest)}{beside}."
+        claim = f"{whose} do the same {how}: {_held(pair['n'], float(largest))}{beside}."
         return _IMPLEMENTATIONS.finding("pass", claim, label, value=float(largest), threshold=threshold)
     born = "forward" if str(at["stack"]).startswith("output") else "backward"
     site = str(at["group"]) or "the model itself"

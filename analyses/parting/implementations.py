@@ -28,16 +28,16 @@ def rows(recordings: Sequence[Recording]) -> Iterator[dict[str, Any]]:
 def _rows(run: Recording, told: dict[str, Any]) -> Iterator[dict[str, Any]]:
     probes = run.probes
     found = probes[probes["probe"] == PROBE].reset_index(drop=True)
-    tolerance = limit("GL323", str(told["precision"]))
-    common = len(told["mapped"]) / max(1, int(told["parameters"]))
-    yield {"quantity": "implementations", "stack": str(told["first"]), "unit": str(told["precision"]), "value": common,
+    precision = "own" if found["unit"].str.endswith("own").any() else "float64"
+    tolerance, common = limit("GL323", precision), told["mapped"] / max(1, told["weights"])
+    yield {"quantity": "implementations", "stack": str(told["first"]), "unit": precision, "value": common,
            "low": tolerance, "n": len(found)}  # fmt: skip
     for change in ("removed", "added"):
         for name in told[change]:
             yield {"quantity": f"weights {change}", "group": str(name)}
     for one, other in told["renamed"].items():
         yield {"quantity": "weights renamed", "group": str(one), "stack": str(other)}
-    if found.empty:
+    if found.empty or common < limit("GL323", "common"):
         return
     yield {"quantity": "largest difference", "value": found["value"].max()}
     beyond = found[found["value"] > tolerance]

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analyses.tables import number, percent, pick, span
+from analyses.tables import number, pick, span
 
 _MOST = 30
 
@@ -50,5 +50,5 @@ def _ratios(table: pd.DataFrame) -> pd.DataFrame:
 
 def _places(table: pd.DataFrame) -> pd.DataFrame:
     rows = pick(table, quantity="differs")
-    told = [percent(value, 4) if value >= 1e-6 else number(value) for value in rows["value"]]
+    told = [f"{number(value)} of its norm" for value in rows["value"]]
     return pd.DataFrame({"place": rows["group"].to_list(), "of it": rows["stack"].to_list(), "difference": told})
