@@ -37,7 +37,7 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
         ax.set_title(title)
         _draw(ax, own, 0.0 if panel == "loss" else 1.0)
         drawing.counted_axis(ax, "step", most=5)
-        drawing.value_axis(ax, own["value"], unit, log_from=1.0 if panel == "gradient" else drawing.DECADE, small=True)
+        drawing.value_axis(ax, own["value"], unit, log_from=3.0 if panel == "gradient" else drawing.DECADE, small=True)
         if parted is not None:
             ax.axvline(float(parted["x"]), **drawing.DOTTED)
 

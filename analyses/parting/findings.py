@@ -122,6 +122,9 @@ def _parted(rows: pd.DataFrame, label: str) -> Finding:
     status: Status = "pass" if purpose or len(pick(rows, quantity="margin")) else "warn"
     claim = f"{whose} part {_when(at, apart)}, {_where(at)}{_among(at)}"
     beyond = first(pick(rows, quantity="beyond rounding"))
+    rate = first(pick(rows, quantity="learning rate"))
+    if rate is not None and rate["x"] <= onset:
+        claim += f"; the learning rate is another from step {rate['x']:.0f} on"
     if at["n"] and beyond is not None and beyond["x"] > onset:
         claim += f"; from step {beyond['x']:.0f} on they differ by more than rounding would make"
     if purpose:

@@ -68,6 +68,7 @@ def _judged(before: Recording, after: Recording) -> Iterator[dict[str, Any]]:
     for what, alignment in (("parameter", names), ("site", sites)):
         yield from _not_the_same(what, alignment)
     yield from _parted(differences(before, after, names, sites), _tolerance(before, after))
+    yield from _rates(before, after)
     yield from _gradients(before, after)
 
 
@@ -148,6 +149,14 @@ def _losses(before: Recording, after: Recording) -> Iterator[dict[str, Any]]:
     yield {"quantity": "loss before", "value": end.mean()}
     yield {"quantity": "loss after", "value": there.mean()}
     yield from _curve("loss", "", (other - one)[np.isfinite(other)])
+
+
+def _rates(before: Recording, after: Recording) -> Iterator[dict[str, Any]]:
+    """Yield the first step in which the learning rates differ."""
+    both = before.steps[["step", "lr"]].merge(after.steps[["step", "lr"]], on="step").dropna().sort_values("step")
+    other = both[both["lr_x"] != both["lr_y"]]
+    if len(other):
+        yield {"quantity": "learning rate", "x": other["step"].iloc[0]}
 
 
 def _gradients(before: Recording, after: Recording) -> Iterator[dict[str, Any]]:
