@@ -1,6 +1,7 @@
 """Pairs of real trainings that share everything up to a step."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ def train(
     first_batch: int = 0,
     every: int = 1,
     updates: bool = False,
+    out: Path | None = None,
 ) -> Recording:
     """Train with SGD and record.
 
@@ -46,12 +48,13 @@ def train(
         first_batch: the number of the first step's batch.
         every: the cadence.
         updates: whether they are watched.
+        out: the run folder.
     """
     torch.manual_seed(seed)
     model = build()
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
     watch = ("norms", "blocks", "params", *["updates"] * updates)
-    with gradlens.attach(model, watch=watch, every=every, optimizer=optimizer, label=label) as lens:
+    with gradlens.attach(model, out=out, watch=watch, every=every, optimizer=optimizer, label=label) as lens:
         for step in range(STEPS):
             if at is not None:
                 at(step, model, optimizer)
