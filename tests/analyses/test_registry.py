@@ -28,6 +28,7 @@ CASES: dict[str, Sequence[Recording]] = {
     "all": RECORDINGS,
     "one at initialization": RECORDINGS[:1],
     "one of training": RECORDINGS[2:3],
+    "two of training": RECORDINGS[2:4],
     "encoder and decoder": (at_init("post-ln", stacks=("encoder.blocks", "decoder.blocks")),),
     "audited": (at_init("pre-ln", audit=audit()), training([3.0, 2.0], audit=audit(silent=("a",), fired=()))),
     "no row in any table": (
@@ -143,7 +144,7 @@ def test_where_there_is_nothing_to_see_one_finding_says_so(analysis: Analysis, c
 
 
 @every_drawn
-@pytest.mark.parametrize("case", ["all", "encoder and decoder"])
+@pytest.mark.parametrize("case", ["all", "two of training", "encoder and decoder"])
 def test_the_picture_cuts_no_text_and_no_panel_runs_into_its_neighbour(analysis: Analysis, case: str) -> None:
     assert faults(draw(analysis, analysis.compute(CASES[case]))) == []
 

@@ -1,12 +1,10 @@
 """Two runs, and two implementations, from the command line: findings, exit codes, and what is refused."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gradlens import load
 from tests.analyses.parting.pairs import train
 from tests.cli.conftest import read_json
 
@@ -14,8 +12,8 @@ IMPLEMENTATIONS = """
 import torch
 from torch import nn
 
-def model(eps=1e-5, width=8):
-    return nn.Sequential(nn.Linear(4, width), nn.LayerNorm(width, eps=eps), nn.Linear(width, 3)), torch.randn(3, 4)
+def model(eps=1e-5):
+    return nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8, eps=eps), nn.Linear(8, 3)), torch.randn(3, 4)
 
 def one():
     return model()
@@ -26,9 +24,6 @@ def same():
 
 def other():
     return model(eps=1e-3)
-
-def foreign():
-    return model(width=9)
 """
 
 
@@ -43,21 +38,11 @@ def found_in(result: Any, code: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("second", "status", "exit_code"), [("same", "pass", 0), ("other", "warn", 1), ("foreign", "not applicable", 0)]
-)
+@pytest.mark.parametrize(("second", "status", "exit_code"), [("same", "pass", 0), ("other", "warn", 1)])
 def test_two_implementations_are_told_apart(gradlens, implementations, second, status, exit_code):
-    command = [
-        "compare",
-        "models.py:one",
-        f"models.py:{second}",
-        "--same-weights",
-        "--fail-on",
-        "warn",
-        "--device",
-        "cpu",
-    ]
-    result = gradlens(*command, "--json")
+    command = ["compare", "models.py:one", f"models.py:{second}", "--same-weights", "--fail-on", "warn"]
+    command += ["--device", "cpu", "--jobs", "1", "--json"]
+    result = gradlens(*command)
     assert result.exit_code == exit_code
     found = found_in(result, "GL323")
     assert found["status"] == status
@@ -66,23 +51,10 @@ def test_two_implementations_are_told_apart(gradlens, implementations, second, s
     assert {finding["code"] for finding in read_json(result)["findings"]} == {"GL323"}
     folder = implementations / "runs" / f"compare-same-weights-models.py-one-models.py-{second}"
     assert (folder / "compare.pdf").read_bytes().startswith(b"%PDF-")
-    again = gradlens(*command, "--json")
+    again = gradlens(*command)
     assert found_in(again, "GL323") == found
     assert again.stderr.count("recorded before") == 2
-
-
-def test_the_recordings_of_two_implementations_can_be_reported_again(gradlens, implementations):
-    gradlens("compare", "models.py:one", "models.py:other", "--same-weights", "--out", "o", "--device", "cpu")
-    assert found_in(gradlens("diagnose", "o", "--format", "json"), "GL323")["status"] == "warn"
-    second = load(implementations / "o" / json.loads((implementations / "o" / "manifest.json").read_text())["runs"][1])
-    assert second.meta["same_weights"]["mapped"] == 6
-    assert set(second.probes["probe"]) == {"same_weights"}
-
-
-def test_a_variant_of_the_zoo_is_an_implementation_too(gradlens, folder):
-    small = ["--layers", "2", "--width", "16", "--heads", "2", "--batch-size", "2", "--length", "16", "--device", "cpu"]
-    result = gradlens("compare", "pre-ln", "post-ln", "--same-weights", *small, "--json")
-    assert found_in(result, "GL323")["status"] == "warn"
+    assert found_in(gradlens("diagnose", folder, "--format", "json"), "GL323") == found
 
 
 @pytest.mark.parametrize("operands", [["models.py:one"], ["models.py:one", "models.py:same", "models.py:other"]])
@@ -108,7 +80,6 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("order", "margin", "exit_code", "status"),
     [
         (("before", "after"), [], 1, "warn"),
-        (("before", "after"), ["--margin", "1%"], 1, "warn"),
         (("before", "after"), ["--margin", "50%"], 0, "pass"),
         (("after", "before"), ["--margin", "0.01"], 0, "pass"),
     ],
@@ -123,10 +94,9 @@ def test_the_margin_decides_the_exit_code(gradlens, folder, two_runs, order, mar
     assert parted["status"] == ("pass" if margin else "warn")
 
 
-def test_diagnose_and_report_tell_it_of_two_runs(gradlens, folder, two_runs):
+def test_diagnose_tells_it_of_two_runs(gradlens, folder, two_runs):
     result = gradlens("diagnose", two_runs / "before", two_runs / "after", "--format", "json")
     assert found_in(result, "GL321")["onset"] == 9
-    assert gradlens("report", two_runs / "before", two_runs / "after").exit_code == 0
     one = gradlens("diagnose", two_runs / "before", "--format", "json")
     assert not {"GL321", "GL322"} & {finding["code"] for finding in read_json(one)["findings"]}
 
