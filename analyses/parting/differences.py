@@ -26,17 +26,26 @@ def differences(before: Recording, after: Recording, names: Alignment, sites: Al
         sites: the same of sites.
 
     Returns:
-        Columns ``step``, ``pass`` (``WEIGHTS`` to ``UPDATE``), ``at`` (place in the order of the pass), ``site`` (the
-        second's name), ``what``, ``difference`` |a - b| / max(|a|, |b|); sorted as the runs came to them.
+        Columns ``step``, ``pass`` (``WEIGHTS`` to ``UPDATE``), ``site`` (the second's name), ``what``, ``difference``
+        |a - b| / max(|a|, |b|); in no order.
     """
-    forward, backward = _orders(after)
     found = [*_of_parameters(before, after, names), *_of_sites(before, after, sites), *_of_losses(before, after)]
     if not found:
-        return pd.DataFrame(columns=["step", "pass", "at", "site", "what", "difference"])
-    table = pd.concat(found, ignore_index=True)
+        return pd.DataFrame(columns=["step", "pass", "site", "what", "difference"])
+    return pd.concat(found, ignore_index=True)
+
+
+def in_order(table: pd.DataFrame, run: Recording) -> pd.DataFrame:
+    """Return differences sorted as a run came to them, with the column ``at``: the place in the order of the pass.
+
+    Args:
+        table: some rows of ``differences``.
+        run: the second one.
+    """
+    forward, backward = _orders(run)
     keys = list(zip(table["site"], table["what"], strict=True))
     place = {key: (backward if key[1] in _BACKWARD else forward).get(key, 0.0) for key in set(keys)}
-    table["at"] = [place[key] for key in keys]
+    table = table.assign(at=[place[key] for key in keys])
     return table.sort_values(["step", "pass", "at"], kind="stable", ignore_index=True)
 
 

@@ -13,6 +13,11 @@ READING = (
     "in grey; a long run is drawn in means over successive steps. The dotted line is the step in which they part."
 )
 SIZE = (6.7, 2.2)
+#: Panel to its title and unit.
+_PANELS = {
+    "loss": ("Loss, second less first", "loss"),
+    "gradient": ("Gradient norm, second over first", "ratio"),
+}
 
 
 def plot(table: pd.DataFrame, figure: Figure) -> None:
@@ -26,14 +31,10 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
     if curves.empty:
         drawing.say(figure, "There are not two runs whose steps can be paired.")
         return
-    left, right = figure.subplots(1, 2)
+    panels = [panel for panel in _PANELS if (curves["panel"] == panel).any()]
     parted = first(pick(table, quantity="parted"))
-    for ax, panel, title, unit in (
-        (left, "loss", "Loss, second less first", "loss"),
-        (right, "gradient", "Gradient norm, second over first", "ratio"),
-    ):
-        own = pick(curves, panel=panel)
-        ax.set_visible(not own.empty)
+    for ax, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        own, (title, unit) = pick(curves, panel=panel), _PANELS[panel]
         ax.set_title(title)
         _draw(ax, own, 0.0 if panel == "loss" else 1.0)
         drawing.counted_axis(ax, "step", most=5)

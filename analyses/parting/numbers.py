@@ -11,7 +11,7 @@ from analyses.depth import WHOLE, gradient_by_block
 from analyses.intervals import Interval, block_bootstrap_interval
 from analyses.limits import limit
 from analyses.parting import implementations
-from analyses.parting.differences import BACKWARD, FORWARD, LOSS, UPDATE, WEIGHTS, differences
+from analyses.parting.differences import BACKWARD, FORWARD, LOSS, UPDATE, WEIGHTS, differences, in_order
 from analyses.parting.settings import alignments, settings, share
 from analyses.tables import identity, tidy
 from gradlens.analysis.ending import at_the_end, span_of_steps
@@ -67,7 +67,7 @@ def _judged(before: Recording, after: Recording) -> Iterator[dict[str, Any]]:
         yield {"quantity": "setting", "group": name, "stack": one, "unit": other}
     for what, alignment in (("parameter", names), ("site", sites)):
         yield from _not_the_same(what, alignment)
-    yield from _parted(differences(before, after, names, sites), _tolerance(before, after))
+    yield from _parted(differences(before, after, names, sites), _tolerance(before, after), after)
     yield from _rates(before, after)
     yield from _gradients(before, after)
 
@@ -87,7 +87,7 @@ def _tolerance(*runs: Recording) -> float:
     return limit("GL321", "half" if dtypes & set(_HALVES) else "single")
 
 
-def _parted(apart: pd.DataFrame, tolerance: float) -> Iterator[dict[str, Any]]:
+def _parted(apart: pd.DataFrame, tolerance: float, after: Recording) -> Iterator[dict[str, Any]]:
     """Yield the first place at which the runs part.
 
     Where they agree bit for bit in the whole first step that both recorded, nothing rounds differently in one of them,
@@ -95,20 +95,20 @@ def _parted(apart: pd.DataFrame, tolerance: float) -> Iterator[dict[str, Any]]:
     """
     if apart.empty:
         return
-    first, count = apart["step"].iloc[0], apart["step"].nunique()
-    unequal = apart[apart["difference"] > 0]
+    first, count, unequal = apart["step"].min(), apart["step"].nunique(), apart["difference"] > 0
     # A bias in front of a norm, or of attention's keys, has a gradient that is 0 but for rounding, and Adam makes a
     # step of it.
-    exact = ~apart["site"].str.endswith("bias")
-    beyond = apart[(apart["difference"] > tolerance) & exact]
-    largest = float(apart.loc[exact, "difference"].max()) if exact.any() else 0.0
-    yield {"quantity": "apart", "x": first, "value": largest, "n": count, "low": float(unequal.empty)}
-    if beyond.empty:
+    exact = ~apart["site"].isin([site for site in apart["site"].unique() if site.endswith("bias")])
+    beyond = exact & (apart["difference"] > tolerance)
+    largest = apart.loc[exact, "difference"].max()
+    yield {"quantity": "apart", "x": first, "value": largest, "n": count, "low": float(not unequal.any())}
+    if not beyond.any():
         return
-    bitwise = unequal["step"].iloc[0] > first
-    at = (unequal if bitwise else beyond).iloc[0]
-    same = (apart["step"] == at["step"]) & (apart["pass"] == at["pass"]) & (apart["what"] == at["what"])
-    told = apart[same]
+    steps = [first, apart.loc[unequal, "step"].min(), apart.loc[beyond, "step"].min()]
+    rows = in_order(apart.assign(beyond=beyond)[apart["step"].isin(steps)], after)
+    bitwise = steps[1] > first
+    at = rows[rows["difference"] > 0 if bitwise else rows["beyond"]].iloc[0]
+    told = rows[(rows["step"] == at["step"]) & (rows["pass"] == at["pass"]) & (rows["what"] == at["what"])]
     differing = told[told["difference"] > (0 if bitwise else tolerance)]
     yield {
         "quantity": "parted", "x": at["step"], "group": at["site"], "stack": at["what"], "unit": BORN[at["pass"]],
@@ -116,10 +116,9 @@ def _parted(apart: pd.DataFrame, tolerance: float) -> Iterator[dict[str, Any]]:
     }  # fmt: skip
     for site in differing["site"].drop_duplicates().iloc[1:3]:
         yield {"quantity": "parted too", "group": site}
-    if at["step"] == first and _never_the_same(apart[apart["step"] == first], at):
+    if at["step"] == first and _never_the_same(rows[rows["step"] == first], at):
         yield {"quantity": "never the same", "group": "weights" if at["pass"] == WEIGHTS else "input", "x": first}
-    later = beyond[beyond["step"] >= at["step"]]
-    yield {"quantity": "beyond rounding", "x": later["step"].iloc[0], "group": later["site"].iloc[0]}
+    yield {"quantity": "beyond rounding", "x": steps[2]}
 
 
 def _never_the_same(step: pd.DataFrame, at: pd.Series) -> bool:

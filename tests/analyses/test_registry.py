@@ -144,7 +144,7 @@ def test_where_there_is_nothing_to_see_one_finding_says_so(analysis: Analysis, c
 
 
 @every_drawn
-@pytest.mark.parametrize("case", ["all", "two of training", "encoder and decoder"])
+@pytest.mark.parametrize("case", ["all", "encoder and decoder"])
 def test_the_picture_cuts_no_text_and_no_panel_runs_into_its_neighbour(analysis: Analysis, case: str) -> None:
     assert faults(draw(analysis, analysis.compute(CASES[case]))) == []
 

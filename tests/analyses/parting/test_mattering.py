@@ -8,6 +8,7 @@ import pytest
 
 from gradlens.recording import Recording
 from tests.analyses.parting.pairs import asked, judged
+from tests.analyses.pictures import faults
 
 STEPS, SAME = 100, 5
 
@@ -149,3 +150,23 @@ def test_a_number_of_one_alone_that_is_none_parts_them() -> None:
     lost = np.where(np.arange(STEPS) >= 60, np.inf, loss)
     found = judged(run("before", loss=loss), run("after", loss=lost))["GL321"]
     assert (found.status, found.onset, found.born) == ("warn", 60, "forward")
+
+
+@pytest.mark.parametrize("more", [{}, {"gradients": 5.0}, {"loss": np.nan}])
+def test_the_picture_cuts_no_text(more: dict[str, Any]) -> None:
+    comparison = asked(run("before"), run("after", 1.3, rounding=0.1, **more))
+    assert faults(comparison.figures["parting"]) == []
+
+
+def test_a_bias_that_is_0_but_for_rounding_parts_nobody() -> None:
+    one, other = run("before"), run("after", rounding=1e-6)
+    tables = [
+        r.params.assign(name=r.params["name"].str.replace("blocks.0.w.weight", "blocks.0.w.bias")) for r in (one, other)
+    ]
+    odd = tables[1]["name"] == "blocks.0.w.bias"
+    tables[1].loc[odd, "grad_norm"] *= np.random.default_rng(1).uniform(0.1, 10, size=odd.sum())
+    found = judged(*(Recording.from_tables(r.meta, steps=r.steps.drop(columns="grad_norm"), params=p)
+                     for r, p in zip((one, other), tables, strict=True)))  # fmt: skip
+    assert found["GL321"].status == "pass"
+    assert found["GL321"].value is not None
+    assert found["GL321"].value < 2.1e-6
