@@ -62,11 +62,12 @@ _IMPLEMENTATIONS = _check(
     code="GL323",
     explanation=(
         "Two implementations of one model. Both are built with the same seed, the second takes the first's weights "
-        "where names and shapes map, and both run forward and backward once on the first's batch, with the same random "
-        "numbers, in float64 where both can. Every module's output and gradient, and every parameter's gradient, are "
-        "held against each other where both have them. It warns where one differs by more than {float64:g} of its norm "
-        "({own:g} where a model does not run in float64): the first of them is named, and what agreed just before. It "
-        "is silent where fewer than half of the weights map."
+        "where names and shapes map, and both run forward and backward once on the first's batch, with the same "
+        "random numbers, in float64 where both can. Every module's output and gradient, and every parameter's "
+        "gradient, are held against each other where both have them. It warns where an output differs by more than "
+        "{float64:g} of its norm ({own:g} where a model does not run in float64), or a gradient by {gradients:g} "
+        "times that: the first is named, and what agreed just before. It is silent where fewer than half of the "
+        "weights map."
     ),
     unit="of the norm",
     expected="no difference but rounding",
@@ -232,7 +233,8 @@ def _implementations(rows: pd.DataFrame, label: str) -> Finding:
         return _IMPLEMENTATIONS.silent(claim, label, remedies=("Name modules and weights alike in both.",))
     precision = "float64" if pair["unit"] == "float64" else "their own precision"
     how = f"on the same weights and batch, in {precision}"
-    threshold = f"at most {number(tolerance)} of the norm"
+    most = number(tolerance * _IMPLEMENTATIONS.limit("gradients"))
+    threshold = f"at most {number(tolerance)} of the norm, of gradients {most}"
     at, same = first(pick(rows, quantity="differs")), first(pick(rows, quantity="agreed before"))
     unmapped = len(rows[rows["quantity"].isin(["weights removed", "weights added"])])
     beside = f"; {unmapped} weights do not map, and are each model's own" if unmapped else ""
