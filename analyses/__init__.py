@@ -14,6 +14,7 @@ from analyses import (
     objective,
     onset,
     parameters,
+    parting,
     training_curves,
 )
 from gradlens.analysis import Analysis
@@ -24,6 +25,7 @@ ANALYSES: tuple[Analysis, ...] = (
     onset.ANALYSIS,
     training_curves.ANALYSIS,
     expected.ANALYSIS,
+    parting.ANALYSIS,
     objective.ANALYSIS,
     parameters.ANALYSIS,
     architecture.ANALYSIS,

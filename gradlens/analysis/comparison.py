@@ -115,6 +115,7 @@ def compare(
     analyses: Sequence[Analysis] | None = None,
     *,
     reference: Recording | None = None,
+    margin: float | None = None,
 ) -> Comparison:
     """Ask every analysis of the recordings it can use.
 
@@ -122,6 +123,7 @@ def compare(
         recordings: at least one. Where two share a label, the name of the run folder or a number is added.
         analyses: the questions; by default those of every installed package.
         reference: a run that went well, for what one should expect of the others; it is not judged itself.
+        margin: of two runs, the share by which the loss of the second may be higher at the end.
 
     Returns:
         The answers.
@@ -134,6 +136,8 @@ def compare(
         raise NothingFoundError("A comparison needs at least one recording; got none.")
     known = [] if reference is None else [_told(reference, kind="reference")]
     named = _with_distinct_labels([_with_printable_label(r.over_processes()) for r in (*recordings, *known)])
+    if margin is not None:
+        named = tuple(_told(recording, margin=margin) for recording in named)
     questions = discover() if analyses is None else analyses
     return Comparison(named, tuple(_section(analysis, named) for analysis in questions))
 
@@ -194,7 +198,7 @@ def _free(wanted: str, label: str, taken: set[str]) -> str:
     return wanted
 
 
-def _told(recording: Recording, **meta: str) -> Recording:
+def _told(recording: Recording, **meta: str | float) -> Recording:
     """Return the same recording with other metadata."""
     twin = copy.copy(recording)
     twin.meta = MappingProxyType({**recording.meta, **meta})

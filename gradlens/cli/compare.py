@@ -11,7 +11,8 @@ from gradlens.cli import options, terminal
 from gradlens.cli.progress import JobsDisplay
 from gradlens.cli.results import leave, show
 from gradlens.cli.state import state
-from gradlens.lab.operands import parse
+from gradlens.errors import GradlensError
+from gradlens.lab.operands import RunFolder, parse
 from gradlens.lab.training.settings import Settings
 
 
@@ -39,6 +40,8 @@ from gradlens.lab.training.settings import Settings
 @options.jobs
 @options.users_model
 @options.out("Folder of the comparison.  [default: runs/compare-OPERANDS]")
+@options.margin
+@options.same_weights
 @options.fail_on
 @options.as_json
 @options.verbosity
@@ -49,6 +52,8 @@ def command(
     out: Path | None,
     jobs: int | None,
     executor: str,
+    margin: float | None,
+    same_weights: bool,
     fail_on: str | None,
     as_json: bool,
     **settings: Any,
@@ -62,21 +67,32 @@ def command(
     hf:config.json. A type has the library's default sizes; -m num_hidden_layers=4 -m hidden_size=128 and
     the like set them. A causal language model with -m vocab_size=256 is trained on the task lm too.
 
+    Two run folders are held against each other step by step: where they part, and whether the second, the one
+    after a change, is worse; in CI: --fail-on warn --margin 5%. With --same-weights two models are built once,
+    and the first module whose output or gradient is not the same is named; nothing is trained.
+
     The folder gets compare.pdf, findings.json, tables/ and a recording for each run. The same command again
     reuses what is finished and goes on with what is not.
     """
     chosen = Settings(**settings)
     with contextlib.redirect_stdout(sys.stderr):  # what a model of the user's prints is no result
         parsed = parse(operands, arguments, batch)
+        if margin is not None and [type(operand) for operand in parsed] != [RunFolder, RunFolder]:
+            raise GradlensError(
+                "--margin holds the second of two runs against the first; got "
+                f"{', '.join(operand.label for operand in parsed)}. Name two run folders."
+            )
         import gradlens
+        from gradlens.analysis.discover import discover
         from gradlens.lab.runs import comparison as comparing
+        from gradlens.lab.runs import implementations
         from gradlens.lab.runs.executors import named
         from gradlens.lab.runs.runner import run_jobs
         from gradlens.reporting import write_folder
 
-        folder = out or comparing.default_out(parsed)
+        folder = out or comparing.default_out(parsed, *(["same-weights"] * same_weights))
         state().when_interrupted = f"What was recorded is safe in {folder}; the same command again goes on from there."
-        plan = comparing.plan(parsed, chosen, folder)
+        plan = (implementations if same_weights else comparing).plan(parsed, chosen, folder)
         for note in plan.notes:
             terminal.note(note)
         with JobsDisplay(plan.jobs) as display:
@@ -90,7 +106,8 @@ def command(
                 on_event=display.tell,
             )
         terminal.note("Writing the report ...")
-        comparison = gradlens.compare(recordings)
+        asked = [question for question in discover() if "GL323" in question.codes] if same_weights else None
+        comparison = gradlens.compare(recordings, asked, margin=margin)
         pdf = write_folder(comparison, folder, "compare.pdf", command=state().command)
     terminal.note("")
     show(comparison, as_json=as_json, out=str(folder), pdf=str(pdf))

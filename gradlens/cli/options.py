@@ -1,5 +1,6 @@
 """Options that several commands share, so that each has one name, one help text and one default."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,25 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _DEFAULTS = Settings()
 COUNT = click.IntRange(min=1)
+
+
+class Share(click.ParamType[float]):
+    """A share, as ``5%`` or ``0.05``."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return it as a number from 0 up."""
+        if isinstance(value, float):
+            return value
+        text = str(value).strip()
+        try:
+            share = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+        except ValueError:
+            share = math.nan
+        if not 0 <= share < math.inf:
+            self.fail(f"{value!r} is no share from 0 up; write 5% or 0.05.", param, ctx)
+        return share
 
 
 def stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -43,6 +63,16 @@ reference = click.option(
     type=click.Path(path_type=Path),
     default=None,
     help="A run that went well: what one should expect of the others. It is not judged itself.",
+)
+margin = click.option(
+    "--margin",
+    type=Share(),
+    help="Of two runs, the share by which the second's loss may be higher: 5% or 0.05.  [default: see GL322]",
+)
+same_weights = click.option(
+    "--same-weights",
+    is_flag=True,
+    help="Hold two implementations of one model against each other: the second takes the first's weights and batch.",
 )
 verbosity = stacked(
     click.option(

@@ -28,6 +28,7 @@ CASES: dict[str, Sequence[Recording]] = {
     "all": RECORDINGS,
     "one at initialization": RECORDINGS[:1],
     "one of training": RECORDINGS[2:3],
+    "two of training": RECORDINGS[2:4],
     "encoder and decoder": (at_init("post-ln", stacks=("encoder.blocks", "decoder.blocks")),),
     "audited": (at_init("pre-ln", audit=audit()), training([3.0, 2.0], audit=audit(silent=("a",), fired=()))),
     "no row in any table": (

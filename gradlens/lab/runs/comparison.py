@@ -236,9 +236,9 @@ def _operand_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     return found
 
 
-def default_out(operands: Sequence[Operand]) -> Path:
+def default_out(operands: Sequence[Operand], *how: str) -> Path:
     """Return the folder of a comparison whose user named none: the same operands, the same folder."""
-    return Path("runs") / ("compare-" + "-".join(_slugs([operand.label for operand in operands])))[:100]
+    return Path("runs") / "-".join(["compare", *how, *_slugs([operand.label for operand in operands])])[:100]
 
 
 def slug(text: str) -> str:

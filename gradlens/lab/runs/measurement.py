@@ -1,6 +1,6 @@
 """Measuring a model at initialization: a subject of a comparison, or one of the zoo as a job."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ def measure(
     *,
     without_norms: bool = False,
     probe: Probe | None = None,
+    meta: Mapping[str, Any] | None = None,
 ) -> Recording:
     """Record a model at initialization, with other weights and another batch for each seed.
 
@@ -35,6 +36,7 @@ def measure(
         on_seed: called with (seeds done, seeds).
         without_norms: whether a model without normalizations is measured too.
         probe: reads more of each seed's model, as in ``at_init``.
+        meta: further metadata.
 
     Raises:
         ModelError: the model cannot take the batch.
@@ -49,7 +51,7 @@ def measure(
         out=out,
         label=subject.label,
         device=choose_device(settings.device),
-        meta=facts,
+        meta={**facts, **(meta or {})},
         on_seed=on_seed,
         without_norms=without_norms,
         probe=probe,
