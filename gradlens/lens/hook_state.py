@@ -4,6 +4,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary, ref
 
 import torch
@@ -17,6 +18,9 @@ from gradlens.lens.observations import Observations
 from gradlens.lens.passes import Forward, Pass, Passes
 from gradlens.lens.placing import Placing
 from gradlens.lens.world import World
+
+if TYPE_CHECKING:
+    from gradlens.lens.taps.attention import AttentionTap
 
 _states: "WeakValueDictionary[int, HookState]" = WeakValueDictionary()
 _numbers = itertools.count()
@@ -41,6 +45,8 @@ class HookState:
         self.step = 0
         #: The lens, where it shall live as long as its hooks.
         self.lens: object = None
+        #: Looks at attention; None where that is not watched.
+        self.attention: "AttentionTap | None" = None
         #: Where the model was when the lens was attached; compiled graphs write there.
         self.device = device
         #: Whether the last thing that happened was the end of a backward pass.

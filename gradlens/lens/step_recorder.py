@@ -111,6 +111,8 @@ class StepRecorder:
         else:
             self._state.passes.close()
             self._outputs.tap.forget()
+            if self._state.attention is not None:
+                self._state.attention.forget()
         self._backward_ended, self._added = False, []
         self.start_at(self._step + 1)
         self._clock = time.perf_counter()
@@ -138,6 +140,8 @@ class StepRecorder:
             self.close()
         if self._state.recording:
             self._functions.begin()
+            if self._state.attention is not None:
+                self._state.attention.begin()
             if self._backward_ended:
                 self._backward_ended = False
                 for tap in self.taps():
@@ -172,6 +176,8 @@ class StepRecorder:
             return
         self._backward_ended = True
         self._functions.end()
+        if self._state.attention is not None:
+            self._state.attention.end()
         if self._parameters is not None and self._state.recording and filled:
             self._parameters.read()
         self._scaler_states = getattr(self._scaler, "_per_optimizer_states", None)
@@ -236,6 +242,9 @@ class StepRecorder:
         tables, shown = step_tables(self._step, self.taps(), self._parameters, scale, counted, added)
         if outputs := self._outputs.of_step(self._step, counted, scale):
             tables["outputs"] = outputs
+        attention = self._state.attention
+        if attention is not None and (looks := attention.of_step(self._step, counted)):
+            tables["attention"] = looks
         self._open = steps_row(
             self._step,
             lr=self._lr,

@@ -19,6 +19,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gradlens.recording.attention_columns import (
+    DERIVED_ATTENTION,
+    DERIVED_TOKENS,
+    STORED_ATTENTION,
+    STORED_TOKENS,
+)
 from gradlens.recording.column import Column
 from gradlens.recording.column import key as _key
 from gradlens.recording.column import ratio as _ratio
@@ -121,6 +127,8 @@ STORED: dict[str, tuple[Column, ...]] = {
         Column("nonfinite", "int", "entries of the gradient that are NaN or infinite", merge="sum"),
     ),
     "outputs": (_STEP, *STORED_OUTPUTS),
+    "attention": (_STEP, _SITE, _CALL, _RANK, *STORED_ATTENTION),
+    "tokens": (_STEP, _SITE, _CALL, _RANK, *STORED_TOKENS),
     "probes": (
         _STEP,
         _key("probe", "string", "the probe's name"),
@@ -150,7 +158,7 @@ STORED: dict[str, tuple[Column, ...]] = {
 ADDED: dict[str, Any] = {"nan_loss": False}
 
 #: Sums of gradients squared: a loss that is s times as large has them s² times as large.
-GRADIENT_SQUARES = tuple(c.name for c in STORED["norms"] if "loss" in c.unit)
+GRADIENT_SQUARES = tuple(c.name for table in ("norms", "tokens") for c in STORED[table] if "loss" in c.unit)
 
 PUBLIC: dict[str, tuple[Column, ...]] = {
     "sites": STORED["sites"],
@@ -212,6 +220,8 @@ PUBLIC: dict[str, tuple[Column, ...]] = {
                "says that there are some, and the norms are missing)"),
     ),
     "outputs": (_STEP, *DERIVED_OUTPUTS),
+    "attention": (_STEP, _SITE, _CALL, _RANK, *DERIVED_ATTENTION),
+    "tokens": (_STEP, _SITE, _CALL, _RANK, *DERIVED_TOKENS),
     "probes": STORED["probes"],
     "steps": STORED["steps"],
 }  # fmt: skip
