@@ -129,7 +129,8 @@ class HookState:
     def buffer(self, device: torch.device) -> MomentBuffer:
         """Return the device's row buffer, made on first use."""
         if device not in self.buffers:
-            self.buffers[device] = MomentBuffer(device, self.arm)
+            lengths = None if self.attention is None else self.attention.lengths
+            self.buffers[device] = MomentBuffer(device, self.arm, lengths)
         return self.buffers[device]
 
     def arm(self, forward: Forward, whole: bool = False) -> Pass:
