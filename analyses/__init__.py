@@ -5,6 +5,7 @@ tuple of ``gradlens.analysis.Analysis`` in the same way. A new question is one f
 """
 
 from analyses import (
+    attention,
     audit,
     depth_profile,
     expected,
@@ -24,6 +25,7 @@ ANALYSES: tuple[Analysis, ...] = (
     training_curves.ANALYSIS,
     expected.ANALYSIS,
     objective.ANALYSIS,
+    attention.ANALYSIS,
     parameters.ANALYSIS,
     held_out.ANALYSIS,
     audit.ANALYSIS,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analyses.heat import successive
 from analyses.intervals import block_bootstrap_interval
 from analyses.limits import limit
 from analyses.parameters.places import places
@@ -14,8 +15,6 @@ from analyses.tables import identity, tidy
 from gradlens.analysis.ending import at_the_end, span_of_steps
 from gradlens.recording import Recording
 
-#: Columns of the picture; more steps are drawn as means over successive ones.
-COLUMNS = 100
 #: The panel of the picture; a row is a cell: ``low`` and ``high`` its first and last step, ``n`` its place downwards.
 GRADIENT = "gradient"
 
@@ -53,7 +52,7 @@ def _picture(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
     squares = params.pivot_table("square", "step", "group", "sum", dropna=False, sort=False, observed=True)
     there = params.assign(there=params["square"].notna()).pivot_table("there", "step", "group", "any", sort=False)
     norms = squares.where(there.astype(bool)).pow(0.5)[list(dict.fromkeys(params["group"]))]
-    for steps in np.array_split(np.arange(len(norms)), min(COLUMNS, len(norms))):
+    for steps in successive(len(norms)):
         part = norms.iloc[steps]
         for place, (group, values) in enumerate(part.items()):
             mean = values.mean() if values.notna().any() else np.nan

@@ -1,7 +1,7 @@
 """What attention looks at: logits of some queries against all keys, and sums over these queries.
 
-Index legend: B sequences, H heads (G of them share one of keys), L queries, S keys, E entries of a query. Sampled are at
-most 16 queries of each of at most 8 sequences, at evenly spaced places; nothing here waits for the device.
+Index legend: B sequences, H heads (G of them share one of keys), L queries, S keys, E entries of a query. Sampled are
+at most 16 queries of each of at most 8 sequences, at evenly spaced places; nothing here waits for the device.
 """
 
 import math
@@ -56,7 +56,7 @@ def logits_of(
 
 
 def sampled(scores: Tensor, heads: int) -> Tensor:
-    """Return the logits of sampled queries from those of all, [B, H, L, S] with fewer dimensions as in ``logits_of``."""
+    """Return the logits of sampled queries from those of all, [B, H, L, S] or fewer dimensions as in ``logits_of``."""
     scores = _batched(scores, heads)
     return raised(scores[_evenly(scores.shape[0], SEQUENCES), :, _evenly(scores.shape[2], QUERIES)])
 
@@ -93,7 +93,7 @@ def _batched(x: Tensor, heads: int) -> Tensor:
     """Return a tensor with the dimensions sequences and heads before its last two."""
     x = x.detach()
     if x.dim() == 3:
-        x = x.unflatten(0, (-1, heads))
+        x = x.view(-1, heads, *x.shape[1:])
     elif x.dim() == 2:
         x = x[None, None]
     return x.flatten(0, -4)

@@ -33,6 +33,6 @@ def sums(moments: Tensor, shape: tuple[int, ...], lengths: Collection[int]) -> T
     finite = moments.sum(1) * 0 == 0
     norm = moments[:, _GRAD_OUTPUT]
     each = torch.stack([torch.ones_like(norm), moments[:, _INV_SIGMA], norm * norm], 1)
-    each = torch.where(finite.unsqueeze(1), each, 0.0).unflatten(2, shape).sum(3 - at)  # [S, 3, tokens]
+    each = torch.where(finite.unsqueeze(1), each, 0.0).view(*each.shape[:2], *shape).sum(3 - at)  # [S, 3, tokens]
     first = each[..., 0]
     return torch.stack([first, each.sum(2) - first], 2).flatten(1)

@@ -46,7 +46,7 @@ class HookState:
         #: The lens, where it shall live as long as its hooks.
         self.lens: object = None
         #: Looks at attention; None where that is not watched.
-        self.attention: "AttentionTap | None" = None
+        self.attention: AttentionTap | None = None
         #: Where the model was when the lens was attached; compiled graphs write there.
         self.device = device
         #: Whether the last thing that happened was the end of a backward pass.

@@ -104,7 +104,9 @@ class AttentionTap:
         if owner is None:
             return
         path = self._paths[id(owner)]
-        tensors = [given.get(one) for one in ("query", "key", "attn_mask", "input") if given.get(one) is not None]
+        tensors: list[Any] = [
+            given[one] for one in ("query", "key", "attn_mask", "input") if given.get(one) is not None
+        ]
         if why := unreadable(tensors):
             self._cannot(path, why)
         elif all(self.state.holds(path, one) for one in tensors) and self.state.records(path):
