@@ -186,7 +186,7 @@ def _keys(step: int, entries: list[_Entry], sums: np.ndarray) -> dict[str, Any]:
 def _norms(step: int, entries: list[_Entry], sums: np.ndarray, scale: float) -> dict[str, Any]:
     columns = _keys(step, entries, sums) | {name: sums[at] for name, at in _NORM_SUMS}
     if scale != 1.0:
-        columns |= {name: columns[name] / scale**2 for name in GRADIENT_SQUARES if name in columns}
+        columns |= {name: columns[name] / scale**2 for name in GRADIENT_SQUARES}
     return columns
 
 

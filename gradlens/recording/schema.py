@@ -158,7 +158,7 @@ STORED: dict[str, tuple[Column, ...]] = {
 ADDED: dict[str, Any] = {"nan_loss": False}
 
 #: Sums of gradients squared: a loss that is s times as large has them s² times as large.
-GRADIENT_SQUARES = tuple(c.name for table in ("norms", "tokens") for c in STORED[table] if "loss" in c.unit)
+GRADIENT_SQUARES = tuple(c.name for c in STORED["norms"] if "loss" in c.unit)
 
 PUBLIC: dict[str, tuple[Column, ...]] = {
     "sites": STORED["sites"],
