@@ -152,7 +152,7 @@ def test_a_compiled_model_breaks_no_graph_and_the_audit_says_what_is_missing(par
             run(x()).sum().backward()
             optimizer.step()
     assert lens.recording.attention.empty
-    assert "compiled" in lens.audit().unsupported["watch: attention"]
+    assert "compiled" in lens.audit().unsupported["any attention"]
 
 
 def test_what_is_compiled_while_the_functions_are_wrapped_is_compiled_as_they_are() -> None:
@@ -179,7 +179,7 @@ def test_what_fails_at_attention_silences_it_alone(monkeypatch: pytest.MonkeyPat
         lens.step()
     assert lens.recording.attention.empty
     assert len(lens.recording.params)
-    assert "a hook failed in step 0" in lens.audit().unsupported["watch: attention"]
+    assert "a hook failed in step 0" in lens.audit().unsupported["any attention"]
 
 
 def test_a_run_folder_keeps_the_rows(tmp_path: Path) -> None:
@@ -190,3 +190,18 @@ def test_a_run_folder_keeps_the_rows(tmp_path: Path) -> None:
     read = gradlens.load(tmp_path / "run").attention
     pd.testing.assert_frame_equal(read, kept)
     assert read["step"].unique().tolist() == [0, 1, 2]
+
+
+def test_inside_of_a_transform_it_is_left_out_and_the_audit_says_so() -> None:
+    model = fused()
+    parameters = dict(model.named_parameters())
+
+    def loss(parameters: dict[str, Tensor]) -> Tensor:
+        out: Tensor = torch.func.functional_call(model, parameters, (x(),)).sum()
+        return out
+
+    with gradlens.attach(model, watch=("norms", "attention"), strict=True) as lens:
+        torch.func.grad(loss)(parameters)
+        lens.step()
+    assert lens.recording.attention.empty
+    assert "torch.func" in lens.audit().unsupported["inner"]

@@ -32,7 +32,7 @@ _ARGUMENTS = {
     _SOFTMAX: ("input", "dim", "dtype"),
 }
 #: What the audit calls the whole of it.
-_WATCH = "watch: attention"
+_WATCH = "any attention"
 
 _active: list["AttentionTap"] = []
 #: What was replaced: owner, name, and what stood there; None where it was inherited.
@@ -107,7 +107,9 @@ class AttentionTap:
         tensors: list[Any] = [
             given[one] for one in ("query", "key", "attn_mask", "input") if given.get(one) is not None
         ]
-        if why := unreadable(tensors):
+        if torch._C._functorch.get_interpreter_stack():
+            self._cannot(path, "attention inside of a transform of torch.func")  # whose tensors do not outlive it
+        elif why := unreadable(tensors):
             self._cannot(path, why)
         elif all(self.state.holds(path, one) for one in tensors) and self.state.records(path):
             with torch.no_grad(), torch.autocast(tensors[0].device.type, enabled=False):
