@@ -34,7 +34,6 @@ _SATURATED = _check(
         "A checkpoint, or weights, of another scale.",
     ),
     remedies=(
-        "Divide the scores by √d.",
         "Normalize queries and keys (QK-norm), with a scale that begins near √d, or clip the logits (QK-clip).",
         "Warm up for longer, or lower the rate of the query and key matrices.",
     ),
@@ -136,10 +135,20 @@ def _saturated(rows: pd.DataFrame, label: str) -> Finding:
         f"{_some(sites)}{single} with {percent(worst['value'])} of the largest entropy, and logits up to "
         f"{number(logit)}."
     )
-    onset = None if from_start else int(began)
-    steps = () if from_start else (int(began),)
+    at_first = (
+        "Divide the scores by √d." if from_start else f"Look at what changed at step {began:.0f}: weights, scale."
+    )
+    gradual = not from_start and bool((found.loc[found["x"] == began, "stack"] == "logits").all())
     return _SATURATED.finding(
-        status, claim, label, value=float(worst["value"]), sites=tuple(sites), steps=steps, onset=onset, born="forward"
+        status,
+        claim,
+        label,
+        value=float(worst["value"]),
+        sites=tuple(sites),
+        steps=() if from_start else (int(began),),
+        onset=None if from_start else int(began),
+        born="forward",
+        remedies=_SATURATED.remedies if gradual else (at_first, *_SATURATED.remedies),
     )
 
 

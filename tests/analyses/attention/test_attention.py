@@ -82,6 +82,7 @@ def test_a_site_whose_entropy_falls_at_once_is_named_with_its_step(at: int) -> N
     assert found.status == "warn"
     assert (found.onset, found.steps, found.sites) == (10 * at, (10 * at,), ("blocks.1.attention",))
     assert found.born == "forward"
+    assert f"step {10 * at}" in found.remedies[0]
 
 
 def test_what_falls_and_comes_back_or_comes_in_the_last_step_is_no_finding() -> None:
@@ -94,6 +95,7 @@ def test_saturated_from_the_start_has_no_onset_and_fails_where_half_of_the_sites
     found = judged(planted(lambda step, site, head: 0.1 if site else 0.9))["GL901"]
     assert (found.status, found.onset) == ("fail", None)
     assert "from the start" in found.claim
+    assert "√d" in found.remedies[0]
     assert found.sites == ("blocks.1.attention", "blocks.2.attention")
 
 
