@@ -44,14 +44,15 @@ _UNIFORM = _check(
     code="GL902",
     explanation=(
         "Attention that looks at nothing. A site none of whose heads differs at the end from looking at all keys "
-        "alike: their entropy is within {apart:g} of the largest, and has not left it by {grown:g} times more than in "
-        "the first recorded steps, or is within {nothing:g}. At initialization that is as it should be; after "
-        "{steps:g} steps what the site computes is a mean over all tokens."
+        "alike: after {steps:g} steps their entropy is within {nothing:g} of the largest; or, after {long:g}, within "
+        "{apart:g}, and has not left it by {grown:g} times more than in the first recorded steps. At initialization, "
+        "and as long as little was learned, that is as it should be; later what the site computes is a mean over all "
+        "tokens."
     ),
     unit="below the largest entropy",
-    expected="above {apart:g}, or growing",
+    expected="above {nothing:g}, and growing",
     expected_from="attention that has begun to learn",
-    threshold="at least {apart:g} in one head, or {grown:g} times what it was and at least {nothing:g}",
+    threshold="at least {nothing:g} in one head; after {long:g} steps {apart:g}, or {grown:g} times what it was",
     causes=(
         "A run that has only begun, or a rate that is small by intent (innocent).",
         "A site that is meant to take means, or keys that are all alike, as of padding (innocent).",
@@ -158,9 +159,9 @@ def _uniform(rows: pd.DataFrame, label: str) -> Finding:
     if apart["x"].max() < _UNIFORM.limit("steps"):
         claim = f"{label}: {apart['x'].max():.0f} steps are too few to tell attention that learns from what does not."
         return _UNIFORM.silent(claim, label)
-    still = apart["value"] < _UNIFORM.limit("grown") * apart["low"]
-    bare = apart["value"] < _UNIFORM.limit("nothing")
-    found = apart[(apart["value"] < _UNIFORM.limit("apart")) & (still | bare)]
+    value, limit = apart["value"], _UNIFORM.limit
+    still = (value < limit("apart")) & (value < limit("grown") * apart["low"]) & (apart["x"] >= limit("long"))
+    found = apart[still | (value < limit("nothing"))]
     if found.empty:
         claim = f"{label}: at every site some head looks at some keys more than at others, or begins to."
         return _UNIFORM.finding("pass", claim, label, value=float(apart["value"].min()), causes=(), remedies=())

@@ -135,14 +135,15 @@ def uniform(apart: Callable[[int], float], **settings: Any) -> Finding:
 
 
 def test_a_site_that_looks_at_all_keys_alike_to_the_end_is_named() -> None:
-    found = uniform(lambda step: 2e-4)
+    found = uniform(lambda step: 2e-4, every=10)
     assert (found.status, found.sites) == ("warn", ("blocks.1.attention",))
     assert uniform(lambda step: 0.0).status == uniform(lambda step: 1e-9 * (1 + step)).status == "warn"
 
 
 def test_one_that_begins_to_learn_or_has_only_begun_is_not() -> None:
-    assert uniform(lambda step: 1e-5 * (1 + step)).status == "pass"
-    assert uniform(lambda step: 2e-3).status == "pass"
+    assert uniform(lambda step: 2e-4).status == "pass"
+    assert uniform(lambda step: 1e-6 * (1 + step), every=10).status == "pass"
+    assert uniform(lambda step: 2e-3, every=10).status == "pass"
     assert uniform(lambda step: 0.0, steps=60).status == "not applicable"
 
 
