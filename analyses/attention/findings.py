@@ -163,8 +163,8 @@ def _uniform(rows: pd.DataFrame, label: str) -> Finding:
     still = (value < limit("apart")) & (value < limit("grown") * apart["low"]) & (apart["x"] >= limit("long"))
     found = apart[still | (value < limit("nothing"))]
     if found.empty:
-        claim = f"{label}: at every site some head looks at some keys more than at others, or begins to."
-        return _UNIFORM.finding("pass", claim, label, value=float(apart["value"].min()), causes=(), remedies=())
+        claim = f"{label}: every site has a head whose entropy is {number(value.min())} or more below the largest."
+        return _UNIFORM.finding("pass", claim, label, value=float(value.min()), causes=(), remedies=())
     sites = found["group"].tolist()
     return _UNIFORM.finding(
         "warn",
