@@ -6,6 +6,7 @@ tuple of ``gradlens.analysis.Analysis`` in the same way. A new question is one f
 
 from analyses import (
     architecture,
+    attention,
     audit,
     depth_profile,
     expected,
@@ -27,6 +28,7 @@ ANALYSES: tuple[Analysis, ...] = (
     expected.ANALYSIS,
     parting.ANALYSIS,
     objective.ANALYSIS,
+    attention.ANALYSIS,
     parameters.ANALYSIS,
     architecture.ANALYSIS,
     held_out.ANALYSIS,

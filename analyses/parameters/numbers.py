@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.depth import blocks
+from analyses.heat import successive
 from analyses.intervals import block_bootstrap_interval
 from analyses.limits import limit
 from analyses.parameters import gain, idle, moved, rate, still
@@ -16,8 +17,6 @@ from analyses.tables import identity, tidy
 from gradlens.analysis.ending import at_the_end, span_of_steps
 from gradlens.recording import Recording
 
-#: Columns of the picture; more steps are drawn as means over successive ones.
-COLUMNS = 100
 #: The panel of the picture; a row is a cell: ``low`` and ``high`` its first and last step, ``n`` its place downwards.
 GRADIENT = "gradient"
 
@@ -61,7 +60,7 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
 
 def _picture(norms: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield a cell a group and step, or a few successive steps; its value is missing where no gradient arrived."""
-    for steps in np.array_split(np.arange(len(norms)), min(COLUMNS, len(norms))):
+    for steps in successive(len(norms)):
         part = norms.iloc[steps]
         for place, (group, values) in enumerate(part.items()):
             mean = values.mean() if values.notna().any() else np.nan

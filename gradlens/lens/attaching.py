@@ -45,8 +45,8 @@ def attach(
         out: run folder to write; None keeps the recording in memory. An interrupted run in it goes
             on: its steps are numbered on, unless ``lens.start_at`` says where they begin.
         every: record every n-th step; steps between cost nothing.
-        watch: what to record: "norms", "blocks", "params", "updates" (keeps a copy of the weights), or regular
-            expressions searched in module paths.
+        watch: what to record: "norms", "blocks", "params", "updates" (keeps a copy of the weights), "attention" (some
+            queries against all keys, once more a call), or regular expressions searched in module paths.
         optimizer: count steps by this optimizer; ``lens.step()`` is then not needed, and a step is written when the
             next one begins.
         scaler: a ``torch.amp.GradScaler``; its factor is divided out of every gradient.

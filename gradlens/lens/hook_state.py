@@ -4,6 +4,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary, ref
 
 import torch
@@ -17,6 +18,9 @@ from gradlens.lens.observations import Observations
 from gradlens.lens.passes import Forward, Pass, Passes
 from gradlens.lens.placing import Placing
 from gradlens.lens.world import World
+
+if TYPE_CHECKING:
+    from gradlens.lens.taps.attention import AttentionTap
 
 _states: "WeakValueDictionary[int, HookState]" = WeakValueDictionary()
 _numbers = itertools.count()
@@ -43,6 +47,8 @@ class HookState:
         self.step = 0
         #: The lens, where it shall live as long as its hooks.
         self.lens: object = None
+        #: Looks at attention; None where that is not watched.
+        self.attention: AttentionTap | None = None
         #: Where the model was when the lens was attached; compiled graphs write there.
         self.device = device
         #: Whether the last thing that happened was the end of a backward pass.
@@ -125,7 +131,8 @@ class HookState:
     def buffer(self, device: torch.device) -> MomentBuffer:
         """Return the device's row buffer, made on first use."""
         if device not in self.buffers:
-            self.buffers[device] = MomentBuffer(device, self.arm)
+            lengths = None if self.attention is None else self.attention.lengths
+            self.buffers[device] = MomentBuffer(device, self.arm, lengths)
         return self.buffers[device]
 
     def arm(self, forward: Forward, whole: bool = False) -> Pass:

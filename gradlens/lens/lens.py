@@ -29,6 +29,7 @@ from gradlens.lens.sites import discover
 from gradlens.lens.step_recorder import StepRecorder
 from gradlens.lens.taps import NormTap, RootTap, taps_of
 from gradlens.lens.taps import functional as functional_norms
+from gradlens.lens.taps.attention import AttentionTap
 from gradlens.lens.world import World
 from gradlens.recording import Recording
 
@@ -71,6 +72,8 @@ class Lens:
         observed = Observations(every=every, loss_scale=scaler is not None, graphs_dropped=compiling.forget_graphs())
         placing = Placing(model, observed, self._guard)
         self._state = state = HookState(world or World(), _device(model), Passes(model), placing, observed, self._guard)
+        if "attention" in watch:
+            state.attention = AttentionTap(model, state)
         self._parameters: ParameterReader | None = None
         if {"params", "updates"} & set(watch):
             self._parameters = ParameterReader(model, state.world, "updates" in watch, optimizer)

@@ -53,6 +53,8 @@ class LensHooks:
         with suppress(Exception):
             self._state.placing.forget()
         self._functions.close()
+        if self._state.attention is not None:
+            self._state.attention.end()
 
     def leave(self) -> None:
         """Remove all of them."""

@@ -6,13 +6,14 @@ of different passes are kept apart until the step ends, for only then it is know
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gradlens.lens import first_tokens
 from gradlens.lens.passes import Forward, Pass
 from gradlens.lens.statistics import INPUT, MOMENTS, SUMS, Facts, Moments, sums
 
@@ -93,12 +94,14 @@ class Summed(NamedTuple):
         passes: of each phase, [rows, phases]: the number of the pass; -1 for the input, -2 for what did not come.
         sums: [rows, COLUMNS].
         extremes: smallest and largest entry of the input, [rows, 2].
+        tokens: of ``first_tokens``, [rows, its SUMS]; they come with grad_output. None where they are not asked for.
     """
 
     calls: list[Call]
     passes: np.ndarray
     sums: Any
     extremes: Any
+    tokens: Any = None
 
 
 class MomentBuffer:
@@ -107,10 +110,13 @@ class MomentBuffer:
     Args:
         device: where they are.
         arm: from a forward pass to the backward pass that goes through it now.
+        lengths: of the step's sequences, where attention is watched.
     """
 
-    def __init__(self, device: torch.device, arm: Callable[[Forward], Pass]) -> None:
-        self.device, self.arm = device, arm
+    def __init__(
+        self, device: torch.device, arm: Callable[[Forward], Pass], lengths: Collection[int] | None = None
+    ) -> None:
+        self.device, self.arm, self._lengths = device, arm, lengths
         #: Counts recorded steps: a row of an earlier one takes no gradients.
         self.step = 0
         #: Rows with moments that are not summed yet.
@@ -159,7 +165,8 @@ class MomentBuffer:
             # The input's moments stay: a graph that was retained may send further gradients.
             row.moments[1:] = [None, None]
             row.pending = [None, None, None]
-        self._summed.append(Summed([row.call for row in rows], passes, added, extremes))
+        tokens = first_tokens.sums(stacked, zero.shape, self._lengths) if self._lengths else None
+        self._summed.append(Summed([row.call for row in rows], passes, added, extremes, tokens))
 
     def pull(self, counts: Callable[[Forward], bool]) -> list[Summed]:
         """Copy the step's sums to the host, begin a further step, and return them. The only copy.
@@ -168,7 +175,14 @@ class MomentBuffer:
             counts: whether a forward pass is the step's: what waits of others is let go.
         """
         self.drain([row for row in self.waiting if counts(row.call.forward)])
-        found = [one._replace(sums=one.sums.cpu().numpy(), extremes=one.extremes.cpu().numpy()) for one in self._summed]
+        found = [
+            one._replace(
+                sums=one.sums.cpu().numpy(),
+                extremes=one.extremes.cpu().numpy(),
+                tokens=None if one.tokens is None else one.tokens.cpu().numpy(),
+            )
+            for one in self._summed
+        ]
         self._summed, self.waiting, self.step = [], [], self.step + 1
         return found
 

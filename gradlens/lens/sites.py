@@ -16,7 +16,7 @@ from gradlens.lens.world import class_of
 from gradlens.recognition import NormKind, Taken, recognise
 
 #: The names that ``watch`` understands besides regular expressions.
-WATCH = ("norms", "blocks", "params", "updates")
+WATCH = ("norms", "blocks", "params", "updates", "attention")
 #: Where a norm may stand: first on a branch, inside of one, last on it; on the stream after an addition, after the last
 #: one, before the first; on queries or keys. None of these: on a projected skip, between stages, in feature extractors
 #: and heads.

@@ -121,6 +121,8 @@ class StepRecorder:
         else:
             self._state.passes.close()
             self._outputs.tap.forget()
+            if self._state.attention is not None:
+                self._state.attention.forget()
         self._backward_ended, self._added = False, []
         self.start_at(self._step + 1)
         self._clock = time.perf_counter()
@@ -148,6 +150,8 @@ class StepRecorder:
             self.close()
         if self._state.recording:
             self._functions.begin()
+            if self._state.attention is not None:
+                self._state.attention.begin()
             if self._backward_ended:
                 self._backward_ended = False
                 for tap in self.taps():
@@ -182,6 +186,8 @@ class StepRecorder:
             return
         self._backward_ended = True
         self._functions.end()
+        if self._state.attention is not None:
+            self._state.attention.end()
         if self._parameters is not None and self._state.recording and filled:
             self._state.closely = self._state.closely or self._another_rate()
             self._parameters.read(self._state.closely)
@@ -248,6 +254,9 @@ class StepRecorder:
         tables, shown = step_tables(self._step, self.taps(), self._parameters, scale, counted, added)
         if outputs := self._outputs.of_step(self._step, counted, scale):
             tables["outputs"] = outputs
+        attention = self._state.attention
+        if attention is not None and (looks := attention.of_step(self._step, counted)):
+            tables["attention"] = looks
         self._open = steps_row(
             self._step,
             lr=self._lr,

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from gradlens.lens import first_tokens
 from gradlens.lens import parameters as parameter_columns
 from gradlens.lens.compiling import Added, pull_traced
 from gradlens.lens.moment_buffer import Call, came, finite_peak
 from gradlens.lens.observations import Broken, Shown
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Counted
-from gradlens.lens.statistics import COLUMNS
+from gradlens.lens.statistics import COLUMNS, GRAD_OUTPUT
 from gradlens.lens.taps import ActivationTap, NormTap, Tap
 from gradlens.recording.schema import GRADIENT_SQUARES, NORM_SUMS, names
 
@@ -66,13 +67,16 @@ def step_tables(
     Returns:
         Table name to columns, a table without rows being left out; and what they show.
     """
-    entries, sums, peaks = _pull(taps, counted, added)
+    entries, sums, peaks, tokens = _pull(taps, counted, added)
     tables: dict[str, dict[str, Any]] = {}
     norms = [index for index, entry in enumerate(entries) if isinstance(entry.tap, NormTap)]
     if norms:
         tables["norms"] = _norms(step, [entries[index] for index in norms], sums[norms].T, scale)
     if entries:
         tables["activations"] = _activations(step, entries, sums.T, peaks)
+    over_tokens = [index for index in norms if tokens[index, 0] and _is_over_tokens(entries[index].tap)]
+    if over_tokens:
+        tables["tokens"] = _tokens(step, [entries[index] for index in over_tokens], tokens[over_tokens].T, scale)
     if parameters is not None and parameters.names:
         tables["params"] = _params(step, parameters, scale)
     broken = _first_broken(entries, sums, peaks) or _broken_parameter(tables.get("params"))
@@ -107,8 +111,10 @@ def _broken_parameter(params: Mapping[str, Any] | None) -> Broken | None:
     return Broken(broken[-1], "parameter") if broken else None
 
 
-def _pull(taps: list[Tap], counted: Counted, added: list[Added]) -> tuple[list[_Entry], np.ndarray, np.ndarray]:
-    """Copy all sums to the host: the rows, their sums [rows, COLUMNS], and max |input| [rows]."""
+def _pull(
+    taps: list[Tap], counted: Counted, added: list[Added]
+) -> tuple[list[_Entry], np.ndarray, np.ndarray, np.ndarray]:
+    """Copy all sums to the host: the rows, their sums [rows, COLUMNS], max |input| [rows], and sums over tokens."""
     found = [one for buffer in taps[0].state.buffers.values() for one in buffer.pull(counted.counts)] if taps else []
     calls = _numbered({call: None for one in found for call in one.calls}, counted)
     traced = pull_traced([one for one in added if one.number in (-1, *counted.numbers)])
@@ -130,17 +136,21 @@ def _pull(taps: list[Tap], counted: Counted, added: list[Added]) -> tuple[list[_
             rows[tap, number] = len(entries)
             entries.append(_Entry(tap, number, tap.traced.order, -tap.traced.order, 1))
     sums, peaks = np.zeros((len(entries), len(COLUMNS))), np.zeros(len(entries))
+    tokens = np.zeros((len(entries), len(first_tokens.SUMS)))
     for one in found:
         row = np.array([rows.get(call, -1) for call in one.calls])
         low, high = one.extremes.T
         # A row may stand there twice: two micro-batches whose graphs were both gone through.
         np.add.at(sums, row[row >= 0], np.where(came(one.passes, counted.numbers), one.sums, 0.0)[row >= 0])
         np.maximum.at(peaks, row[row >= 0], finite_peak(np.maximum(high, -low))[row >= 0])
+        if one.tokens is not None:
+            there = (row >= 0) & np.isin(one.passes[:, GRAD_OUTPUT], counted.numbers)
+            np.add.at(tokens, row[there], one.tokens[there])
     for tap in taps:
         for number, its_sums in enumerate(traced[tap.traced][0]) if tap.traced in traced else ():
             if (tap, number) in rows:
                 sums[rows[tap, number]], peaks[rows[tap, number]] = its_sums, traced[tap.traced][1][number]
-    return entries, sums, peaks
+    return entries, sums, peaks, tokens
 
 
 def _numbered(calls: Iterable[Call], counted: Counted) -> dict[Tap, list[list[Call]]]:
@@ -178,6 +188,22 @@ def _norms(step: int, entries: list[_Entry], sums: np.ndarray, scale: float) -> 
     if scale != 1.0:
         columns |= {name: columns[name] / scale**2 for name in GRADIENT_SQUARES}
     return columns
+
+
+def _is_over_tokens(tap: Tap) -> bool:
+    return isinstance(tap, NormTap) and tap.kind.layout in first_tokens.LAYOUTS
+
+
+def _tokens(step: int, entries: list[_Entry], sums: np.ndarray, scale: float) -> dict[str, Any]:
+    columns = {
+        "step": np.full(len(entries), step),
+        "site": tuple(entry.tap.site.path for entry in entries),
+        "call": np.array([entry.call for entry in entries]),
+        "rank": np.full(len(entries), entries[0].tap.state.world.rank),
+        **dict(zip(first_tokens.SUMS, sums, strict=True)),
+    }
+    columns |= {name: columns[name].astype(np.int64) for name in ("first_vectors", "rest_vectors")}
+    return columns | {name: columns[name] / scale**2 for name in ("first_energy", "rest_energy")}
 
 
 def _activations(step: int, entries: list[_Entry], sums: np.ndarray, peaks: np.ndarray) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def over_processes(table: str, stored: pd.DataFrame, data: int) -> pd.DataFrame:
     """Merge the rows of all processes: one row a call, as one process that got all the data would have written it.
 
     Args:
-        table: ``"norms"`` or ``"activations"``.
+        table: one of which each process writes its own rows, such as ``"norms"``.
         stored: stored columns.
         data: processes that divide the data; the loss that is trained is the mean over them, so the gradient of each
             process's own is that many times as large.

@@ -22,7 +22,7 @@ from gradlens.recording.schema import ADDED, TABLES
 from gradlens.recording.segment import Segment, read
 
 #: Tables with rows of training steps, which are whole or not.
-_BY_STEP = ("norms", "activations", "params", "outputs", "steps")
+_BY_STEP = ("norms", "activations", "params", "outputs", "attention", "tokens", "steps")
 
 
 @dataclass(frozen=True)

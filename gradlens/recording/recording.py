@@ -12,11 +12,13 @@ from gradlens.errors import NothingFoundError
 from gradlens.recording import derive
 from gradlens.recording.schema import PUBLIC, names
 
+#: Tables of which each process writes its own rows.
+_BY_RANK = ("norms", "activations", "attention", "tokens")
 _NOTHING = pd.DataFrame({"rank": []})
 
 
 class Recording:
-    """Seven tables and a metadata record. A value: its tables are copies, nothing writes through it.
+    """Nine tables and a metadata record. A value: its tables are copies, nothing writes through it.
 
     Attributes:
         meta: what was recorded, of which model, how (kind, label, variant, model, task, training, versions, ...).
@@ -45,7 +47,7 @@ class Recording:
             tables: public tables by name; columns that are missing become missing values.
 
         Raises:
-            TypeError: a table's name is not one of the seven.
+            TypeError: a table's name is not one of the nine.
         """
         unknown = set(tables) - set(PUBLIC)
         if unknown:
@@ -72,7 +74,7 @@ class Recording:
         own loss, and the mean of the losses is what is trained.
         """
         data = int(self.meta.get("processes", {}).get("data", 1))
-        several = {name for name in ("norms", "activations") if self._stored.get(name, _NOTHING)["rank"].nunique() > 1}
+        several = {name for name in _BY_RANK if self._stored.get(name, _NOTHING)["rank"].nunique() > 1}
         if not several:
             return self
         merged = {name: derive.over_processes(name, self._stored[name], data) for name in several}
@@ -107,6 +109,16 @@ class Recording:
     def outputs(self) -> pd.DataFrame:
         """One row a step that was looked at: what the loss asked of the model's output, and what went in."""
         return self.table("outputs")
+
+    @property
+    def attention(self) -> pd.DataFrame:
+        """One row a head at a call of attention in a step; empty unless attention was watched."""
+        return self.table("attention")
+
+    @property
+    def tokens(self) -> pd.DataFrame:
+        """One row a call of a norm over tokens in a step, the first token against the rest; empty unless so."""
+        return self.table("tokens")
 
     @property
     def probes(self) -> pd.DataFrame:

@@ -19,6 +19,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gradlens.recording.attention_columns import (
+    DERIVED_ATTENTION,
+    DERIVED_TOKENS,
+    STORED_ATTENTION,
+    STORED_TOKENS,
+)
 from gradlens.recording.column import Column
 from gradlens.recording.column import key as _key
 from gradlens.recording.column import ratio as _ratio
@@ -123,6 +129,8 @@ STORED: dict[str, tuple[Column, ...]] = {
         *PARAMETER_SUMS,
     ),
     "outputs": (_STEP, *STORED_OUTPUTS),
+    "attention": (_STEP, _SITE, _CALL, _RANK, *STORED_ATTENTION),
+    "tokens": (_STEP, _SITE, _CALL, _RANK, *STORED_TOKENS),
     "probes": (
         _STEP,
         _key("probe", "string", "the probe's name"),
@@ -215,6 +223,8 @@ PUBLIC: dict[str, tuple[Column, ...]] = {
         *PARAMETER_FACTS,
     ),
     "outputs": (_STEP, *DERIVED_OUTPUTS),
+    "attention": (_STEP, _SITE, _CALL, _RANK, *DERIVED_ATTENTION),
+    "tokens": (_STEP, _SITE, _CALL, _RANK, *DERIVED_TOKENS),
     "probes": STORED["probes"],
     "steps": STORED["steps"],
 }  # fmt: skip

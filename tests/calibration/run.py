@@ -15,7 +15,7 @@ from tests.calibration.blocks import Wrong
 from tests.calibration.networks import Network, optimizer_of
 
 #: What a user who asks for everything would record.
-WATCH = ("norms", "blocks", "params", "updates")
+WATCH = ("norms", "blocks", "params", "updates", "attention")
 
 
 @dataclass

@@ -36,7 +36,8 @@ def test_a_comparison_leaves_a_report_findings_tables_and_recordings(finished):
     findings = json.loads((finished / "findings.json").read_text())["findings"]
     assert {finding["code"] for finding in findings} >= {"GL101", "GL302"}
     tables = {path.stem for path in (finished / "tables").glob("*.csv")}
-    assert tables == {"summary", *(analysis.name for analysis in ANALYSES)} - {"parting"}  # which is of two runs
+    # Of two runs, and of what is watched on request.
+    assert tables == {"summary", *(analysis.name for analysis in ANALYSES)} - {"parting", "attention"}
     with (finished / "tables" / "summary.csv").open() as file:
         assert [row["recording"] for row in csv.DictReader(file)] == LABELS
     manifest = json.loads((finished / "manifest.json").read_text())

@@ -74,7 +74,7 @@ def test_help_names_every_command(gradlens):
         (["compare", "pre-ln", "--task", "ln"], "lm"),
         (["compare", "pre-ln", "--step", "5", "--stepz", "6"], "--steps"),
         (["explain", "GL1O1"], "there are GL101, GL102"),
-        (["explain", "GL999"], "GL600 ... GL619"),
+        (["explain", "GX001"], "GL600 ... GL619"),
         (["train", "pre-lm"], "pre-ln"),
     ],
 )

@@ -200,7 +200,7 @@ def test_torch_encoder_layers_are_placed_by_norm_first(norm_first):
         (lambda: gradlens.attach("model"), "needs a torch.nn.Module; got str"),
         (lambda: gradlens.attach(stack(), every=0), "every must be 1 or more; got 0"),
         (lambda: gradlens.attach(stack(), watch=("nroms[",)), "regular expressions"),
-        (lambda: gradlens.attach(stack(), watch=("attention",)), "no module's path matches 'attention'"),
+        (lambda: gradlens.attach(stack(), watch=("atention",)), "no module's path matches 'atention'"),
         (lambda: gradlens.register_norm("x", axes=-1), "class derived from nn.Module"),
         (lambda: gradlens.attach(stack()).step(seconds=1.0), "fills seconds itself"),
     ],

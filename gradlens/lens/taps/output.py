@@ -168,7 +168,7 @@ class OutputTap:
         seen = [one for one in self._seen if one.number in counted.numbers]
         inputs = [(site, sums) for site, forward, sums in self._inputs if counted.counts(forward)]
         self.forget()
-        found = _on_host([*(one.numbers for one in seen), *(sums for _, sums in inputs)])
+        found = on_host([*(one.numbers for one in seen), *(sums for _, sums in inputs)])
         values = found[len(seen) :]
         return list(zip(seen, found, strict=False)), [(site, v) for (site, _), v in zip(inputs, values, strict=True)]
 
@@ -232,7 +232,7 @@ def _evenly(rows: Tensor) -> tuple[Tensor, ...]:
     return torch.unravel_index(flat, rows.shape[:-1])
 
 
-def _on_host(numbers: list[Tensor]) -> list[Array]:
+def on_host(numbers: list[Tensor]) -> list[Array]:
     """Copy numbers to the host, one copy a device and precision."""
     groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for index, one in enumerate(numbers):
