@@ -43,6 +43,8 @@ def audit_of(state: HookState, taps: Sequence[Tap], functions: Watcher, paramete
     fired = tuple(path for path in norms if path in ran)
     elsewhere = seen.without_graph | seen.transformed | seen.elsewhere | functions.as_functions()
     elsewhere |= seen.unsupported.keys() | told.keys()
+    # The front of a model may be frozen on purpose; where all of it is, nobody knows why it is recorded.
+    frozen = seen.frozen if set(fired) - seen.frozen else set()
     return Audit(
         norms=norms,
         fired=fired,
@@ -50,7 +52,7 @@ def audit_of(state: HookState, taps: Sequence[Tap], functions: Watcher, paramete
         without_graph=tuple(path for path in norms if path in seen.without_graph),
         transformed=tuple(path for path in norms if path in seen.transformed),
         functions_recorded=functions.record,
-        without_grad_output=tuple(path for path in fired if path not in seen.arrived["grad_output"] | seen.frozen),
+        without_grad_output=tuple(path for path in fired if path not in seen.arrived["grad_output"] | frozen),
         without_grad_input=tuple(path for path in fired if path not in seen.arrived["grad_input"]),
         strangers=tuple(tap.site.path for tap in every if tap.is_stranger),
         unsupported=dict(seen.unsupported),

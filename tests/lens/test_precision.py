@@ -93,7 +93,8 @@ def unscaled(steps: int) -> gradlens.Recording:
 
 def same(got, expected, step: int) -> None:
     for table in ("norms", "params", "activations"):
-        columns = expected.table(table).select_dtypes("number").columns
+        numbers = expected.table(table).select_dtypes("number")
+        columns = numbers.columns[numbers.notna().any()]  # what an optimizer's step changes, it has none of
         rows = [recording.table(table).query(f"step == {step}")[columns].to_numpy() for recording in (got, expected)]
         assert rows[0] == pytest.approx(rows[1], rel=1e-4, abs=1e-9, nan_ok=True), table
 
