@@ -1,5 +1,6 @@
 """The one shape of every analysis' table: a row is a number, with what it is, of what, and where."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -62,6 +63,8 @@ def percent(share: float, digits: int = 1) -> str:
 
 def number(value: float) -> str:
     """Write a ratio for a sentence: two decimals, whole where it is large, a power of ten where it is huge or tiny."""
+    if not math.isfinite(value):
+        return ABSENT if math.isnan(value) else "∞" if value > 0 else "−∞"
     if abs(value) >= 1e6 or 0 < abs(value) < 0.005:
         factor, _, exponent = f"{value:.1e}".partition("e")
         return f"{factor}×10{str(int(exponent)).translate(_SUPERSCRIPT)}"

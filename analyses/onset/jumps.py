@@ -23,6 +23,8 @@ FEWEST = 3
 #: A deviation of noise that is all but 0 would make everything a jump.
 _LEAST_NOISE = 0.02
 _SIGMA = 1.4826
+#: Logarithms beyond this say no more than that it is far.
+_FARTHEST = 230.0
 #: Share of a jump, of its logarithm, that is left in the end.
 _STAYS = 0.5
 #: A level this many times the first one has left it.
@@ -58,7 +60,7 @@ def beside(series: pd.DataFrame) -> pd.DataFrame:
     """
     if series.shape[1] < FEWEST or len(series) < 3 * WINDOW:
         return pd.DataFrame()
-    logs: Array = np.log(series.where(series > 0).to_numpy(dtype=float))
+    logs: Array = np.log(series.where((series > 0) & (series < np.inf)).to_numpy(dtype=float))
     others = [_median(np.delete(logs, place, axis=1)) for place in range(logs.shape[1])]
     return pd.DataFrame(logs - np.column_stack(others), series.index, series.columns)
 
@@ -97,8 +99,13 @@ def _largest(own: Array, steps: np.ndarray) -> dict[str, Any]:
     # As many windows as do not overlap are as many chances, and as many observations of the noise.
     windows = len(own) / WINDOW
     chance = min(1.0, 2 * float(stdtr(windows, -abs(size) / noise)) * windows)
-    factor, stayed = float(np.exp(at_once)), float(np.exp(stayed))
+    factor, stayed = _factor(at_once), _factor(stayed)
     return {"step": int(steps[start]), "factor": factor, "stayed": stayed, "chance": chance}
+
+
+def _factor(logarithm: float) -> float:
+    """Return a factor that neither leaves the numbers there are nor comes to 0."""
+    return math.exp(min(max(logarithm, -_FARTHEST), _FARTHEST))
 
 
 def _start(own: Array, around: int, size: float) -> int:
@@ -140,7 +147,7 @@ def drifts(levels: pd.DataFrame) -> list[Jump]:
         away = ((smooth - start) * math.copysign(1.0, end - start) > math.log(_AWAY)).to_numpy()
         back = np.flatnonzero(~away)
         leaves = own.index[min(len(own) - 1, int(back[-1]) + 1 if len(back) else 0)]
-        factor = math.exp(end - start)
+        factor = _factor(end - start)
         found.append(Jump(str(name), int(leaves), factor, factor, 0.0))
     return found
 

@@ -170,3 +170,12 @@ def test_a_block_that_amplifies_more_and_more_is_named() -> None:
     assert found.sites[0] == "blocks.1"
     assert "more and more" in found.claim
     assert abs((found.onset or 0) - AT) <= 15
+
+
+def test_what_is_infinite_or_far_beyond_has_a_level_that_can_be_written() -> None:
+    values = series()
+    values.loc[AT:, "blocks.3"] = np.inf
+    values.loc[AT:, "blocks.5"] *= 1e290
+    found = large(jumps(beside(values)), 4.0, 1e-3)
+    assert [one.name for one in found] == ["blocks.5"]
+    assert all(math.isfinite(one.factor) and one.factor > 0 for one in found)

@@ -8,7 +8,15 @@ from analyses.tables import number, with_spread
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0.00"), (1.234, "1.23"), (1234.5, "1,234"), (48009723906.94, "4.8×10¹⁰"), (-0.0012, "-1.2×10⁻³")],
+    [
+        (0.0, "0.00"),
+        (1.234, "1.23"),
+        (1234.5, "1,234"),
+        (48009723906.94, "4.8×10¹⁰"),
+        (-0.0012, "-1.2×10⁻³"),
+        (float("inf"), "∞"),
+        (float("nan"), "–"),
+    ],
 )
 def test_a_number_is_neither_endless_nor_rounded_away(value: float, text: str) -> None:
     assert number(value) == text

@@ -148,6 +148,7 @@ def zeros(planted: Planted) -> None:
 @kind("attention's logits saturated", "GL901", on=ATTENTION, variants=BOTH)
 def saturated(planted: Planted) -> None:
     """Scores that are not divided by √d, of vectors that are large besides."""
+    planted.run.watch += ("attention",)
     planted.run.wrong.logits = planted.pick(300, 60)
 
 
@@ -161,4 +162,5 @@ def _attention_gain(model: Any, factor: float) -> None:
 @kind("queries and keys too large", "GL901", on=ATTENTION, variants=BOTH)
 def large_queries(planted: Planted) -> None:
     factor = planted.pick(30, 10)
+    planted.run.watch += ("attention",)
     planted.run.on_model.append(lambda model: _attention_gain(model, factor))
