@@ -1,6 +1,7 @@
 """Values over steps as colours: a panel a run, a row a place in the model, one scale for all."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -20,9 +21,23 @@ _ACROSS, _LABELS = 2, 16
 _ROW, _FRAME = 0.15, 0.75
 
 
-def successive(count: int) -> list[np.ndarray]:
-    """Return the places of so many steps, in groups that each make one column."""
-    return np.array_split(np.arange(count), min(COLUMNS, count))
+def successive(count: int, most: int = COLUMNS) -> list[np.ndarray]:
+    """Return the places of so many steps, in groups that each make one column; none of no step."""
+    return np.array_split(np.arange(count), min(most, count)) if count else []
+
+
+def caption(reading: Mapping[str, str], cells: pd.DataFrame, gaps: bool) -> str:
+    """Return what there is to read in a picture; nothing where nothing is drawn.
+
+    Args:
+        reading: what is told always (of the empty name), of gaps (``none``) and of recordings ``left out``.
+        cells: of ``draw``.
+        gaps: whether some cells are drawn without a colour.
+    """
+    if cells.empty:
+        return ""
+    found = {"", "none" if gaps else "", "left out" if cells["label"].nunique() > MOST else ""}
+    return " ".join(text for what, text in reading.items() if what in found)
 
 
 def draw(figure: Figure, cells: pd.DataFrame, scale: Normalize, colours: str, unit: str) -> None:

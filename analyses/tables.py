@@ -94,3 +94,9 @@ def listed(names: Iterable[str]) -> str:
     """Write names as ``a, b and c``."""
     given = list(names)
     return given[0] if len(given) == 1 else f"{', '.join(given[:-1])} and {given[-1]}"
+
+
+def few(names: Iterable[str], most: int = 3) -> str:
+    """Write the first names as ``listed``, and count the others."""
+    given = list(names)
+    return listed([*given[:most], *([f"{len(given) - most} others"] if len(given) > most else [])])

@@ -44,8 +44,4 @@ def caption(table: pd.DataFrame) -> str:
         table: of ``compute``.
     """
     cells = pick(table, panel=ENTROPY)
-    if cells.empty:
-        return ""
-    found = {"", "none" if cells["value"].isna().any() else ""}
-    found |= {"left out"} if cells["label"].nunique() > heat.MOST else set()
-    return " ".join(text for what, text in READING.items() if what in found)
+    return heat.caption(READING, cells, bool(cells["value"].isna().any()))

@@ -10,11 +10,10 @@ import pandas as pd
 
 from analyses.making import SYMPTOMS, Check, codes
 from analyses.onset import amplifies
-from analyses.tables import first, listed, number, percent, pick
+from analyses.tables import few, first, number, percent, pick
 from gradlens.analysis import Finding, Pass, Status
 
 _check = partial(Check, analysis="onset")
-_NAMED = 3
 
 _BROKEN = _check(
     code="GL307",
@@ -173,10 +172,9 @@ def _died(rows: pd.DataFrame, label: str) -> Finding:
     whole = counts.index[counts["lost"] >= _DIES.limit("share") * counts["all"]].tolist()
     names = dead.loc[~dead["stack"].isin(whole), "group"].tolist()
     said = [*whole, *names]
-    some = listed(said) if len(said) <= _NAMED else f"{', '.join(said[:_NAMED])} and {len(said) - _NAMED} others"
     return _DIES.finding(
         "fail" if whole else "warn",
-        f"{label}: from step {began} on no gradient reaches {len(dead)} parameters that had one before: {some}.",
+        f"{label}: from step {began} on no gradient reaches {len(dead)} parameters that had one before: {few(said)}.",
         label,
         value=float(len(dead)),
         sites=tuple(map(str, said)),

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.depth import blocks, gradient_norms, stream_by_depth
+from analyses.heat import successive
 from analyses.onset.jumps import FEWEST, beside, drifts, jumps
 from analyses.parameters.places import gradient_by_group, places
 from analyses.tables import identity, tidy
@@ -37,8 +38,7 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
     stacks = blocks(run)
     yield from _jumped(_growth(run), "growth", stacks.loc[stacks["block"] == 0, "site"].tolist())
     if len(run.params):
-        gradients = _gradients(run)
-        yield from _jumped(gradients, "gradient")
+        yield from _jumped(_gradients(run), "gradient")
         yield from _died(run)
 
 
@@ -112,7 +112,7 @@ def _jumped(series: pd.DataFrame, quantity: str, first: Collection[str] = ()) ->
         first: blocks that begin a stack, whose drift says nothing: they begin with an embedding, that may be small.
     """
     levels = beside(series)
-    for steps in np.array_split(np.arange(len(levels)), min(POINTS, len(levels))) if len(levels) else ():
+    for steps in successive(len(levels), POINTS):
         part = levels.iloc[steps]
         for name, mean in part.mean().dropna().items():
             yield {"panel": quantity, "quantity": "level", "group": str(name), "x": part.index[0],

@@ -51,8 +51,4 @@ def caption(table: pd.DataFrame) -> str:
         table: of ``compute``.
     """
     cells = pick(table, panel=GRADIENT)
-    if cells.empty:
-        return ""
-    found = {"", "" if (cells["value"] > 0).all() else "none"}
-    found |= {"left out"} if cells["label"].nunique() > heat.MOST else set()
-    return " ".join(text for what, text in READING.items() if what in found)
+    return heat.caption(READING, cells, bool(not (cells["value"] > 0).all()))

@@ -8,8 +8,8 @@ import pandas as pd
 
 from analyses.limits import limit
 from analyses.making import Check
-from analyses.parameters.lasting import onset, since
-from analyses.tables import first, listed, number, pick
+from analyses.parameters.lasting import earliest, onset, since
+from analyses.tables import few, first, number, pick
 from gradlens.analysis import Finding
 from gradlens.analysis.ending import at_the_end
 from gradlens.recording import Recording
@@ -41,7 +41,6 @@ CHECK = Check(
     explains=("GL305", "GL306", "GL309", "GL310", "GL311", "GL401", "GL402", "GL406"),
 )
 _NORM = re.compile(r"(norm|(^|[._])(ln|bn)(_?\d+|_[a-z]+)?)\.weight$", re.IGNORECASE)
-_NAMED = 3
 
 
 def numbers(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
@@ -99,12 +98,11 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
         label,
         first(found),
         sites=tuple(found["group"].str.removesuffix(".weight")),
-        onset=None if found["x"].isna().any() else int(found["x"].min()),
+        onset=earliest(found["x"]),
         born="update",
     )
 
 
 def _some(part: pd.DataFrame) -> str:
-    named = part.head(_NAMED)[["group", "value"]].to_numpy()
-    names = [f"{name}: {f'{number(value)} times its start' if value else 'all 0'}" for name, value in named]
-    return listed(names + ([f"{len(part) - _NAMED} others"] if len(part) > _NAMED else []))
+    pairs = part[["group", "value"]].to_numpy()
+    return few(f"{name}: {f'{number(value)} times its start' if value else 'all 0'}" for name, value in pairs)

@@ -7,8 +7,8 @@ import pandas as pd
 
 from analyses.limits import limit
 from analyses.making import Check
-from analyses.parameters.lasting import since
-from analyses.tables import first, listed, percent, pick
+from analyses.parameters.lasting import earliest, since
+from analyses.tables import few, first, percent, pick
 from gradlens.analysis import Finding
 from gradlens.analysis.ending import at_the_end
 from gradlens.recording.parameter_columns import IDLE as _IDLE
@@ -41,7 +41,6 @@ CHECK = Check(
     reference="Karpathy, CS231n, Neural networks 1: dying ReLUs; Lu et al. 2019 (1903.06733)",
     explains=("GL306",),
 )
-_NAMED = 3
 
 
 def numbers(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -98,18 +97,15 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
         )
         return CHECK.finding("pass", claim, label, value=most, causes=(), remedies=())
     worst = many.iloc[0]
-    named = many.head(_NAMED)[["group", "value", "n"]].to_numpy()
-    names = [f"{name} ({percent(value)} of {n:.0f})" for name, value, n in named]
-    names += [f"{len(many) - _NAMED} others"] if len(many) > _NAMED else []
-    begins = [None if pd.isna(x) else int(x) for x in many["x"]]
-    whole = any(x is None for x in begins)
+    cells = many[["group", "value", "n"]].to_numpy()
+    names = few(f"{name} ({percent(value)} of {n:.0f})" for name, value, n in cells)
     return CHECK.finding(
         "warn",
         f"{label}: at the end units of {len(many)} of {of['value']:.0f} weights have had no gradient in {_IDLE} "
-        f"recorded steps: {listed(names)}.",
+        f"recorded steps: {names}.",
         label,
         worst,
         sites=tuple(many["group"]),
-        onset=None if whole else min(x for x in begins if x is not None),
+        onset=earliest(many["x"]),
         born="forward",
     )

@@ -14,6 +14,11 @@ def since(holds: pd.Series) -> int | None:
     return int(after[0]) if len(after) else None
 
 
+def earliest(steps: pd.Series) -> int | None:
+    """Return the first of several onsets; None where one of them is of the whole run."""
+    return None if steps.isna().any() else int(steps.min())
+
+
 def onset(step: float | None, first: float) -> int | None:
     """Return a step as the onset of a finding; None where it is the first one, from which the whole run is so."""
     return None if step is None or pd.isna(step) or step <= first else int(step)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.depth import blocks
+from analyses.depth import blocks, gradient_norms
 from analyses.heat import successive
 from analyses.intervals import block_bootstrap_interval
 from analyses.limits import limit
@@ -47,7 +47,7 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
         reached,
         _frozen_inside(params, frozen or (), run),
         _no_pass(params, run),
-        _share(params),
+        _share(run),
         _clipping(steps),
         moved.numbers(params),
         still.numbers(params[~params["name"].isin(rounding)], run),
@@ -105,9 +105,9 @@ def _frozen_inside(params: pd.DataFrame, frozen: Sequence[str], run: Recording) 
                 yield {"quantity": "frozen inside", "group": site, "stack": site, "n": params["step"].nunique()}
 
 
-def _share(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _share(run: Recording) -> Iterator[dict[str, Any]]:
     """Yield the parameter whose mean share of the squared gradient at the end is the largest."""
-    squares = params.pivot_table("square", "step", "name", "sum", sort=False)
+    squares = gradient_norms(run).pow(2).fillna(0.0)
     whole = squares.sum(axis=1)
     shares = squares.div(whole.where(whole > 0), axis=0).dropna(how="all")
     if shares.empty:

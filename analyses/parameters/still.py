@@ -8,7 +8,7 @@ import pandas as pd
 from analyses.limits import limit
 from analyses.making import Check
 from analyses.parameters.lasting import onset, since
-from analyses.tables import first, listed, percent, pick
+from analyses.tables import few, first, listed, percent, pick
 from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
@@ -45,7 +45,6 @@ CHECK = Check(
 #: Half the spacing of numbers beside 1.
 _ROUNDING = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float64": 2.0**-53}
 _FLOAT32 = 2.0**-24
-_NAMED = 3
 
 
 def numbers(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
@@ -113,7 +112,6 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
     told = "" if row is None else f"{percent(row['value'])} of the entries with a gradient in {row['group']}"
     if len(never):
         places = list(dict.fromkeys(never["stack"].where(never["stack"] != "", never["group"])))
-        some = places[:_NAMED] + ([f"{len(places) - _NAMED} others"] if len(places) > _NAMED else [])
         why = (
             "nobody wrote to them, as if no optimizer held them"
             if (never["low"] == 1.0).all()
@@ -123,7 +121,7 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
         )
         claim = (
             f"{label}: {len(never)} of {of['value']:.0f} parameters never move in {of['n']:.0f} steps though they have "
-            f"a gradient: {listed(some)}; {why}."
+            f"a gradient: {few(places)}; {why}."
         )
         return CHECK.finding("warn", claim, label, value=1.0, sites=tuple(places), born="update")
     if row is not None and len(coarse):
