@@ -135,7 +135,7 @@ def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
             wanted = expected.loc[ratio["group"]]
             rows.append(
                 {
-                    "recording": label, "gradient norm": number(measured["value"]), "over": measured["stack"],
+                    "recording": label, "norm": number(measured["value"]), "over": measured["stack"],
                     "expected": number(wanted["value"]), "from": f"{ratio['group']} ({ratio['stack']})",
                     "ratio": f"{ratio['value']:.3g}",
                 }
