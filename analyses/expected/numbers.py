@@ -13,6 +13,7 @@ from analyses.limits import limit
 from analyses.tables import identity, number, pick, tidy
 from gradlens.analysis.ending import at_the_end, span_of_steps
 from gradlens.recording import Recording
+from gradlens.recording.alignment import aligned, parameters
 
 #: Where an expectation comes from.
 REFERENCE, SEEDS, START, OTHERS = (
@@ -46,7 +47,7 @@ def _rows(run: Recording, reference: Recording | None, at_init: dict[str, Record
         return
     end, first = _mean(at_the_end(norms)), int(norms.index[0])
     yield {"quantity": "measured", "stack": span_of_steps(at_the_end(norms)), **end.row()}
-    same = 0.0 if reference is None else _in_common(run, reference)
+    same = 0.0 if reference is None else parameters(run, reference).share
     if reference is not None and same < limit("GL311", "common"):
         yield {"quantity": "another model", "group": reference.label, "value": same}
     elif reference is not None and len(theirs := _finite(reference)) >= FEWEST:
@@ -59,12 +60,6 @@ def _rows(run: Recording, reference: Recording | None, at_init: dict[str, Record
         alone = Interval(float(norms.iloc[0]), math.nan, math.nan, 1)
         yield from _held(START, f"step {first}", end, alone, 1)
     yield from _beside(run)
-
-
-def _in_common(run: Recording, reference: Recording) -> float:
-    """Return the share of a run's parameters that the reference has too, of the same size."""
-    own, theirs = (set(map(tuple, r.params[["name", "numel"]].drop_duplicates().to_numpy())) for r in (run, reference))
-    return len(own & theirs) / max(1, len(own))
 
 
 def _held(source: str, whose: str, measured: Interval, expected: Interval, n: int) -> Iterator[dict[str, Any]]:
@@ -102,12 +97,12 @@ def _blocks(run: Recording) -> pd.DataFrame:
 
 
 def _by_block(run: Recording, reference: Recording) -> Iterator[dict[str, Any]]:
-    """Yield each block's gradient norm over the same block's of the reference run."""
+    """Yield each block's gradient norm over the same block's of the reference run, be it called otherwise there."""
     own, theirs = _blocks(run), _blocks(reference)
-    for name in own if min(len(theirs), len(own)) >= FEWEST else ():
-        if name in theirs:
-            ratio = _over(_mean(own[name]), _mean(theirs[name]))
-            yield {"quantity": "block ratio", "group": REFERENCE, "stack": str(name), **ratio.row()}
+    same = aligned(*(dict.fromkeys(map(str, blocks)) for blocks in (own, theirs))).pairs
+    for name, its in same.items() if min(len(theirs), len(own)) >= FEWEST else ():
+        ratio = _over(_mean(own[name]), _mean(theirs[its]))
+        yield {"quantity": "block ratio", "group": REFERENCE, "stack": name, **ratio.row()}
 
 
 def _beside(run: Recording) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ from analyses.intervals import Interval, block_bootstrap_interval
 from analyses.limits import limit
 from analyses.parting import implementations
 from analyses.parting.differences import BACKWARD, FORWARD, LOSS, UPDATE, WEIGHTS, differences, in_order
-from analyses.parting.settings import alignments, settings, share
+from analyses.parting.settings import alignments, settings
 from analyses.tables import identity, tidy
 from gradlens.analysis.ending import at_the_end, span_of_steps
 from gradlens.recording import Recording
@@ -58,7 +58,7 @@ def _pair(before: Recording, after: Recording) -> Iterator[dict[str, Any]]:
 
 def _judged(before: Recording, after: Recording) -> Iterator[dict[str, Any]]:
     names, sites = alignments(before, after)
-    common = share(before, after, names)
+    common = names.share
     yield {"quantity": "aligned", "value": common, "n": len(names.pairs)}
     yield from _losses(before, after)
     if common < limit("GL321", "common"):

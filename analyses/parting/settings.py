@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from gradlens.recording import Recording
-from gradlens.recording.alignment import Alignment, aligned
+from gradlens.recording.alignment import Alignment, aligned, parameters
 
 #: What a manifest says of a run that is told otherwise, or is no setting.
 _TOLD = frozenset(
@@ -21,23 +21,12 @@ _LONGEST = 40
 
 def alignments(before: Recording, after: Recording) -> tuple[Alignment, Alignment]:
     """Return which parameters, and which sites, of one run are which of the other."""
-    names = aligned(_parameters(before), _parameters(after))
     kinds: list[dict[str, Hashable]] = []
     for run in (before, after):
         sites = run.sites.sort_values("order")
         facts = zip(sites["kind"], sites["norm"].fillna(""), sites["width"].fillna(-1), strict=True)
         kinds.append(dict(zip(sites["site"].astype(str), facts, strict=True)))
-    return names, aligned(*kinds)
-
-
-def share(before: Recording, after: Recording, names: Alignment) -> float:
-    """Return how many of the smaller model's parameters the other has too."""
-    return len(names.pairs) / max(1, min(len(_parameters(before)), len(_parameters(after))))
-
-
-def _parameters(run: Recording) -> dict[str, Hashable]:
-    params = run.params.drop_duplicates("name")
-    return dict(zip(params["name"].astype(str), params["numel"], strict=True))
+    return parameters(before, after), aligned(*kinds)
 
 
 def settings(before: Recording, after: Recording) -> Iterator[tuple[str, str, str]]:

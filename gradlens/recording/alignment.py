@@ -5,6 +5,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
+from gradlens.recording.recording import Recording
+
 #: Parts of a path that wrappers put anywhere in it: torch.compile, FSDP, checkpoint wrappers, PEFT's layers.
 _ANYWHERE = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer"})
 #: Those that stand before every name: DataParallel's, PEFT's models.
@@ -28,6 +30,11 @@ class Alignment:
     renamed: Mapping[str, str] = field(default_factory=dict)
     removed: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """How many of the smaller model's names the other has too."""
+        return len(self.pairs) / max(1, len(self.pairs) + min(len(self.removed), len(self.added)))
 
 
 def aligned(first: Mapping[str, Hashable], second: Mapping[str, Hashable]) -> Alignment:
@@ -57,6 +64,12 @@ def aligned(first: Mapping[str, Hashable], second: Mapping[str, Hashable]) -> Al
         removed=tuple(own for own in first if own not in both),
         added=tuple(theirs for theirs in second if theirs not in taken),
     )
+
+
+def parameters(before: Recording, after: Recording) -> Alignment:
+    """Align the parameters of two runs, by name and number of entries."""
+    first, second = (run.params.drop_duplicates("name") for run in (before, after))
+    return aligned(*(dict(zip(own["name"].astype(str), own["numel"], strict=True)) for own in (first, second)))
 
 
 def plain(names: Mapping[str, Hashable]) -> dict[str, str]:

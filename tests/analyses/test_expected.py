@@ -14,7 +14,7 @@ STEPS = 60
 
 
 def run(
-    level: float = 1.0, first: float | None = None, begins: int = 0, names: str = "blocks", **meta: Any
+    level: float = 1.0, first: float | None = None, begins: int = 0, names: str = "blocks", width: int = 16, **meta: Any
 ) -> Recording:
     """Four blocks whose gradients are of one size, with a noise of a tenth."""
     random = np.random.default_rng(0)
@@ -24,7 +24,7 @@ def run(
         grads[0] = first
     numbers, weights = np.arange(begins, begins + STEPS), [f"{names}.{block}.w.weight" for block in range(4)]
     params = pd.DataFrame({"step": np.repeat(numbers, 4), "name": weights * STEPS, "grad_norm": grads.ravel()})
-    params["numel"] = 16
+    params["numel"] = width
     steps = pd.DataFrame({"step": numbers, "grad_norm": np.sqrt((grads**2).sum(1))})
     known = {"label": "run", "kind": "attached"} | meta
     return Recording.from_tables(known, params=params, steps=steps)
@@ -60,9 +60,18 @@ def test_a_reference_is_not_judged_itself() -> None:
 
 
 def test_a_reference_of_another_model_is_told() -> None:
-    found = judged(run(), reference=run(label="good", names="layers"))
+    found = judged(run(), reference=run(label="good", names="layers", width=32))
     assert found.status == "not applicable"
     assert "another model" in found.claim
+
+
+@pytest.mark.parametrize("names", ["_orig_mod.blocks", "module.blocks", "layers"])
+def test_a_reference_whose_names_have_a_wrapper_or_are_new_is_the_same_model(names: str) -> None:
+    """A compiled model, one under DataParallel, or one whose stack was given another name."""
+    found = judged(run(8.0), reference=run(1.0, label="good", names=names))
+    assert found.status == "warn"
+    assert found.value == pytest.approx(8.0, rel=1e-6)
+    assert found.sites[0].startswith("blocks.")
 
 
 def test_a_recording_that_begins_late_has_nothing_to_be_held_against() -> None:
