@@ -94,7 +94,7 @@ def command(
             recording = _measured(subject, chosen, out, probing, display, by_design=isinstance(operands[0], Variant))
         display.clear()
     from gradlens.analysis import compare
-    from gradlens.reporting import findings_text
+    from gradlens.reporting import findings_text, verdict_text
 
     found = compare([recording])
     sites, audit = norms_by_site(recording), dict(recording.meta.get("audit") or {})
@@ -105,7 +105,8 @@ def command(
         terminal.result_json({**facts, "sites": sites.to_dict("records"), "audit": audit, **read})
     else:
         findings = findings_text(found, width=terminal.width(), verbose=state().verbose)
-        parts = [_text(recording, sites, audit), f"Findings\n{findings}"]
+        told = verdict_text(found, width=terminal.width())
+        parts = [_text(recording, sites, audit), *filter(None, [told]), f"Findings\n{findings}"]
         if probing is not None:
             answer = probing.found.answer
             trains = subject.trainable and optimizer == "adam"  # which compare trains with
