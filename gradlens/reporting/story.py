@@ -175,14 +175,18 @@ def diagnosis(comparison: Comparison) -> list[str]:
 
 
 def _told(causes: Sequence[Cause]) -> Iterator[str]:
+    before = ""
     for cause in causes[:_MOST_CLAIMS]:
         finding = cause.finding
+        subject = f"{finding.subject}: "
         said = headline(finding)
+        if subject == before and said.startswith(subject):
+            said = f"Also, {said.removeprefix(subject)}"
+        before = subject
         when = "" if finding.onset is None or f"step {finding.onset}" in said else f", from step {finding.onset} on"
         born = f", born in the {finding.born} pass" if finding.born and finding.born not in said else ""
         yield _sentence(f"{said}{when}{born} ({finding.code}, {_sure(finding)})")
         if cause.symptoms:
-            subject = f"{finding.subject}: "
             symptoms = [f"{headline(f).removeprefix(subject)} ({f.code})" for f in cause.symptoms[:_MOST_NAMES]]
             more = len(cause.symptoms) - len(symptoms)
             symptoms += [f"{more} more"] if more else []

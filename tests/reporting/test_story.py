@@ -89,6 +89,11 @@ def test_only_the_first_causes_stand_in_the_verdict_but_all_are_counted() -> Non
     assert "Of 6 checks, 1 failed and 5 ask for a look." in text
 
 
+def test_of_one_recording_its_name_is_said_once() -> None:
+    text = told([make_recording()], [finding(f"run: claim {i}", "warn", subject="run") for i in range(2)])
+    assert text.startswith("run: claim 0 (X, observed). Also, claim 1 (X, observed).")
+
+
 def test_no_finding_is_said_in_words() -> None:
     assert "No check was made" in told([make_recording()], [])
 
