@@ -29,4 +29,9 @@ published: ## rebuild the published comparison
 reproduced: ## rebuild the published reproductions: two to three hours on two cores
 	gradlens reproduce xu2019 --budget medium --out reports/build/xu2019
 	gradlens reproduce xiong2020 --budget medium --out reports/build/xiong2020
-.PHONY: help install test lint bench fuzz theory norms norms-environment published reproduced
+docs: ## build the documentation as pages in docs/build, its examples run, its links checked; some minutes
+	$(PYTHON) -m pip install -c constraints.txt -e ".[docs]"
+	$(PYTHON) -m sphinx -W --keep-going -b html docs docs/build
+pictures: ## make README's pictures from real commands
+	$(PYTHON) docs/pictures.py
+.PHONY: docs pictures help install test lint bench fuzz theory norms norms-environment published reproduced

@@ -1,4 +1,4 @@
-"""The README's code runs, and its commands are spelt as the program understands them."""
+"""The code of README and docs runs, and their commands are spelt as the program understands them."""
 
 import os
 import re
@@ -13,10 +13,18 @@ import torch
 from gradlens import load
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+PAGES = {path: path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+README = PAGES[ROOT / "README.md"]
+BLOCKS = [block for page in PAGES.values() for block in re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL)]
 PYTHON = [code for language, code in BLOCKS if language == "python"]
 SHELL = [code.strip() for language, code in BLOCKS if language == "sh"]
+#: What an example's text says that it shows.
+EXPECTED = {
+    "diverging": "GL408 mine: the learning rate jumps at step 60",
+    "norm_of_ones_own": "1 norm found, 1 fired",
+    "two_implementations": "the output of 0.linear2",
+    "post_ln_and_warm_up": "the gradient is out of balance over depth",
+}
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
@@ -26,7 +34,7 @@ def gradlens(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_recording_a_training_run_works_as_printed(tmp_path):
-    code = next(code for code in PYTHON if "gradlens.attach" in code)
+    code = next(code for code in PYTHON if "lens.audit" in code)
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "1 norm found, 1 fired in 10 recorded steps" in done.stdout
@@ -67,11 +75,27 @@ def test_the_compare_commands_are_understood(line, tmp_path):
     assert (tmp_path / "run" / "compare.pdf").exists()
 
 
-def test_links_and_pictures_of_the_readme_exist():
-    targets = re.findall(r"\]\(((?!https?:)[^)]+)\)", README)
-    assert targets
-    for target in targets:
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_exist(page):
+    for target in re.findall(r"\]\(((?!https?:)[^)]+)\)", PAGES[page]):
+        assert (page.parent / target).exists(), target
+    for entry in re.findall(r"^(?!generated|gallery)\w+$", PAGES[page], re.MULTILINE) if page.stem == "index" else ():
+        assert (page.parent / f"{entry}.md").exists(), entry
+
+
+def test_every_page_is_in_the_index():
+    listed = (ROOT / "docs" / "index.md").read_text("utf-8").split()
+    assert {page.stem for page in PAGES if page.parent.name == "docs"} <= {*listed, "index"}
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "docs" / "gallery").glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_runs_as_it_stands(example, tmp_path):
+    for needed in re.findall(r"^import (duckdb|polars)$", example.read_text("utf-8"), re.MULTILINE):
+        pytest.importorskip(needed)
+    done = subprocess.run([sys.executable, example], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = EXPECTED.get(example.stem, "")
+    assert expected in done.stdout
 
 
 def test_the_readme_never_installs_the_other_project_of_that_name():

@@ -184,7 +184,8 @@ def _told(causes: Sequence[Cause]) -> Iterator[str]:
             said = f"Also, {said.removeprefix(subject)}"
         before = subject
         when = "" if finding.onset is None or f"step {finding.onset}" in said else f", from step {finding.onset} on"
-        born = f", born in the {finding.born} pass" if finding.born and finding.born not in said else ""
+        where = finding.born + (" pass" if finding.born in ("forward", "backward") else "")
+        born = f", born in the {where}" if finding.born and finding.born not in said else ""
         yield _sentence(f"{said}{when}{born} ({finding.code}, {_sure(finding)})")
         if cause.symptoms:
             symptoms = [f"{headline(f).removeprefix(subject)} ({f.code})" for f in cause.symptoms[:_MOST_NAMES]]
