@@ -15,6 +15,7 @@ from gradlens.analysis.contract import Analysis
 from gradlens.analysis.discover import discover
 from gradlens.analysis.figures import draw, draw_strip
 from gradlens.analysis.finding import Finding
+from gradlens.analysis.notebook import html, tally
 from gradlens.analysis.summary import summary
 from gradlens.errors import NothingFoundError
 from gradlens.recording import Recording
@@ -85,6 +86,13 @@ class Comparison:
     def causes(self) -> tuple[Cause, ...]:
         """What is flagged, in order of cause: each cause with the symptoms that it explains."""
         return causes(self.findings)
+
+    def __repr__(self) -> str:
+        first = f"; first {self.causes[0].finding!r}" if self.causes else ""
+        return f"Comparison({', '.join(r.label for r in self.recordings)}: {tally(self.findings)}{first})"
+
+    def _repr_html_(self) -> str:
+        return html(self.causes, self.findings)
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:

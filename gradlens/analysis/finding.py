@@ -61,6 +61,14 @@ class Finding:
     explains: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"Finding({self.code}, {self.status}: {self.claim})"
+
+    def _repr_html_(self) -> str:
+        from gradlens.analysis.notebook import finding_html
+
+        return finding_html(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
         return asdict(self)
