@@ -116,7 +116,7 @@ def main() -> None:
             record_all(pool, names, runs)
         judge_all(pool, names, runs, judged)
     if not some:
-        report.write([judged.lines[name] for name in names if name in judged.lines], options.out)
+        report.write([judged.lines[name] for name in names if name in judged.lines], options.out, options.set)
     for name in names if some else ():
         print(told(judged.lines[name]) if name in judged.lines else f"{name:70} not recorded", flush=True)
 
