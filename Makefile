@@ -24,6 +24,7 @@ norms: ## which norms of other packages the lens reads rightly: a table, and as 
 	build/norms/bin/python -m tests.table_norms
 calibration: ## which faults the findings name, and whether healthy runs stay quiet: a table, and as JSON; an hour the first time
 	$(PYTHON) -m tests.calibration
+	$(PYTHON) -m tests.calibration --set unseen
 published: ## rebuild the published comparison
 	gradlens compare pre-ln post-ln --out reports/build/pre-ln-vs-post-ln
 reproduced: ## rebuild the published reproductions: two to three hours on two cores

@@ -84,6 +84,9 @@ def _cause(cause: dict[str, Any]) -> str:
 def main() -> None:
     """Record what is missing, judge what is recorded, write the report; with --only print what was named."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--set", default="own", choices=("own", "unseen"), help="networks that limits were set with, or not"
+    )
     parser.add_argument("--only", default="", help="a regular expression searched in the names of runs; no report")
     parser.add_argument("--half", default="", choices=("development", "published"), help="faults of this half only")
     what = parser.add_mutually_exclusive_group()
@@ -96,7 +99,9 @@ def main() -> None:
     options = parser.parse_args()
     halves = {case.name: case.half for case in cases()}
     names = [
-        name for name in everything() if re.search(options.only, name) and options.half in ("", halves.get(name, ""))
+        name
+        for name in everything(options.set)
+        if re.search(options.only, name) and options.half in ("", halves.get(name, ""))
     ]
     if options.list:
         print("\n".join(names))
@@ -111,7 +116,7 @@ def main() -> None:
             record_all(pool, names, runs)
         judge_all(pool, names, runs, judged)
     if not some:
-        report.write([judged.lines[name] for name in names if name in judged.lines], options.out)
+        report.write([judged.lines[name] for name in names if name in judged.lines], options.out, options.set)
     for name in names if some else ():
         print(told(judged.lines[name]) if name in judged.lines else f"{name:70} not recorded", flush=True)
 

@@ -51,7 +51,7 @@ def _other_task(batch: Batch) -> Batch:
     return whole[:, :-1], whole[:, 1:]
 
 
-def _trained_before(run: Run, steps: int = 120) -> None:
+def trained_before(run: Run, steps: int = 120) -> None:
     """Let the model learn another task before it is recorded."""
 
     def learn(model: nn.Module) -> None:
@@ -70,7 +70,7 @@ def _frozen(*paths: str) -> Callable[[Run], None]:
     """Fine-tune what does not lie below the paths."""
 
     def change(run: Run) -> None:
-        _trained_before(run)
+        trained_before(run)
         run.on_model.append(lambda model: [model.get_submodule(path).requires_grad_(False) for path in paths])
         run.held = lambda model: [p for p in model.parameters() if p.requires_grad]
 
@@ -91,7 +91,7 @@ class LoRA(nn.Module):
 
 
 def _lora(run: Run) -> None:
-    _trained_before(run)
+    trained_before(run)
 
     def adapt(model: nn.Module) -> None:
         model.requires_grad_(False)

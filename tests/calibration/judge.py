@@ -11,8 +11,8 @@ import pandas as pd
 import gradlens
 from gradlens.analysis import Finding
 from tests.calibration.classic import classic
-from tests.calibration.faults import Case, cases
-from tests.calibration.recordings import HEALTHY_IS
+from tests.calibration.faults import Case
+from tests.calibration.recordings import HEALTHY_IS, every_case
 
 #: Codes that tell that a run is not well, and not why.
 GENERIC = frozenset({"GL301", "GL303", "GL304", "GL305", "GL306"})
@@ -44,8 +44,7 @@ def judge(name: str, folder: Path) -> dict[str, Any]:
         "loss": [_finite(loss.iloc[:3]), _finite(loss.iloc[-10:])],
     }
     if not name.startswith(HEALTHY_IS):
-        case = {case.name: case for case in cases()}[name]
-        line |= against(case, [cause.finding for cause in causes])
+        line |= against(every_case()[name], [cause.finding for cause in causes])
     return line
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import gradlens
-from tests.calibration.faults import cases
-from tests.calibration.healthy import HEALTHY
+from tests.calibration import healthy, unseen
+from tests.calibration.faults import Case, cases
 from tests.calibration.run import Run, train
 
 #: In front of the name of a healthy set-up.
@@ -19,14 +19,28 @@ HEALTHY_IS = "healthy--"
 SEED = 7
 
 
-def everything() -> dict[str, Callable[[], Run]]:
-    """Return what makes each run, by the name of its folder."""
-    sick: dict[str, Callable[[], Run]] = {case.name: (lambda case=case: case.planted().run) for case in cases()}
+def every_case() -> dict[str, Case]:
+    """Return the cases of both sets by their names."""
+    return {case.name: case for case in (*cases(), *unseen.CASES)}
+
+
+def everything(of: str = "own") -> dict[str, Callable[[], Run]]:
+    """Return what makes each run of a set, ``own`` or ``unseen``, by the name of its folder."""
+    new = of == "unseen"
+    sick: dict[str, Callable[[], Run]] = {
+        name: (lambda case=case: case.planted().run) for name, case in every_case().items() if new == is_unseen(name)
+    }
+    made, prefix = (unseen.HEALTHY, unseen.UNSEEN_IS) if new else (healthy.HEALTHY, "")
     well: dict[str, Callable[[], Run]] = {
-        HEALTHY_IS + name.replace(" ", "_").replace("/", "_"): (lambda make=make: make(SEED))
-        for name, make in HEALTHY.items()
+        HEALTHY_IS + prefix + name.replace(" ", "_").replace("/", "_"): (lambda make=make: make(SEED))
+        for name, make in made.items()
     }
     return well | sick
+
+
+def is_unseen(name: str) -> bool:
+    """Whether a run is of the set of unseen networks."""
+    return name.removeprefix(HEALTHY_IS).startswith(unseen.UNSEEN_IS)
 
 
 def record(name: str, folder: Path) -> str:
@@ -36,7 +50,7 @@ def record(name: str, folder: Path) -> str:
     part = folder / f".{name}"
     shutil.rmtree(part, ignore_errors=True)
     try:
-        run = everything()[name]()
+        run = everything("unseen" if is_unseen(name) else "own")[name]()
         if run.initial:
             _at_init(run, part)
         else:

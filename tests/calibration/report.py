@@ -6,27 +6,34 @@ from typing import Any
 
 from tests.calibration.faults import KINDS
 from tests.calibration.recordings import HEALTHY_IS
+from tests.calibration.unseen.case import UNSEEN_IS
+from tests.calibration.unseen.networks import UNSEEN
 
 Line = dict[str, Any]
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+#: Of each set, the halves that are published as JSON, the first also as a table; and what the two are called.
+SETS = {
+    "own": (("published", "development"), "table", "results.json"),
+    "unseen": (("unseen",), "unseen", "unseen.json"),
+}
 HEAD = ("kind of fault", "code", "runs", "right first", "first three", "generic", "other", "silent", "place", "step")
 #: What is aimed at, in per cent.
 AIMS = {"right first": ">= 80", "first three": ">= 92", "silent": "<= 5", "place": ">= 90", "step": ">= 90"}
 
 
-def write(lines: list[Line], folder: Path) -> None:
-    """Write results.json, and the table into README.md between its markers."""
+def write(lines: list[Line], folder: Path, of: str = "own") -> None:
+    """Write the JSON of a set, and its tables into README.md between its markers."""
     folder.mkdir(parents=True, exist_ok=True)
+    halves, mark, file = SETS[of]
     lines = sorted(lines, key=lambda line: line["name"])
-    document = {"aims": AIMS, "published": totals(lines, "published"), "development": totals(lines, "development")}
+    document: dict[str, Any] = {"aims": AIMS} | {half: totals(lines, half) for half in halves}
     head = json.dumps(document | {"healthy": healthy(lines)}, indent=1).removesuffix("\n}")
     runs = ",\n  ".join(json.dumps(_kept(line)) for line in lines)
-    (folder / "results.json").write_text(f'{head},\n "runs": [\n  {runs}\n ]\n}}\n', encoding="utf-8")
-    readme = folder / "README.md"
-    before, _, rest = (readme.read_text("utf-8") if readme.exists() else "").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n{page(lines)}\n{END}{after}", encoding="utf-8")
-    print(page(lines))
+    (folder / file).write_text(f'{head},\n "runs": [\n  {runs}\n ]\n}}\n', encoding="utf-8")
+    readme, begin, end = folder / "README.md", f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
+    before, _, rest = (readme.read_text("utf-8") if readme.exists() else "").partition(begin)
+    _, _, after = rest.partition(end)
+    readme.write_text(f"{before}{begin}\n{page(lines, halves[0])}\n{end}{after}", encoding="utf-8")
+    print(page(lines, halves[0]))
 
 
 def _kept(line: Line) -> Line:
@@ -67,7 +74,9 @@ def healthy(lines: list[Line]) -> dict[str, Any]:
     """Return what is said of the healthy runs."""
     own = [line for line in lines if line["name"].startswith(HEALTHY_IS)]
     alarms = {
-        line["name"].removeprefix(HEALTHY_IS): sorted(f"{c['code']} {c['status']}" for c in line["causes"])
+        line["name"].removeprefix(HEALTHY_IS).removeprefix(UNSEEN_IS): sorted(
+            f"{c['code']} {c['status']}" for c in line["causes"]
+        )
         for line in own
         if line["causes"]
     }
@@ -76,22 +85,28 @@ def healthy(lines: list[Line]) -> dict[str, Any]:
     return {"runs": len(own), "fail": failed, "warn": warned, "which": alarms, "classic thresholds": _crossed(own)}
 
 
-def page(lines: list[Line]) -> str:
-    """Return the tables as Markdown."""
-    own, well = _of_half(lines, "published"), healthy(lines)
-    rows = [_row(name, " ".join(KINDS[name].codes), [line for line in own if line["kind"] == name]) for name in KINDS]
+def page(lines: list[Line], half: str = "published") -> str:
+    """Return the tables as Markdown; a row is a kind of fault, or of the unseen ones a network."""
+    own, well = _of_half(lines, half), healthy(lines)
+    if half == "unseen":
+        what, head = "network", ("network", "optimizer", *HEAD[2:])
+        told = {name: network.optimizer for name, network in UNSEEN.items()}
+    else:
+        what, head = "kind", HEAD
+        told = {name: " ".join(kind.codes) for name, kind in KINDS.items()}
+    rows = [_row(name, beside, [line for line in own if line[what] == name]) for name, beside in told.items()]
     total = _row("**all**", "", own)
     share = ["per cent", "", "", *_shares(counts(own))]
     aims = ["aim", "", "", *(AIMS.get(name, "") for name in HEAD[3:])]
-    text = [_table([list(HEAD), *(row for row in rows if row[2] != "0"), total, share, aims])]
+    text = [_table([list(head), *(row for row in rows if row[2] != "0"), total, share, aims])]
     said = "; ".join(f"{name}: {', '.join(codes)}" for name, codes in well["which"].items())
     text.append(
         f"\nHealthy: {well['runs']} set-ups, {well['fail']} fail (aim 0), {well['warn']} warn (aim at most "
         f"{well['runs'] // 20}){f': {said}' if said else ''}.\n"
     )
-    head = ["runs in which a classic threshold is crossed", "runs", "any", "vanished", "ratio", "spike"]
+    first = ["runs in which a classic threshold is crossed", "runs", "any", "vanished", "ratio", "spike"]
     crossed = (("faults", len(own), _crossed(own)), ("healthy", well["runs"], well["classic thresholds"]))
-    text.append(_table([head, *([what, str(n), *(str(c[k]) for k in head[2:])] for what, n, c in crossed)]))
+    text.append(_table([first, *([what, str(n), *(str(c[k]) for k in first[2:])] for what, n, c in crossed)]))
     return "\n".join(text)
 
 

@@ -28,7 +28,7 @@ class Run:
         steps: of the optimizer.
         wrong: in the architecture.
         build: makes the model.
-        data: of a step; called with the number of the batch.
+        data: of a step; called with the number of the batch. Inputs that are a tuple are the model's arguments.
         loss: from output and target.
         optimizer: name in ``torch.optim``, with ``settings``.
         lr: the rate; ``rate`` is its factor at a step.
@@ -118,7 +118,7 @@ def _pass(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: in
     for micro in range(run.micro):
         x, y = run.data(run.micro * step + micro)
         with torch.autocast("cpu", run.autocast) if run.autocast else contextlib.nullcontext():
-            output = model(x)
+            output = model(*x) if isinstance(x, tuple) else model(x)
         loss = run.loss(output, y)
         minimized = run.sign(step) * loss / (run.micro if run.divisor is None else run.divisor)
         (minimized if run.scaler is None else run.scaler.scale(minimized)).backward()
