@@ -15,6 +15,12 @@ ANALYSIS = Analysis(
         "params": ("step", "name", "numel", "grad_norm"),
         "steps": ("step",),
     },
+    uses={
+        "params": (
+            "weight_norm", "update_norm", "update_ratio", "update_ratio_error", "active", "still_share", "rows",
+            "idle_rows", "weight_least", "weight_most",
+        ),
+    },  # fmt: skip
     compute=compute,
     plot=plot,
     judge=judge,

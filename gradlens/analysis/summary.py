@@ -26,6 +26,13 @@ MEANING = {
     "status": "how the recording ended",
 }
 
+#: Table to the columns that are read of it.
+READS = {
+    "norms": ("step", "site", "kept"),
+    "activations": ("step", "site", "tensor", "rms"),
+    "params": ("step", "name", "numel", "grad_norm"),
+}
+
 
 def summary(recordings: Iterable[Recording]) -> pd.DataFrame:
     """Sum up each recording in one row.

@@ -1,6 +1,8 @@
 """From merged sums to what a reader sees: shares, norms, means and variances. Pure functions on DataFrames."""
 
-from typing import Any
+from collections.abc import Collection, Iterable
+from functools import cache
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -63,12 +65,51 @@ def over_processes(table: str, stored: pd.DataFrame, data: int) -> pd.DataFrame:
     return merged.assign(**{name: merged[name] / data**2 for name in squares})
 
 
-def public(table: str, stored: pd.DataFrame) -> pd.DataFrame:
-    """Merge stored rows and derive the public table; what the user added stays as it is."""
+def public(table: str, stored: pd.DataFrame, only: Collection[str] | None = None) -> pd.DataFrame:
+    """Merge stored rows and derive the public table; what the user added stays as it is.
+
+    Args:
+        table: its name.
+        stored: stored columns, of ``sources`` at least.
+        only: public columns to be derived; by default all.
+    """
+    wanted = tuple(c for c in PUBLIC[table] if only is None or c.name in only)
     if stored.empty:
-        return empty(PUBLIC[table])
+        return empty(wanted)
     merged = merge(table, stored)
-    columns = {c.name: merged[c.name] if c.formula is None else c.formula(merged) for c in PUBLIC[table]}
+    columns = {c.name: merged[c.name] if c.formula is None else c.formula(merged) for c in wanted}
     if PUBLIC[table] is STORED[table]:
         columns |= {str(name): column for name, column in merged.items() if name not in columns}
-    return pd.DataFrame(columns).reset_index(drop=True)
+    return pd.DataFrame(columns, copy=False).reset_index(drop=True)
+
+
+def sources(table: str, only: Iterable[str]) -> frozenset[str]:
+    """Return the stored columns that public ones are made of, and those that tell rows apart."""
+    keys = {c.name for c in STORED[table] if c.merge == "key"}
+    return frozenset(keys.union(*(_sources(table, name) for name in only)))
+
+
+@cache
+def _sources(table: str, name: str) -> frozenset[str]:
+    """Ask a column's formula which stored columns it takes."""
+    formula = next((c.formula for c in PUBLIC[table] if c.name == name), None)
+    if formula is None:
+        return frozenset({name})
+    rows = _Asked(empty(STORED[table]))
+    formula(cast(pd.DataFrame, rows))
+    return frozenset(rows.asked)
+
+
+class _Asked:
+    """Stored rows that keep account of the columns that are taken of them."""
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        self.rows, self.index = rows, rows.index
+        self.asked: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.rows
+
+    def __getitem__(self, name: str) -> pd.Series:
+        self.asked.add(name)
+        return self.rows[name]
