@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.intervals import block_bootstrap_interval, log_t_interval, t_interval
-from analyses.steps import smoothed
+from analyses.steps import LONG, envelope, smoothed
 from analyses.tables import identity, tidy
 from gradlens.analysis.ending import at_the_end, span_of_steps
 from gradlens.recording import Recording
@@ -123,12 +123,14 @@ def _against_random(sites: pd.DataFrame, who: Mapping[str, str]) -> Iterator[dic
 def _over_time(sites: pd.DataFrame, who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     means = sites.groupby("step")[[*QUANTITIES, "reference"]].mean()
     counts = sites.groupby("step")["site"].count()
+    if len(counts) > LONG:
+        yield {**who, "panel": "summary", "quantity": "thinned", "n": len(counts)}
     for quantity, (_, unit) in QUANTITIES.items():
         series = means[quantity].dropna()
         fixed = {**who, "panel": TIME, "quantity": quantity, "unit": unit}
         for kind, values in ((quantity, series), (f"{quantity}, smoothed", smoothed(series))):
-            table = pd.DataFrame({"value": values, "n": counts}).dropna()
-            curve = {"x": table.index.to_numpy(), "value": table["value"].to_numpy(), "n": table["n"].to_numpy()}
+            drawn = envelope(values)
+            curve = {"x": drawn.index.to_numpy(), "value": drawn.to_numpy(), "n": counts[drawn.index].to_numpy()}
             yield {**fixed, "quantity": kind, **curve}
         if series.empty:
             continue

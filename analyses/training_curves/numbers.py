@@ -11,7 +11,7 @@ from analyses.advice import known
 from analyses.depth import WHOLE, gradient_by_block
 from analyses.intervals import block_bootstrap_interval
 from analyses.limits import limit
-from analyses.steps import smoothed
+from analyses.steps import LONG, envelope, smoothed
 from analyses.tables import identity, tidy
 from analyses.training_curves.loss import levels
 from analyses.training_curves.run_end import broken_steps, endings
@@ -37,6 +37,8 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
     who, steps = identity(run), run.steps.set_index("step").sort_index()
     task = run.meta.get("task") or {}
     unit = str(task.get("unit", "")) or "its own unit"
+    if len(steps) > LONG:
+        yield {**who, "panel": "summary", "quantity": "thinned", "n": len(steps)}
     broken = broken_steps(run, steps)
     sound = steps.drop(index=broken)  # the gradients of a loss that is no number are none either
     yield from _curve(sound["loss"], "loss", unit, who)
@@ -54,7 +56,8 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
 def _curve(series: pd.Series, panel: str, unit: str, who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     finite = series[np.isfinite(series)]
     for quantity, values in (("raw", finite), ("smoothed", smoothed(finite, geometric=panel != "loss"))):
-        curve = {"x": values.index.to_numpy(), "value": values.to_numpy()}
+        drawn = envelope(values)
+        curve = {"x": drawn.index.to_numpy(), "value": drawn.to_numpy()}
         yield {**who, "panel": panel, "quantity": quantity, "unit": unit, **curve}
 
 
