@@ -37,16 +37,17 @@ def tidy(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _column(name: str, rows: Sequence[Mapping[str, Any]], lengths: np.ndarray) -> pd.Series:
+    """Return one column of all rows, those of curves among them."""
     cells = [row.get(name) for row in rows]
-    curves = [] if name in _TEXT else [at for at, cell in enumerate(cells) if isinstance(cell, np.ndarray)]
-    single = pd.Series([np.nan if isinstance(cell, np.ndarray) else cell for cell in cells], dtype=object)
+    curves = [at for at, cell in enumerate(cells) if isinstance(cell, np.ndarray)]
+    single = pd.Series([None if isinstance(cell, np.ndarray) else cell for cell in cells], dtype=object)
     column = single.where(single.notna(), "").astype(str) if name in _TEXT else single.astype(float)
     column = column.repeat(lengths).reset_index(drop=True)
     if curves:
-        values, begins = column.to_numpy(copy=True), np.cumsum(lengths) - lengths
+        values, begins = column.to_numpy(dtype=object if name in _TEXT else float, copy=True), np.cumsum(lengths) - lengths
         for at in curves:
             values[begins[at] : begins[at] + lengths[at]] = cells[at]
-        column = pd.Series(values)
+        column = pd.Series(values).astype(column.dtype)
     return column
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from analyses.intervals import block_bootstrap_interval, log_t_interval, t_interval
 from analyses.steps import LONG, envelope, smoothed
 from analyses.tables import identity, tidy
-from gradlens.analysis.ending import at_the_end, span_of_steps
+from gradlens.analysis.ending import at_the_end, length_of_end, span_of_steps
 from gradlens.recording import Recording
 from gradlens.recording.derive import repeated
 
@@ -84,14 +84,17 @@ def _checks(norms: pd.DataFrame, who: Mapping[str, str]) -> Iterator[dict[str, A
 def _eps(recording: Recording, who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """Yield a row a norm: the share of eps in its σ², at initialization or at the end of training."""
     norms, at_init = recording.norms, recording.meta.get("kind") == "init"
-    place, names = pd.factorize(norms["site"])
-    eps = recording.sites.set_index("site")["eps"].reindex(names).to_numpy()
-    shares = pd.DataFrame({"site": place, "step": norms["step"], "share": norms["inv_sigma"] ** 2 * eps[place]}).dropna()
-    if repeated(shares, ["site", "step"]):
-        shares = shares.groupby(["site", "step"], sort=False)["share"].mean().reset_index()
-    for at, own in shares.groupby("site", sort=False):
-        site, series = names[at], own.set_index("step")["share"]
-        end = series if at_init else at_the_end(series)
+    known = recording.sites.set_index("site")["eps"].astype(float).to_dict()
+    inverse, steps = norms["inv_sigma"].to_numpy(), norms["step"].to_numpy()
+    for site, own in norms.groupby("site", sort=False).indices.items():
+        shares = inverse[own] ** 2 * known.get(site, np.nan)
+        own, shares = own[~np.isnan(shares)], shares[~np.isnan(shares)]
+        if not len(own):
+            continue
+        series = pd.Series(shares, steps[own])
+        if not (np.diff(steps[own]) > 0).all():  # a norm that is called more than once
+            series = series.groupby(level=0).mean()
+        end = series if at_init else series.iloc[-length_of_end(len(series)) :]
         interval = (t_interval if at_init else block_bootstrap_interval)(end)
         when = "at initialization" if at_init else f"over {span_of_steps(end)}"
         yield {**who, "panel": "summary", "quantity": "eps in σ²", "group": site, "stack": when, **interval.row()}
