@@ -31,7 +31,9 @@ def tidy(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     arrays, all of one length: it stands for as many rows.
     """
     given = list(rows)
-    lengths = np.array([next((len(c) for c in row.values() if isinstance(c, np.ndarray)), 1) for row in given], dtype=int)
+    lengths = np.array(
+        [next((len(c) for c in row.values() if isinstance(c, np.ndarray)), 1) for row in given], dtype=int
+    )
     table = pd.DataFrame({column: _column(column, given, lengths) for column in COLUMNS})
     return table.sort_values("panel", key=lambda panel: panel != SUMMARY, kind="stable", ignore_index=True)
 
@@ -42,9 +44,12 @@ def _column(name: str, rows: Sequence[Mapping[str, Any]], lengths: np.ndarray) -
     curves = [at for at, cell in enumerate(cells) if isinstance(cell, np.ndarray)]
     single = pd.Series([None if isinstance(cell, np.ndarray) else cell for cell in cells], dtype=object)
     column = single.where(single.notna(), "").astype(str) if name in _TEXT else single.astype(float)
-    column = column.repeat(lengths).reset_index(drop=True)
+    column = column.repeat(lengths.tolist()).reset_index(drop=True)
     if curves:
-        values, begins = column.to_numpy(dtype=object if name in _TEXT else float, copy=True), np.cumsum(lengths) - lengths
+        values, begins = (
+            column.to_numpy(dtype=object if name in _TEXT else float, copy=True),
+            np.cumsum(lengths) - lengths,
+        )
         for at in curves:
             values[begins[at] : begins[at] + lengths[at]] = cells[at]
         column = pd.Series(values).astype(column.dtype)

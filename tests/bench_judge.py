@@ -74,7 +74,9 @@ def _of_norms(step: Any, sites: list[str], rank: int, numbers: np.random.Generat
     return _columns("norms", rows, numbers, **keys, **energies, energy_kept=1.0 - removed.sum(axis=0), **counts)
 
 
-def _of_activations(step: Any, sites: list[str], tensor: str, rank: int, numbers: np.random.Generator) -> dict[str, Any]:
+def _of_activations(
+    step: Any, sites: list[str], tensor: str, rank: int, numbers: np.random.Generator
+) -> dict[str, Any]:
     rows = len(sites)
     keys = {"step": step, "site": sites, "call": np.zeros(rows, int), "rank": np.full(rows, rank)}
     sums = {"n": np.full(rows, 64.0), "squares": numbers.lognormal(8.3, 0.1, rows), "tensor": [tensor] * rows}
@@ -145,12 +147,8 @@ SUBJECTS: dict[str, Subject] = {
     "2,000 norms, 12,000 parameters, 20 steps": Subject(
         lambda folder: _whole(folder, 20, 1_000, 2, 10), {"diagnose": (2, None, None), "report": (10, None, None)}
     ),
-    "512 processes, 10 steps": Subject(
-        lambda folder: _killed(folder, 10, 512, 20), {"load": (2, None, None)}
-    ),
-    "100,000 steps in segments": Subject(
-        lambda folder: _killed(folder, 100_000, 1, 2), {"load": (4, None, None)}
-    ),
+    "512 processes, 10 steps": Subject(lambda folder: _killed(folder, 10, 512, 20), {"load": (2, None, None)}),
+    "100,000 steps in segments": Subject(lambda folder: _killed(folder, 100_000, 1, 2), {"load": (4, None, None)}),
 }
 
 

@@ -23,8 +23,8 @@ READING = {
     "training": "Training: the mean over norms, step by step; intervals at the end of training are over steps.",
     "smoothed": "Faint, every recorded step; clear, the running mean over 5 % of them, five at least.",
     "thinned": (
-        f"Of runs of more than {LONG:,} recorded steps the lowest and the highest of each of {STRETCHES:,} stretches is "
-        "drawn."
+        f"Of runs of more than {LONG:,} recorded steps the lowest and the highest of each of {STRETCHES:,} stretches "
+        "is drawn."
     ),
     "random g": "Dotted, 1/H: the share that a gradient without preferred direction loses along any one direction of "
     "its H features.",

@@ -86,13 +86,13 @@ def _eps(recording: Recording, who: Mapping[str, str]) -> Iterator[dict[str, Any
     norms, at_init = recording.norms, recording.meta.get("kind") == "init"
     known = recording.sites.set_index("site")["eps"].astype(float).to_dict()
     inverse, steps = norms["inv_sigma"].to_numpy(), norms["step"].to_numpy()
-    for site, own in norms.groupby("site", sort=False).indices.items():
-        shares = inverse[own] ** 2 * known.get(site, np.nan)
-        own, shares = own[~np.isnan(shares)], shares[~np.isnan(shares)]
-        if not len(own):
+    for site, rows in norms.groupby("site", sort=False).indices.items():
+        shares = inverse[rows] ** 2 * known.get(site, np.nan)
+        there = ~np.isnan(shares)
+        if not there.any():
             continue
-        series = pd.Series(shares, steps[own])
-        if not (np.diff(steps[own]) > 0).all():  # a norm that is called more than once
+        series = pd.Series(shares[there], steps[rows][there])
+        if not (np.diff(series.index) > 0).all():  # a norm that is called more than once
             series = series.groupby(level=0).mean()
         end = series if at_init else series.iloc[-length_of_end(len(series)) :]
         interval = (t_interval if at_init else block_bootstrap_interval)(end)

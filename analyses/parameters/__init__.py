@@ -17,8 +17,16 @@ ANALYSIS = Analysis(
     },
     uses={
         "params": (
-            "weight_norm", "update_norm", "update_ratio", "update_ratio_error", "active", "still_share", "rows",
-            "idle_rows", "weight_least", "weight_most",
+            "weight_norm",
+            "update_norm",
+            "update_ratio",
+            "update_ratio_error",
+            "active",
+            "still_share",
+            "rows",
+            "idle_rows",
+            "weight_least",
+            "weight_most",
         ),
     },  # fmt: skip
     compute=compute,

@@ -57,8 +57,8 @@ def numbers(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
     largest = gains[["weight_least", "weight_most"]].abs().max(axis=1)
     enough, least, most = (limit("GL407", name) for name in ("steps", "least", "most"))
     gammas, steps = largest.to_numpy(), gains["step"].to_numpy()
-    for name, own in gains.groupby("name", sort=False).indices.items():
-        values = gammas[own]  # in the order of steps
+    for name, rows in gains.groupby("name", sort=False).indices.items():
+        values = gammas[rows]  # in the order of steps
         if len(values) >= enough and not values.any():
             yield {"quantity": "gain", "group": str(name), "value": 0.0, "n": len(values)}
         if len(values) < 2 or not values[0] > 0:
@@ -66,8 +66,8 @@ def numbers(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
         times = values / values[0]
         end = float(np.median(times[-length_of_end(len(times)) :]))
         out = times <= least if end < 1 else times >= most
-        start = since(pd.Series(out, steps[own])) if out[-1] else None
-        yield {"quantity": "gain", "group": str(name), "value": end, "n": len(times), "x": onset(start, steps[own[0]])}
+        start = since(pd.Series(out, steps[rows])) if out[-1] else None
+        yield {"quantity": "gain", "group": str(name), "value": end, "n": len(times), "x": onset(start, steps[rows[0]])}
 
 
 def judged(rows: pd.DataFrame, label: str) -> Finding:

@@ -62,15 +62,16 @@ def numbers(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
     weights = (audit.get("setting") or {}).get("weights") or {}
     own = {name: dtype for dtype, names in weights.items() for name in names}
     place, names = pd.factorize(known["name"])
-    of = [own.get(name, "float32") for name in names]
-    dtypes = pd.Series(np.array(of, dtype=object)[place], known.index)
-    rounding = pd.Series(np.array([_ROUNDING.get(dtype, _FLOAT32) for dtype in of])[place], known.index)
+    held = [own.get(name, "float32") for name in names]
+    dtypes = pd.Series(np.array(held, dtype=object)[place], known.index)
+    rounding = np.array([_ROUNDING.get(dtype, _FLOAT32) for dtype in held])[place]
     moves = known[known["update_ratio"] > 0]
     # What a step changes of a parameter by its gradient: that of those which move, of all the same rate.
     times = (moves["update_ratio"] / (moves["grad_norm"] / moves["weight_norm"])).median()
     wanted = known["grad_norm"] / known["weight_norm"] * times
     seen = (wanted >= limit("GL405", "seen") * rounding) | known["update_ratio"].isna() | ~(known["weight_norm"] > 0)
-    table = known.assign(seen=seen).groupby("name", sort=False).agg(least=("still_share", "min"), seen=("seen", "all"), ratio=("update_ratio", "max"),
+    of = known.assign(seen=seen).groupby("name", sort=False)
+    table = of.agg(least=("still_share", "min"), seen=("seen", "all"), ratio=("update_ratio", "max"),
                    n=("step", "nunique"), group=("group", "first"), block=("block", "first"))  # fmt: skip
     steps = int(known["step"].nunique())
     never = table[(table["least"] == 1.0) & table["seen"] & (table["n"] >= limit("GL405", "steps"))]

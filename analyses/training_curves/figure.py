@@ -26,8 +26,8 @@ READING = {
         f"loss); runs of fewer than {SMOOTHED_FROM} recorded steps are drawn as they are."
     ),
     "thinned": (
-        f"Of runs of more than {LONG:,} recorded steps the lowest and the highest of each of {STRETCHES:,} stretches is "
-        "drawn."
+        f"Of runs of more than {LONG:,} recorded steps the lowest and the highest of each of {STRETCHES:,} stretches "
+        "is drawn."
     ),
     "held out": "Hollow, the loss on held-out data.",
     "frequencies alone": (

@@ -22,7 +22,9 @@ class Message(NamedTuple):
     shape: bytes
 
 
-def read_batches(data: pa.Buffer, schema: pa.Schema, messages: Sequence[Message]) -> Iterator[tuple[pa.RecordBatch, int]]:
+def read_batches(
+    data: pa.Buffer, schema: pa.Schema, messages: Sequence[Message]
+) -> Iterator[tuple[pa.RecordBatch, int]]:
     """Read record batches, each of one message or of several successive ones.
 
     Args:

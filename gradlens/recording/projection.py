@@ -1,4 +1,4 @@
-"""Reading some columns of a large table, a batch of rows at a time, so that what they are made of never is in memory."""
+"""Reading some columns of a large table, a batch of rows at a time: what they are made of is never all in memory."""
 
 from collections.abc import Collection
 
@@ -37,7 +37,7 @@ def read_columns(file: pq.ParquetFile, table: str, only: Collection[str]) -> pd.
         derived = derive.derived(table, batch.to_pandas(), only)
         order = list(derived)
         for name, values in derived.items():
-            if values.dtype.kind not in "fi":
+            if not isinstance(values.dtype, np.dtype) or values.dtype.kind not in "fi":
                 others.setdefault(name, []).append(values)
                 continue
             if name not in numbers:

@@ -154,7 +154,9 @@ def read_table(
             _check(parquet.schema_arrow, path, table, manifest)
             if only is not None and (columns := read_columns(parquet, table, only)) is not None:
                 return Table(columns, public=True)
-            stored = [name for name in parquet.schema_arrow.names if only is None or name in derive.sources(table, only)]
+            stored = [
+                name for name in parquet.schema_arrow.names if only is None or name in derive.sources(table, only)
+            ]
             rows = parquet.read(stored)
             rows.validate(full=True)
         except (pa.ArrowException, OSError) as error:

@@ -238,7 +238,7 @@ def _printed(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _room(letters: list[int], heads: list[str]) -> list[int]:
-    """Return the parts of the line that the long columns share, by the letters of their longest cell, or word of a head.
+    """Return the parts of the line that the long columns share, by the letters of their longest cell.
 
     The others, marked 0, have their own width, unless that would leave too little: then all share.
     """
@@ -246,9 +246,10 @@ def _room(letters: list[int], heads: list[str]) -> list[int]:
     widths = [max(n, len(head)) for n, head in zip(letters, heads, strict=False)]
     own = sum(width for width, n in zip(widths, letters, strict=False) if n < long)
     all_share = sum(widths) > _LINE and own > _LINE / 2
-    # A head may be broken between its words, and nowhere else.
-    needed = [max(n, max(map(len, head.split()), default=0)) for n, head in zip(letters, heads, strict=False)]
-    return [min(width, 4 * _LONG_CELL) if n >= long or all_share else 0 for n, width in zip(letters, needed, strict=False)]
+    # Where all share, a head may be broken between its words, and nowhere else.
+    words = [max(map(len, head.split()), default=0) for head in heads]
+    parts = [max(pair) for pair in zip(letters, words, strict=False)] if all_share else letters
+    return [min(part, 4 * _LONG_CELL) if n >= long or all_share else 0 for n, part in zip(letters, parts, strict=True)]
 
 
 def _width(width: float, height: float) -> float:
