@@ -12,6 +12,8 @@ lint: ## types and style
 	$(PYTHON) -m mypy
 bench: ## what the lens costs: ratios of interleaved steps, as a table and as JSON
 	$(PYTHON) tests/bench_overhead.py
+bench-judge: ## what it takes to read, judge and report large recordings: seconds, memory, size of the PDF
+	$(PYTHON) -m tests.bench_judge
 fuzz: ## damage 5,000 recordings and read them: a table of what became of each; five minutes
 	$(PYTHON) -m tests.fuzz_recordings --mutations 5000
 theory: ## how well the theory predicts whole networks: a table, and as JSON; an hour the first time
@@ -29,4 +31,4 @@ published: ## rebuild the published comparison
 reproduced: ## rebuild the published reproductions: two to three hours on two cores
 	gradlens reproduce xu2019 --budget medium --out reports/build/xu2019
 	gradlens reproduce xiong2020 --budget medium --out reports/build/xiong2020
-.PHONY: help install test lint bench fuzz theory norms norms-environment published reproduced
+.PHONY: help install test lint bench bench-judge fuzz theory norms norms-environment published reproduced
