@@ -28,7 +28,7 @@ ANALYSIS = Analysis(
             "weight_least",
             "weight_most",
         ),
-    },  # fmt: skip
+    },
     compute=compute,
     plot=plot,
     judge=judge,

@@ -49,7 +49,7 @@ def test_messages_of_one_shape_and_of_others_are_read_as_arrow_reads_them(tmp_pa
         record(writer, step, numbers)
         if step % 7 == 3:  # a name, a number of rows and a missing whole number that are others
             keys = {"step": [step], "site": ["a longer name"], "call": [None], "rank": [0]}
-            rows = dict.fromkeys(("width", "vectors"), [8]) | keys
+            rows = {"width": [8], "vectors": [8], **keys}
             floats = {field: [0.5] for field in _stored(tmp_path, "norms") if field not in rows}
             writer.append("norms", rows | floats)
     read = load(tmp_path / "run")
