@@ -12,6 +12,8 @@ lint: ## types and style
 	$(PYTHON) -m mypy
 bench: ## what the lens costs: ratios of interleaved steps, as a table and as JSON
 	$(PYTHON) tests/bench_overhead.py
+bench-judge: ## what it takes to read, judge and report large recordings: seconds, memory, size of the PDF
+	$(PYTHON) -m tests.bench_judge
 fuzz: ## damage 5,000 recordings and read them: a table of what became of each; five minutes
 	$(PYTHON) -m tests.fuzz_recordings --mutations 5000
 theory: ## how well the theory predicts whole networks: a table, and as JSON; an hour the first time
@@ -35,4 +37,4 @@ docs: ## build the documentation as pages in docs/build, its examples run, its l
 	$(PYTHON) -m sphinx -W --keep-going -b html docs docs/build
 pictures: ## make README's pictures from real commands
 	$(PYTHON) docs/pictures.py
-.PHONY: docs pictures help install test lint bench fuzz theory norms norms-environment published reproduced
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*## .*/\1/p' $(MAKEFILE_LIST))

@@ -5,7 +5,7 @@ sites of kind ``block``; where blocks were not watched, those its norms stand in
 number in a parameter's name that stands before a module's: in ``0.weight`` it is a layer's own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 import pandas as pd
@@ -32,7 +32,7 @@ def blocks(recording: Recording) -> pd.DataFrame:
         pairs = zip(inside["site"].astype(str), inside["block"], strict=True)
         paths = [path for site, block in pairs if (path := _until(site, str(int(block))))]
     if sites.empty:
-        names = recording.params["name"].astype(str).unique()
+        names = recording.params["name"].unique()
         paths = [path for name in names if (path := _until(name, None)) and "." in name[len(path) + 1 :]]
     unique = pd.DataFrame({"site": list(dict.fromkeys(paths))}, dtype=str)
     unique["stack"] = [path.rpartition(".")[0] for path in unique["site"]]
@@ -49,12 +49,20 @@ def _until(path: str, number: str | None) -> str:
     return ""
 
 
-def _enclosing(path: str, blocks: pd.DataFrame) -> tuple[str, str, int] | None:
-    """Return site, stack and number of the block that a path lies in."""
-    for site, stack, block in blocks.itertuples(index=False):
-        if path == site or path.startswith(f"{site}."):
-            return str(site), str(stack), int(block)
-    return None
+def parents(path: str) -> list[str]:
+    """Return the paths of what a module or parameter lies in, from the outside in."""
+    parts = path.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def enclosing(paths: Iterable[str], sites: Iterable[str]) -> dict[str, str]:
+    """Return path to the first of the sites that it is, or lies in; without those that lie in none."""
+    places = {site: place for place, site in enumerate(sites)}
+    found = {}
+    for path in paths:
+        if inside := [site for site in (*parents(path), path) if site in places]:
+            found[path] = min(inside, key=places.__getitem__)
+    return found
 
 
 @once
@@ -66,14 +74,14 @@ def parameter_groups(recording: Recording) -> pd.DataFrame:
     """
     found, sites = blocks(recording), recording.sites
     norms = set(sites.loc[sites["kind"] == "norm", "site"])
+    place = {site: (stack, block) for site, stack, block in found.itertuples(index=False)}
+    names = recording.params["name"].drop_duplicates().astype(str)
     rows = []
-    for name in recording.params["name"].drop_duplicates().astype(str):
-        if place := _enclosing(name, found):
-            site, stack, block = place
-            module, _, leaf = name.rpartition(".")
-            matrix = leaf.endswith("weight") and module not in norms
-            group = name[len(site) + 1 :].removesuffix(".weight").removesuffix("_weight") if matrix else REST
-            rows.append((name, stack, block, group))
+    for name, site in enclosing(names, found["site"]).items():
+        module, _, leaf = name.rpartition(".")
+        matrix = leaf.endswith("weight") and module not in norms
+        group = name[len(site) + 1 :].removesuffix(".weight").removesuffix("_weight") if matrix else REST
+        rows.append((name, *place[site], group))
     return pd.DataFrame(rows, columns=["name", "stack", "block", "group"])
 
 
@@ -131,7 +139,12 @@ def _read(recording: Recording) -> Iterator[tuple[str, str, str, int]]:
     watched = set(sites.loc[sites["kind"] == "block", "site"])
     norms = sites[(sites["kind"] == "norm") & ~sites["placement"].isin(_INSIDE_BRANCHES)]
     placed = [(str(site), str(placement)) for site, placement in zip(norms["site"], norms["placement"], strict=True)]
-    inside = {site: [norm for norm in placed if norm[0].startswith(f"{site}.")] for site in found["site"]}
+    inside: dict[str, list[tuple[str, str]]] = {site: [] for site in found["site"]}
+    for norm in placed:
+        for site in parents(norm[0]):
+            if site in inside:
+                inside[site].append(norm)
+    at = {(stack, block): site for site, stack, block in found.itertuples(index=False)}
     for site, stack, block in found.itertuples(index=False):
         own = inside[site]
         if block == 0:
@@ -144,8 +157,8 @@ def _read(recording: Recording) -> Iterator[tuple[str, str, str, int]]:
         elif site in watched:
             yield site, "output", stack, block + 1
         else:
-            after = found[(found["stack"] == stack) & (found["block"] == block + 1)]["site"].tolist()
-            behind = inside[after[0]] if after else _final(placed, stack)
+            after = at.get((stack, block + 1))
+            behind = _final(placed, stack) if after is None else inside[after]
             if behind and behind[0][1] in ("pre_branch", "final"):
                 yield behind[0][0], "input", stack, block + 1
 

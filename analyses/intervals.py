@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -92,10 +93,19 @@ def block_bootstrap_interval(series: npt.ArrayLike, resamples: int = 2000) -> In
     if n < 4:
         return Interval(float(x.mean()) if n else np.nan, np.nan, np.nan, n)
     block = int(np.ceil(np.sqrt(n)))
-    starts = np.random.default_rng(0).integers(n - block + 1, size=(resamples, int(np.ceil(n / block))))
-    index = (starts[:, :, None] + np.arange(block)).reshape(resamples, -1)[:, :n]
-    low, high = np.quantile(x[index].mean(axis=1), (0.025, 0.975))
+    starts = _starts(n, block, resamples)
+    # A resample is whole blocks and a part of its last one: their sums say all of it.
+    blocks = np.lib.stride_tricks.sliding_window_view(x, block)
+    whole, part = blocks.sum(axis=1), blocks[:, : n - (starts.shape[1] - 1) * block].sum(axis=1)
+    means = (whole[starts[:, :-1]].sum(axis=1) + part[starts[:, -1]]) / n
+    low, high = np.quantile(means, (0.025, 0.975))
     return Interval(float(x.mean()), float(low), float(high), n)
+
+
+@lru_cache(maxsize=64)
+def _starts(n: int, block: int, resamples: int) -> npt.NDArray[np.int64]:
+    """Draw where the blocks of each resample begin [resamples, blocks]."""
+    return np.random.default_rng(0).integers(n - block + 1, size=(resamples, int(np.ceil(n / block))))
 
 
 def _finite(values: npt.ArrayLike) -> Array:

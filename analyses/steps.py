@@ -1,5 +1,6 @@
 """Series over the steps of a run: smoothing, the numbers that a paper's runs end with, and the mean over seeds."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from analyses.intervals import log_t_interval, t_interval
 _END_OF_TRAINING = 0.1
 #: Recorded steps from which on a series is smoothed.
 SMOOTHED_FROM = 40
+#: Of a series of more than so many values ``envelope`` keeps the ends of so many stretches.
+LONG, STRETCHES = 2000, 1000
 
 
 def smoothed(series: pd.Series, *, geometric: bool = False) -> pd.Series:
@@ -31,6 +34,23 @@ def smoothed(series: pd.Series, *, geometric: bool = False) -> pd.Series:
         return series.sort_index()
     window = max(5, len(series) // 20) | 1
     return series.sort_index().rolling(window, center=True, min_periods=1).mean()
+
+
+def envelope(series: pd.Series) -> pd.Series:
+    """Return what of a long series is drawn, and so kept: the lowest and the highest value of each of its stretches.
+
+    A rare spike stays, at its step. A series of no more values than that makes stays as it is.
+
+    Args:
+        series: values by step, in order.
+    """
+    if len(series) <= LONG:
+        return series
+    values, edges = series.to_numpy(), np.linspace(0, len(series), STRETCHES + 1).astype(int)
+    ends = {0, len(series) - 1}
+    for begin, end in itertools.pairwise(edges):
+        ends |= {begin + int(values[begin:end].argmin()), begin + int(values[begin:end].argmax())}
+    return series.iloc[sorted(ends)]
 
 
 def end_of_training(steps: pd.DataFrame) -> float:

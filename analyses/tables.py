@@ -1,9 +1,10 @@
 """The one shape of every analysis' table: a row is a number, with what it is, of what, and where."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from gradlens.recording import Recording
@@ -26,13 +27,33 @@ _TEXT = ("panel", "quantity", "label", "variant", "schedule", "stack", "group", 
 def tidy(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Return the rows as a table with ``COLUMNS``, the summary first.
 
-    Names that are absent are empty, numbers that are absent missing.
+    Names that are absent are empty, numbers that are absent missing. Of a curve one row is given, in which cells are
+    arrays, all of one length: it stands for as many rows.
     """
-    table = pd.DataFrame(list(rows), columns=list(COLUMNS))
-    for column in COLUMNS:
-        cells = table[column].astype(object)
-        table[column] = cells.where(cells.notna(), "").astype(str) if column in _TEXT else cells.astype(float)
+    given = list(rows)
+    lengths = np.array(
+        [next((len(c) for c in row.values() if isinstance(c, np.ndarray)), 1) for row in given], dtype=int
+    )
+    table = pd.DataFrame({column: _column(column, given, lengths) for column in COLUMNS})
     return table.sort_values("panel", key=lambda panel: panel != SUMMARY, kind="stable", ignore_index=True)
+
+
+def _column(name: str, rows: Sequence[Mapping[str, Any]], lengths: np.ndarray) -> pd.Series:
+    """Return one column of all rows, those of curves among them."""
+    cells = [row.get(name) for row in rows]
+    curves = [at for at, cell in enumerate(cells) if isinstance(cell, np.ndarray)]
+    single = pd.Series([None if isinstance(cell, np.ndarray) else cell for cell in cells], dtype=object)
+    column = single.where(single.notna(), "").astype(str) if name in _TEXT else single.astype(float)
+    column = column.repeat(lengths.tolist()).reset_index(drop=True)
+    if curves:
+        values, begins = (
+            column.to_numpy(dtype=object if name in _TEXT else float, copy=True),
+            np.cumsum(lengths) - lengths,
+        )
+        for at in curves:
+            values[begins[at] : begins[at] + lengths[at]] = cells[at]
+        column = pd.Series(values).astype(column.dtype)
+    return column
 
 
 def identity(recording: Recording) -> dict[str, str]:

@@ -15,6 +15,11 @@ ANALYSIS = Analysis(
         "was looked at, and what is odd; the findings name it."
     ),
     needs={"sites": ("site", "kind", "placement", "block", "order")},
+    uses={
+        "norms": ("step", "site", "width", "recentering", "rescaling", "mean_share"),
+        "activations": ("step", "site", "tensor", "rms", "absmax"),
+        "params": ("name",),
+    },
     compute=compute,
     show=show,
     judge=judge,

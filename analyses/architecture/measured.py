@@ -43,12 +43,11 @@ def detached(recording: Recording) -> Iterator[Row]:
     sites = recording.sites[recording.sites["kind"] == "norm"]
     meant = sites["norm"].astype(str).str.contains("detach|frozen", case=False)
     judged = sites[~sites["norm"].isin(_RUNNING) & ~meant]
-    rows = _whole(recording, "GL807").merge(judged[["site", "centered", "norm"]], on="site")
-    if rows.empty:
+    rows = _whole(recording, "GL807")
+    found = rows[rows["site"].isin(judged["site"])].groupby("site", sort=False)["still"].all()
+    if found.empty:
         return
-    still = rows.groupby("site", sort=False).agg(
-        still=("still", "all"), centered=("centered", "first"), norm=("norm", "first")
-    )
+    still = judged.set_index("site").loc[found.index, ["centered", "norm"]].assign(still=found)
     for norm, alike in still.groupby("norm", sort=False):
         # A norm without μ before maps that are linear and another norm has nothing to remove either, but the last has.
         whole = bool(alike["still"].all()) and len(alike) > 1
@@ -59,7 +58,7 @@ def detached(recording: Recording) -> Iterator[Row]:
 
 def _whole(recording: Recording, code: str) -> pd.DataFrame:
     """Return the rows of norms whose shares are known, with ``still``: whether nothing is removed but by rounding."""
-    rows = recording.norms
+    rows = recording.norms[["step", "site", "width", "recentering", "rescaling", "mean_share"]]
     rows = rows[(rows["mean_share"] > limit(code, "rounding")) & rows["rescaling"].notna()]
     # What is expected of a random gradient is 1/H: where that is rounding itself, nothing can be told.
     rows = rows[(rows["recentering"] == 0) | (rows["width"] < 1 / limit(code, "rounding"))]

@@ -15,6 +15,7 @@ ANALYSIS = Analysis(
         "attention": ("step", "site", "head", "relative_entropy", "first_share", "logit_max"),
         "steps": ("step",),
     },
+    uses={"tokens": ("step", "site", "grad_output_ratio", "inv_sigma_ratio")},
     compute=compute,
     plot=plot,
     judge=judge,

@@ -14,6 +14,10 @@ ANALYSIS = Analysis(
         "was missed is therefore a finding, below, with what to do."
     ),
     needs={"sites": ("site", "kind", "order")},  # its tables of norms and activations may well be empty
+    uses={
+        "norms": ("step", "site", "rank", "nonfinite"),
+        "activations": ("step", "site", "rank", "tensor", "absmax", "numel"),
+    },
     compute=compute,
     show=show,
     judge=judge,

@@ -87,7 +87,7 @@ def caption(table: pd.DataFrame) -> str:
         table: of ``compute``.
     """
     drawn = table[table["panel"] != "summary"]
-    found = {*drawn["panel"], *drawn["quantity"]}
+    found = {*drawn["panel"].unique(), *drawn["quantity"].unique()}
     return " ".join(text for what, text in READING.items() if what in found)
 
 

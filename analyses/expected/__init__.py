@@ -16,6 +16,7 @@ ANALYSIS = Analysis(
         "and its batch."
     ),
     needs={"params": ("step", "name", "grad_norm"), "steps": ("step", "grad_norm")},
+    uses={"params": ("numel",)},
     compute=compute,
     show=show,
     judge=judge,

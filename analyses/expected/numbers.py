@@ -10,6 +10,7 @@ import pandas as pd
 from analyses.depth import WHOLE, gradient_by_block
 from analyses.intervals import Interval, block_bootstrap_interval, log_t_interval
 from analyses.limits import limit
+from analyses.others import median_of_others
 from analyses.tables import identity, number, pick, tidy
 from gradlens.analysis.ending import at_the_end, span_of_steps
 from gradlens.recording import Recording
@@ -110,9 +111,10 @@ def _beside(run: Recording) -> Iterator[dict[str, Any]]:
     own = _blocks(run)
     if len(own.columns) < 3 or len(own) < FEWEST:
         return
-    for name in own:
-        others = own.drop(columns=[str(name)]).apply(np.log).median(axis=1)
-        ratio = block_bootstrap_interval(np.log(own[name]) - others).mapped(math.exp)
+    logs = np.log(own.to_numpy(dtype=float))
+    apart = logs - median_of_others(logs)
+    for at, name in enumerate(own):
+        ratio = block_bootstrap_interval(apart[:, at]).mapped(math.exp)
         yield {"quantity": "block ratio", "group": OTHERS, "stack": str(name), **ratio.row()}
 
 

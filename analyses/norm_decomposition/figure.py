@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from analyses import drawing
 from analyses.norm_decomposition.numbers import DEPTH, QUANTITIES, REMOVED, TIME
-from analyses.steps import SMOOTHED_FROM
+from analyses.steps import LONG, SMOOTHED_FROM, STRETCHES
 from analyses.tables import pick
 
 #: What a caption tells, by what must be drawn for it.
@@ -22,6 +22,10 @@ READING = {
     "init": "At init: every norm, in forward order, mean over seeds with its 95 % interval.",
     "training": "Training: the mean over norms, step by step; intervals at the end of training are over steps.",
     "smoothed": "Faint, every recorded step; clear, the running mean over 5 % of them, five at least.",
+    "thinned": (
+        f"Of runs of more than {LONG:,} recorded steps the lowest and the highest of each of {STRETCHES:,} stretches "
+        "is drawn."
+    ),
     "random g": "Dotted, 1/H: the share that a gradient without preferred direction loses along any one direction of "
     "its H features.",
 }
@@ -60,10 +64,11 @@ def caption(table: pd.DataFrame) -> str:
         table: of ``compute``.
     """
     drawn = table[table["panel"] != "summary"]
-    found = {"" if len(drawn) else None, *drawn["panel"]}
+    found = {"" if len(drawn) else None, *drawn["panel"].unique()}
     found |= {"random g"} if drawn["quantity"].str.endswith("random g").any() else set()
     lengths = pick(drawn, panel=TIME).groupby(["label", "quantity"]).size()
     found |= {"smoothed"} if (lengths >= SMOOTHED_FROM).any() else set()
+    found |= {"thinned"} if (table["quantity"] == "thinned").any() else set()
     return " ".join(text for what, text in READING.items() if what in found)
 
 
@@ -87,7 +92,7 @@ def _draw(ax: Axes, rows: pd.DataFrame, panel: str, quantity: str, look: Mapping
 
 def _entries(drawn: pd.DataFrame, look: Mapping[str, drawing.Look]) -> list[Artist]:
     entries = drawing.run_entries(drawn, look)
-    schedules = set(drawn["schedule"]) - {""}
+    schedules = set(drawn["schedule"].unique()) - {""}
     if len(schedules) > 1 and len(entries) < len(look):
         for name in sorted(schedules, reverse=True):
             line = {"color": drawing.THEORY, "linestyle": drawing.SCHEDULE_DASHES.get(name, "-")}

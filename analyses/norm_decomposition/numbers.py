@@ -1,5 +1,6 @@
 """What each norm does to the gradient: the shares it re-centers away, re-scales away, and lets through."""
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -7,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from analyses.intervals import block_bootstrap_interval, log_t_interval, t_interval
-from analyses.steps import smoothed
+from analyses.steps import LONG, envelope, smoothed
 from analyses.tables import identity, tidy
-from gradlens.analysis.ending import at_the_end, span_of_steps
+from gradlens.analysis.ending import at_the_end, length_of_end, span_of_steps
 from gradlens.recording import Recording
+from gradlens.recording.derive import repeated
 
 #: Column of the ``norms`` table to the title of its panel and the unit of its axis, in the figure's order.
 QUANTITIES = {
@@ -40,10 +42,8 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
 def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
     who, norms = identity(recording), recording.norms
     order = recording.sites.set_index("site")["order"].sort_values()
-    place = {site: k + 1 for k, site in enumerate(order[order.index.isin(set(norms["site"]))].index)}
-    # Several calls of a shared norm count alike; what is drawn is one number a norm and step.
-    sites = norms.groupby(["step", "site"], sort=False)[[*QUANTITIES, "width"]].mean().reset_index()
-    sites["reference"] = 1.0 / sites["width"]
+    place = {site: k + 1 for k, site in enumerate(order[order.index.isin(norms["site"].unique())].index)}
+    sites = _by_site(norms)
     yield from _checks(norms, who)
     yield from _eps(recording, who)
     if recording.meta.get("kind") == "init":
@@ -54,15 +54,24 @@ def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
         yield from _over_time(sites, who)
 
 
+def _by_site(norms: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a norm and step: several calls of a shared norm count alike."""
+    sites = norms[["step", "site", *QUANTITIES, "width"]].astype({"width": float})
+    if repeated(norms, ["step", "site"]):
+        sites = sites.groupby(["step", "site"], sort=False).mean().reset_index()
+    return sites.assign(reference=1.0 / sites["width"])
+
+
 def _checks(norms: pd.DataFrame, who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """Yield how far the shares are, at worst, from a sum of one and from 0 to 1, and where."""
-    shares = norms.dropna(subset=list(_SHARES))
+    shares = norms[["step", "site", *_SHARES]].dropna(subset=list(_SHARES))
     if shares.empty:
         return
-    values = shares[list(_SHARES)].to_numpy()
+    values = [shares[name].to_numpy() for name in _SHARES]
+    least, most = (functools.reduce(end, values) for end in (np.minimum, np.maximum))
     off = {
-        "shares: off one": np.abs(values.sum(axis=1) - 1.0),
-        "shares: out of range": np.maximum(np.maximum(-values, values - 1.0), 0.0).max(axis=1),
+        "shares: off one": np.abs(functools.reduce(np.add, values) - 1.0),
+        "shares: out of range": np.maximum(np.maximum(-least, most - 1.0), 0.0),
     }
     for quantity, error in off.items():
         worst = int(error.argmax())
@@ -74,11 +83,18 @@ def _checks(norms: pd.DataFrame, who: Mapping[str, str]) -> Iterator[dict[str, A
 
 def _eps(recording: Recording, who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """Yield a row a norm: the share of eps in its σ², at initialization or at the end of training."""
-    sites, norms, at_init = recording.sites, recording.norms, recording.meta.get("kind") == "init"
-    shares = norms["inv_sigma"] ** 2 * norms["site"].map(sites.set_index("site")["eps"])
-    for site, own in norms.assign(share=shares).dropna(subset="share").groupby("site", sort=False):
-        series = own.groupby("step")["share"].mean()
-        end = series if at_init else at_the_end(series)
+    norms, at_init = recording.norms, recording.meta.get("kind") == "init"
+    known = recording.sites.set_index("site")["eps"].astype(float).to_dict()
+    inverse, steps = norms["inv_sigma"].to_numpy(), norms["step"].to_numpy()
+    for site, rows in norms.groupby("site", sort=False).indices.items():
+        shares = inverse[rows] ** 2 * known.get(site, np.nan)
+        there = ~np.isnan(shares)
+        if not there.any():
+            continue
+        series = pd.Series(shares[there], steps[rows][there])
+        if not (np.diff(series.index) > 0).all():  # a norm that is called more than once
+            series = series.groupby(level=0).mean()
+        end = series if at_init else series.iloc[-length_of_end(len(series)) :]
         interval = (t_interval if at_init else block_bootstrap_interval)(end)
         when = "at initialization" if at_init else f"over {span_of_steps(end)}"
         yield {**who, "panel": "summary", "quantity": "eps in σ²", "group": site, "stack": when, **interval.row()}
@@ -109,14 +125,16 @@ def _against_random(sites: pd.DataFrame, who: Mapping[str, str]) -> Iterator[dic
 
 def _over_time(sites: pd.DataFrame, who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     means = sites.groupby("step")[[*QUANTITIES, "reference"]].mean()
-    counts = sites.groupby("step")["site"].nunique()
+    counts = sites.groupby("step")["site"].count()
+    if len(counts) > LONG:
+        yield {**who, "panel": "summary", "quantity": "thinned", "n": len(counts)}
     for quantity, (_, unit) in QUANTITIES.items():
         series = means[quantity].dropna()
         fixed = {**who, "panel": TIME, "quantity": quantity, "unit": unit}
         for kind, values in ((quantity, series), (f"{quantity}, smoothed", smoothed(series))):
-            table = pd.DataFrame({"value": values, "n": counts})
-            yield from ({**fixed, "quantity": kind, "x": x, "value": y, "n": n}
-                        for x, y, n in table.dropna().itertuples())  # fmt: skip
+            drawn = envelope(values)
+            curve = {"x": drawn.index.to_numpy(), "value": drawn.to_numpy(), "n": counts[drawn.index].to_numpy()}
+            yield {**fixed, "quantity": kind, **curve}
         if series.empty:
             continue
         if quantity in REMOVED:

@@ -17,6 +17,6 @@ def normalized(recording: Recording) -> str:
     if norms.empty or str(norms.iloc[0]["placement"]) in _ELSEWHERE:
         return ""
     first = str(norms.iloc[0]["site"])
-    modules = list(dict.fromkeys(name.rpartition(".")[0] for name in recording.params["name"].astype(str)))
+    modules = list(dict.fromkeys(name.rpartition(".")[0] for name in recording.params["name"].unique()))
     # Of a norm without parameters nobody knows what stands before it: it is given the benefit of the doubt.
     return first if first not in modules or modules.index(first) == 0 else ""

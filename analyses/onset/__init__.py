@@ -17,6 +17,11 @@ ANALYSIS = Analysis(
         "activations": ("step", "site", "tensor", "rms"),
         "steps": ("step",),
     },
+    uses={
+        "norms": ("step", "nonfinite"),
+        "params": ("nonfinite",),
+        "activations": ("absmax", "numel"),
+    },
     compute=compute,
     plot=plot,
     judge=judge,

@@ -4,8 +4,7 @@ Only what happens beside the others counts. A schedule, a warm-up, a run that di
 """
 
 import math
-import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +13,8 @@ from scipy.special import stdtr
 
 from analyses.intervals import Array
 from analyses.limits import limit
-from gradlens.analysis.ending import at_the_end
+from analyses.others import median_of_others
+from gradlens.analysis.ending import length_of_end
 
 #: Recorded steps on each side of a jump, of which the medians are held against each other.
 WINDOW = int(limit("GL309", "window"))
@@ -61,8 +61,7 @@ def beside(series: pd.DataFrame) -> pd.DataFrame:
     if series.shape[1] < FEWEST or len(series) < 3 * WINDOW:
         return pd.DataFrame()
     logs: Array = np.log(series.where((series > 0) & (series < np.inf)).to_numpy(dtype=float))
-    others = [_median(np.delete(logs, place, axis=1)) for place in range(logs.shape[1])]
-    return pd.DataFrame(logs - np.column_stack(others), series.index, series.columns)
+    return pd.DataFrame(logs - median_of_others(logs), series.index, series.columns)
 
 
 def jumps(levels: pd.DataFrame) -> list[Jump]:
@@ -75,12 +74,19 @@ def jumps(levels: pd.DataFrame) -> list[Jump]:
         levels: of ``beside``.
     """
     found: list[dict[str, Any]] = []
-    for name, series in levels.items():
-        own = series.dropna()
+    for name, own, steps in _there(levels):
         if len(own) >= 3 * WINDOW:
-            found.append({"name": str(name), **_largest(own.to_numpy(), own.index.to_numpy())})
+            found.append({"name": name, **_largest(own, steps)})
     chances = _false_discoveries(np.array([one["chance"] for one in found]))
     return [Jump(**{**one, "chance": float(chance)}) for one, chance in zip(found, chances, strict=True)]
+
+
+def _there(levels: pd.DataFrame) -> Iterator[tuple[str, Array, np.ndarray]]:
+    """Yield the name of each series, its values that are not missing, and their steps."""
+    values, steps = levels.to_numpy(dtype=float), levels.index.to_numpy()
+    known = ~np.isnan(values)
+    for at, name in enumerate(levels):
+        yield str(name), values[known[:, at], at], steps[known[:, at]]
 
 
 def _largest(own: Array, steps: np.ndarray) -> dict[str, Any]:
@@ -115,13 +121,6 @@ def _start(own: Array, around: int, size: float) -> int:
     return low + int(single.argmax())
 
 
-def _median(values: Array) -> Array:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of a step in which none of the others has a value
-        found: Array = np.nanmedian(values, axis=1)
-    return found
-
-
 def _false_discoveries(chances: Array) -> Array:
     """Return chances adjusted over all series (Benjamini and Hochberg 1995)."""
     order = np.argsort(chances)
@@ -138,17 +137,17 @@ def drifts(levels: pd.DataFrame) -> list[Jump]:
         levels: of ``beside``.
     """
     found = []
-    for name, series in levels.items():
-        own = series.dropna()
+    for name, own, steps in _there(levels):
         if len(own) < 4 * WINDOW:
             continue
-        start, end = float(own.iloc[WINDOW : 3 * WINDOW].median()), float(at_the_end(own).median())
-        smooth = own.rolling(WINDOW, min_periods=1).median()
-        away = ((smooth - start) * math.copysign(1.0, end - start) > math.log(_AWAY)).to_numpy()
+        start, end = float(np.median(own[WINDOW : 3 * WINDOW])), float(np.median(own[-length_of_end(len(own)) :]))
+        first = [np.median(own[:count]) for count in range(1, WINDOW)]
+        smooth = np.append(first, np.median(np.lib.stride_tricks.sliding_window_view(own, WINDOW), axis=1))
+        away = (smooth - start) * math.copysign(1.0, end - start) > math.log(_AWAY)
         back = np.flatnonzero(~away)
-        leaves = own.index[min(len(own) - 1, int(back[-1]) + 1 if len(back) else 0)]
+        leaves = steps[min(len(own) - 1, int(back[-1]) + 1 if len(back) else 0)]
         factor = _factor(end - start)
-        found.append(Jump(str(name), int(leaves), factor, factor, 0.0))
+        found.append(Jump(name, int(leaves), factor, factor, 0.0))
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.depth import blocks, gradient_norms, stream_by_depth
+from analyses.depth import blocks, gradient_norms, parents, stream_by_depth
 from analyses.heat import successive
 from analyses.onset.jumps import FEWEST, beside, drifts, jumps
 from analyses.parameters.places import gradient_by_group, places
@@ -81,10 +81,11 @@ def _growth(run: Recording) -> pd.DataFrame:
     if len(found) >= FEWEST and len(stream):
         moments = stream.pivot_table("second_moment", "step", ["stack", "depth"], "mean", sort=False)
         ends = ((site, (stack, at), (stack, at + 1)) for site, stack, at in found.itertuples(index=False))
-        pairs = {site: (before, behind) for site, before, behind in ends if before in moments and behind in moments}
+        by_depth = dict(zip(moments, moments.to_numpy().T, strict=True))
+        pairs = {site: (before, behind) for site, before, behind in ends if before in by_depth and behind in by_depth}
         resets = _that_reset(run, pairs)
-        grown = {s: moments[q] / (1.0 if s in resets else moments[p]) for s, (p, q) in pairs.items()}
-        return pd.DataFrame(grown).pow(0.5)
+        grown = {s: by_depth[q] / (1.0 if s in resets else by_depth[p]) for s, (p, q) in pairs.items()}
+        return pd.DataFrame(grown, moments.index).pow(0.5)
     norms = set(run.sites.loc[run.sites["kind"] == "norm", "site"])
     inputs = run.activations[run.activations["site"].isin(norms) & (run.activations["tensor"] == "input")]
     return inputs.pivot_table("rms", "step", "site", "mean", sort=False)
@@ -93,7 +94,7 @@ def _growth(run: Recording) -> pd.DataFrame:
 def _that_reset(run: Recording, found: Iterable[str]) -> set[str]:
     """Return the blocks that a norm ends: what comes into the next is of one size, whatever the block made of it."""
     norms = run.sites.loc[run.sites["placement"] == "post_add", "site"].astype(str)
-    return {block for block in found if norms.str.startswith(f"{block}.").any()}
+    return {block for norm in norms for block in parents(norm)}.intersection(found)
 
 
 def _gradients(run: Recording) -> pd.DataFrame:
@@ -114,14 +115,15 @@ def _jumped(series: pd.DataFrame, quantity: str, first: Collection[str] = ()) ->
     levels = beside(series)
     for steps in successive(len(levels), POINTS):
         part = levels.iloc[steps]
-        for name, mean in part.mean().dropna().items():
-            yield {"panel": quantity, "quantity": "level", "group": str(name), "x": part.index[0],
-                   "value": math.exp(mean)}  # fmt: skip
+        means = part.mean().dropna()
+        yield {"panel": quantity, "quantity": "level", "x": part.index[0], "group": means.index.to_numpy(dtype=object),
+               "value": np.array([math.exp(mean) for mean in means])}  # fmt: skip
     late = levels[[name for name in levels if name not in first]] if len(levels) else levels
+    recorded = levels.notna().sum()
     for what, found in (("jump", jumps(levels)), ("drift", drifts(late))):
         for one in found:
             yield {"quantity": f"{what} of {quantity}", "group": one.name, "x": one.step, "value": one.factor,
-                   "low": one.stayed, "high": one.chance, "n": levels[one.name].notna().sum()}  # fmt: skip
+                   "low": one.stayed, "high": one.chance, "n": recorded[one.name]}  # fmt: skip
 
 
 def _died(run: Recording) -> Iterator[dict[str, Any]]:
@@ -134,13 +136,9 @@ def _died(run: Recording) -> Iterator[dict[str, Any]]:
         return
     group = dict(zip(places(run)["name"], places(run)["group"], strict=True))
     sizes = Counter(group[name] for name in norms)
-    for name in alive:
-        at = _last((alive[name] > 0).to_numpy())
+    there = (alive > 0).to_numpy()
+    lasts = np.where(there.any(axis=0), len(alive) - 1 - there[::-1].argmax(axis=0), -1)
+    for name, at in zip(alive, lasts, strict=True):
         if 0 <= at < len(alive) - 1:
             yield {"quantity": "died", "group": name, "stack": str(group[name]), "x": alive.index[at + 1],
                    "value": len(alive) - 1 - at, "low": at + 1, "high": sizes[group[name]]}  # fmt: skip
-
-
-def _last(there: np.ndarray) -> int:
-    found = np.flatnonzero(there)
-    return int(found[-1]) if len(found) else -1

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analyses.limits import limit
@@ -11,7 +12,7 @@ from analyses.making import Check
 from analyses.parameters.lasting import earliest, onset, since
 from analyses.tables import few, first, number, pick
 from gradlens.analysis import Finding
-from gradlens.analysis.ending import at_the_end
+from gradlens.analysis.ending import length_of_end
 from gradlens.recording import Recording
 
 CHECK = Check(
@@ -51,20 +52,22 @@ def numbers(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
         run: whose sites are the norms.
     """
     norms = {f"{site}.weight" for site in run.sites.loc[run.sites["kind"] == "norm", "site"]}
-    own = params["name"].isin(norms) | params["name"].map(lambda name: bool(_NORM.search(name)))
+    own = params["name"].isin([name for name in params["name"].unique() if name in norms or _NORM.search(name)])
     gains = params[own & params["weight_most"].notna()]
     largest = gains[["weight_least", "weight_most"]].abs().max(axis=1)
-    for name, series in largest.groupby(gains["name"], sort=False):
-        values = series.set_axis(gains.loc[series.index, "step"]).sort_index()
-        if len(values) >= limit("GL407", "steps") and not values.any():
+    enough, least, most = (limit("GL407", name) for name in ("steps", "least", "most"))
+    gammas, steps = largest.to_numpy(), gains["step"].to_numpy()
+    for name, rows in gains.groupby("name", sort=False).indices.items():
+        values = gammas[rows]  # in the order of steps
+        if len(values) >= enough and not values.any():
             yield {"quantity": "gain", "group": str(name), "value": 0.0, "n": len(values)}
-        if len(values) < 2 or not values.iloc[0] > 0:
+        if len(values) < 2 or not values[0] > 0:
             continue
-        times = values / values.iloc[0]
-        end = at_the_end(times).median()
-        start = since(times <= limit("GL407", "least") if end < 1 else times >= limit("GL407", "most"))
-        yield {"quantity": "gain", "group": str(name), "value": end, "n": len(times),
-               "x": onset(start, values.index[0])}  # fmt: skip
+        times = values / values[0]
+        end = float(np.median(times[-length_of_end(len(times)) :]))
+        out = times <= least if end < 1 else times >= most
+        start = since(pd.Series(out, steps[rows])) if out[-1] else None
+        yield {"quantity": "gain", "group": str(name), "value": end, "n": len(times), "x": onset(start, steps[rows[0]])}
 
 
 def judged(rows: pd.DataFrame, label: str) -> Finding:

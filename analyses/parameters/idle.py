@@ -64,7 +64,7 @@ def numbers(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
         return
     yield {"quantity": "judged for idle rows", "value": shares.shape[1], "n": len(shares)}
     rows = known.drop_duplicates("name").set_index("name")["rows"]
-    for name, series in shares.items():
+    for name, series in shares.loc[:, (shares > 0).any()].items():
         share = float(at_the_end(series.dropna()).median())
         if share > 0:
             start = since(series >= limit("GL406", "most"))

@@ -62,10 +62,9 @@ def _picture(norms: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield a cell a group and step, or a few successive steps; its value is missing where no gradient arrived."""
     for steps in successive(len(norms)):
         part = norms.iloc[steps]
-        for place, (group, values) in enumerate(part.items()):
-            mean = values.mean() if values.notna().any() else np.nan
-            yield {"quantity": "norm", "group": str(group), "x": part.index[0], "value": mean, "low": part.index[0],
-                   "high": part.index[-1], "unit": "loss/weight", "n": place}  # fmt: skip
+        yield {"quantity": "norm", "group": norms.columns.to_numpy(dtype=object), "x": part.index[0],
+               "value": part.mean().to_numpy(), "low": part.index[0], "high": part.index[-1], "unit": "loss/weight",
+               "n": np.arange(norms.shape[1])}  # fmt: skip
 
 
 def _reached(params: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@ import re
 
 import pandas as pd
 
-from analyses.depth import blocks, gradient_norms
+from analyses.depth import blocks, enclosing, gradient_norms
 from analyses.once import once
 from gradlens.recording import Recording
 
@@ -22,9 +22,9 @@ def places(recording: Recording) -> pd.DataFrame:
         ``matrix``, false for biases and for what belongs to a norm.
     """
     names = recording.params["name"].drop_duplicates().astype(str).tolist()
-    paths = blocks(recording)["site"].tolist()
     modules = [name.rpartition(".")[0] for name in names]
-    inside = [next((p for p in paths if name.startswith(f"{p}.")), "") for name in names]
+    block_of = enclosing(modules, blocks(recording)["site"])
+    inside = [block_of.get(module, "") for module in modules]
     outside = {module for module, block in zip(modules, inside, strict=True) if not block}
     short = len(outside) > _MOST
     groups = [

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analyses.limits import limit
@@ -60,8 +61,10 @@ def numbers(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
     audit = run.meta.get("audit") or {}
     weights = (audit.get("setting") or {}).get("weights") or {}
     own = {name: dtype for dtype, names in weights.items() for name in names}
-    dtypes = known["name"].map(lambda name: own.get(name, "float32"))
-    rounding = dtypes.map(lambda dtype: _ROUNDING.get(dtype, _FLOAT32))
+    place, names = pd.factorize(known["name"])
+    held = [own.get(name, "float32") for name in names]
+    dtypes = pd.Series(np.array(held, dtype=object)[place], known.index)
+    rounding = np.array([_ROUNDING.get(dtype, _FLOAT32) for dtype in held])[place]
     moves = known[known["update_ratio"] > 0]
     # What a step changes of a parameter by its gradient: that of those which move, of all the same rate.
     times = (moves["update_ratio"] / (moves["grad_norm"] / moves["weight_norm"])).median()

@@ -12,6 +12,11 @@ ANALYSIS = Analysis(
     question="Where do two runs, or two implementations of one model, part, and does it matter?",
     reading=READING,
     needs={"steps": ("step", "loss")},
+    uses={
+        "norms": ("step", "site", "call", "rank", "inv_sigma", "grad_output_norm", "grad_input_norm"),
+        "activations": ("step", "site", "call", "rank", "tensor", "rms"),
+        "params": ("step", "name", "numel", "weight_norm", "grad_norm", "update_norm"),
+    },
     compute=compute,
     plot=plot,
     show=show,

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses import drawing
-from analyses.steps import SMOOTHED_FROM
+from analyses.steps import LONG, SMOOTHED_FROM, STRETCHES
 from analyses.tables import pick
 
 #: Panel to its title and the name of its vertical axis.
@@ -24,6 +24,10 @@ READING = {
     "smoothed": (
         "Faint, every recorded step; clear, the running mean over 5 % of them, five at least (geometric below the "
         f"loss); runs of fewer than {SMOOTHED_FROM} recorded steps are drawn as they are."
+    ),
+    "thinned": (
+        f"Of runs of more than {LONG:,} recorded steps the lowest and the highest of each of {STRETCHES:,} stretches "
+        "is drawn."
     ),
     "held out": "Hollow, the loss on held-out data.",
     "frequencies alone": (
@@ -75,10 +79,11 @@ def caption(table: pd.DataFrame) -> str:
         table: of ``compute``.
     """
     drawn = table[table["panel"] != "summary"]
-    found = {"" if len(drawn) else None, *drawn["panel"], *drawn["quantity"]} - {"smoothed"}
-    found |= {"both schedules"} if {"warm-up", "no warm-up"} <= set(drawn["schedule"]) else set()
+    found = {"" if len(drawn) else None, *drawn["panel"].unique(), *drawn["quantity"].unique()} - {"smoothed"}
+    found |= {"both schedules"} if {"warm-up", "no warm-up"} <= set(drawn["schedule"].unique()) else set()
     lengths = pick(drawn, quantity="smoothed").groupby(["label", "panel"]).size()
     found |= {"smoothed"} if (lengths >= SMOOTHED_FROM).any() else set()
+    found |= {"thinned"} if (table["quantity"] == "thinned").any() else set()
     return " ".join(text for what, text in READING.items() if what in found)
 
 

@@ -11,13 +11,16 @@ from analyses.advice import known
 from analyses.depth import WHOLE, gradient_by_block
 from analyses.intervals import block_bootstrap_interval
 from analyses.limits import limit
-from analyses.steps import smoothed
+from analyses.steps import LONG, envelope, smoothed
 from analyses.tables import identity, tidy
 from analyses.training_curves.loss import levels
 from analyses.training_curves.run_end import broken_steps, endings
 from analyses.training_curves.warm_up import gains
 from gradlens.analysis.ending import at_the_end, span_of_steps
 from gradlens.recording import Recording
+
+#: Windows that are in memory at once.
+_CHUNK = 4096
 
 
 def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
@@ -34,6 +37,8 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
     who, steps = identity(run), run.steps.set_index("step").sort_index()
     task = run.meta.get("task") or {}
     unit = str(task.get("unit", "")) or "its own unit"
+    if len(steps) > LONG:
+        yield {**who, "panel": "summary", "quantity": "thinned", "n": len(steps)}
     broken = broken_steps(run, steps)
     sound = steps.drop(index=broken)  # the gradients of a loss that is no number are none either
     yield from _curve(sound["loss"], "loss", unit, who)
@@ -51,8 +56,9 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
 def _curve(series: pd.Series, panel: str, unit: str, who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     finite = series[np.isfinite(series)]
     for quantity, values in (("raw", finite), ("smoothed", smoothed(finite, geometric=panel != "loss"))):
-        fixed = {**who, "panel": panel, "quantity": quantity, "unit": unit}
-        yield from ({**fixed, "x": step, "value": value} for step, value in values.items())
+        drawn = envelope(values)
+        curve = {"x": drawn.index.to_numpy(), "value": drawn.to_numpy()}
+        yield {**who, "panel": panel, "quantity": quantity, "unit": unit, **curve}
 
 
 def _balance(run: Recording, broken: Sequence[int], who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -115,8 +121,18 @@ def _rises(loss: pd.Series, memory: int) -> "pd.Series[bool] | None":
     """
     if len(loss) <= memory:
         return None
-    before = loss.rolling(memory)
-    median, far = before.median().shift(1), limit("GL303", "deviations")
-    deviation = 1.4826 * before.apply(lambda values: np.median(np.abs(values - np.median(values))), raw=True).shift(1)
+    median, far = loss.rolling(memory).median().shift(1), limit("GL303", "deviations")
+    deviation = 1.4826 * _deviations(loss, memory).shift(1)
     gained = float(loss.head(memory).median() - loss.min())
     return loss > median + np.maximum(far * deviation, limit("GL303", "gained") * max(gained, 0.0))
+
+
+def _deviations(series: pd.Series, memory: int) -> pd.Series:
+    """Return the median absolute deviation from the median over the last steps; missing where there are fewer."""
+    found = np.full(len(series), np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(series.to_numpy(dtype=float), memory)
+    for at in range(0, len(windows), _CHUNK):
+        part = windows[at : at + _CHUNK]
+        apart = np.abs(part - np.median(part, axis=1, keepdims=True))
+        found[memory - 1 + at : memory - 1 + at + len(part)] = np.median(apart, axis=1)
+    return pd.Series(found, series.index)

@@ -48,7 +48,7 @@ class Section:
         """Whether it has a figure."""
         return self.analysis.plot is not None and not self.table.empty and self.reading != ""
 
-    @property
+    @cached_property
     def reading(self) -> str:
         """How to read its figure or tables, of what is in them."""
         return self.analysis.reading if self.analysis.caption is None else self.analysis.caption(self.table)

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from gradlens.analysis.finding import Finding
 from gradlens.recording import Recording
+from gradlens.recording.schema import PUBLIC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,9 @@ class Analysis:
         question: the question it answers, one sentence, ending in a question mark.
         reading: how to read the figure or tables, two or three sentences (the figure's alt text is made from it).
         needs: table name to the columns it reads; where a recording lacks them the section says so.
+        uses: the same of columns that it reads besides, where there are any. What is neither needed nor used may not be
+            there when it asks: of a large recording only what some analysis reads is read. Sites,
+            steps, outputs and probes are whole.
         kinds: the recording kinds it can use (``"init"``, ``"training"``, ``"attached"``; ``"reference"``, the run that
             was named as one).
         compute: recordings to one DataFrame that holds every number that is drawn or judged.
@@ -43,6 +47,7 @@ class Analysis:
     needs: Mapping[str, Sequence[str]]
     compute: Callable[[Sequence[Recording]], pd.DataFrame]
     judge: Callable[[pd.DataFrame], list[Finding]]
+    uses: Mapping[str, Sequence[str]] = field(default_factory=dict)
     plot: Callable[[pd.DataFrame, Figure], None] | None = None
     show: Callable[[pd.DataFrame], Mapping[str, pd.DataFrame]] | None = None
     kinds: tuple[str, ...] = ("init", "training", "attached")
@@ -52,3 +57,8 @@ class Analysis:
     caption: Callable[[pd.DataFrame], str] | None = None
     strip: Callable[[pd.DataFrame, Figure, Sequence[Finding]], None] | None = None
     optional: bool = False
+
+
+def columns_read(*read: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:
+    """Return table to all columns that are read of it, as ``needs`` and ``uses`` of analyses name them."""
+    return {table: frozenset().union(*(of.get(table, ()) for of in read)) for table in PUBLIC}

@@ -23,9 +23,13 @@ def at_the_end(series: pd.Series) -> pd.Series:
     Args:
         series: values by step, without missing ones.
     """
-    count = len(series)
+    return series.sort_index().tail(length_of_end(len(series)))
+
+
+def length_of_end(count: int) -> int:
+    """Return how many of so many recorded steps are the end of training."""
     least = max(_FEWEST, min(_LEAST, math.floor(_MOST * count)))
-    return series.sort_index().tail(max(least, math.ceil(_SHARE * count)))
+    return max(least, math.ceil(_SHARE * count))
 
 
 def span_of_steps(series: pd.Series) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from gradlens.analysis import ending
 from gradlens.recording import Recording
+from gradlens.recording.derive import repeated
 
 #: Column to what it says, in the words of the report.
 MEANING = {
@@ -24,6 +25,13 @@ MEANING = {
     "training",
     "seconds": "median wall time of a step, in seconds",
     "status": "how the recording ended",
+}
+
+#: Table to the columns that are read of it.
+READS = {
+    "norms": ("step", "site", "kept"),
+    "activations": ("step", "site", "tensor", "rms"),
+    "params": ("step", "name", "numel", "grad_norm"),
 }
 
 
@@ -43,7 +51,7 @@ def _row(recording: Recording) -> dict[str, Any]:
     steps = recording.steps
     at_init = recording.meta.get("kind") == "init"
     valid = steps["valid_loss"].dropna() if "valid_loss" in steps else pd.Series(dtype=float)
-    by_site, outputs = recording.norms.groupby(["step", "site"]), _last_block_outputs(recording)
+    outputs = _last_block_outputs(recording)
     return {
         "recording": recording.label,
         "measured": _measured(len(steps), at_init),
@@ -52,10 +60,17 @@ def _row(recording: Recording) -> dict[str, Any]:
         "valid_loss": float(valid.iloc[-1]) if len(valid) else np.nan,
         "gradient_ratio": _gradient_ratio(recording, at_init),
         "stream_rms": float(_closing(outputs.groupby("step")["rms"].mean(), at_init).mean()),
-        "kept": float(_closing(by_site["kept"].mean().groupby("step").mean(), at_init).mean()),
+        "kept": float(_closing(_kept(recording.norms), at_init).mean()),
         "seconds": np.nan if at_init else float(steps["seconds"].median()),
         "status": str(recording.meta.get("status") or "complete"),
     }
+
+
+def _kept(norms: pd.DataFrame) -> "pd.Series[float]":
+    """Return the mean over norms by step; several calls of a shared norm count as one."""
+    keys = ["step", "site"]
+    sites = norms.groupby(keys)["kept"].mean() if repeated(norms, keys) else norms.set_index("step")["kept"]
+    return sites.groupby("step").mean()
 
 
 def _measured(count: int, at_init: bool) -> str:

@@ -24,7 +24,8 @@ def read(folders: Iterable[Path]) -> list[Recording]:
         RecordingError: one is missing, foreign or damaged.
         NothingFoundError: no step was recorded in any.
     """
-    found = [load(run) for folder in folders for run in runs_in(folder)]
+    columns = declared()
+    found = [load(run, columns) for folder in folders for run in runs_in(folder)]
     recordings = [recording for recording in found if not recording.steps.empty]
     empty = [str(recording.path) for recording in found if recording.steps.empty]
     if not recordings:
@@ -35,6 +36,18 @@ def read(folders: Iterable[Path]) -> list[Recording]:
     if empty:
         terminal.note(f"Left out, for no step is recorded there yet: {', '.join(empty)}.")
     return recordings
+
+
+def declared() -> dict[str, frozenset[str]]:
+    """Return table to the columns that the installed analyses and the pages of a report read of it."""
+    from gradlens.analysis import summary
+    from gradlens.analysis.contract import columns_read
+    from gradlens.analysis.discover import discover
+    from gradlens.reporting import record
+
+    analyses = discover()
+    needed, used = ([getattr(analysis, of) for analysis in analyses] for of in ("needs", "uses"))
+    return columns_read(*needed, *used, summary.READS, record.READS)
 
 
 def read_reference(folder: Path | None) -> Recording | None:

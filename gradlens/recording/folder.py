@@ -20,6 +20,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -115,12 +116,30 @@ def content(path: Path) -> bytes:
         FileNotFoundError: there is none.
         RecordingError: it is a link or no file, or may not be read.
     """
+    with opened(path) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise RecordingError(_unreadable(path, error)) from error
+
+
+def opened(path: Path) -> BufferedReader:
+    """Open a file for reading.
+
+    Raises:
+        FileNotFoundError: there is none.
+        RecordingError: it is a link or no file, or may not be read.
+    """
     try:
-        return real(path).read_bytes()
+        return real(path).open("rb")
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise RecordingError(f"{path} must be readable; it is not: {error.strerror or error}.") from error
+        raise RecordingError(_unreadable(path, error)) from error
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"{path} must be readable; it is not: {error.strerror or error}."
 
 
 def replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:

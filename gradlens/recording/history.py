@@ -6,10 +6,11 @@ the other tables belong to it: a segment that lacks them was damaged; the record
 so.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 import pyarrow as pa
@@ -55,12 +56,13 @@ class _Attempt:
         return min((segment.steps[0] for segment in self.segments.values() if segment.steps), default=inf)
 
 
-def read_history(folder: Path, run: str) -> History:
+def read_history(folder: Path, run: str, only: Mapping[str, Collection[str]] = MappingProxyType({})) -> History:
     """Read all segments of a run.
 
     Args:
         folder: the run folder.
         run: number of the run; empty for one of before there were checksums.
+        only: table to the stored columns that are kept; by default all.
 
     Raises:
         FileNotFoundError: a segment went away meanwhile.
@@ -68,7 +70,7 @@ def read_history(folder: Path, run: str) -> History:
     """
     found = _read_all(folder, run)
     attempts = _attempts(found)
-    frames = {table: frame for table in TABLES if (frame := _rows(attempts, table)) is not None}
+    frames = {table: frame for table in TABLES if (frame := _rows(attempts, table, only.get(table))) is not None}
     lost = [one for attempt in attempts for one in _lost(attempt) if one[0] < attempt.end]
     lost += _gone(found)
     damage = [f"segments/{name}.arrows is damaged: {s.damage}." for name, s in found.items() if s.damage]
@@ -146,16 +148,19 @@ def _gone(found: Mapping[Name, Segment]) -> Iterator[tuple[float, str]]:
 # ------------------------------------------------------------------ which rows count
 
 
-def _rows(attempts: list[_Attempt], table: str) -> pd.DataFrame | None:
+def _rows(attempts: list[_Attempt], table: str, only: Collection[str] | None) -> pd.DataFrame | None:
     """Return a table's rows, with a column ``rank_``: of each attempt up to where the process' next one begins."""
-    by_step = "step" in arrow_schema(table).names
+    schema = arrow_schema(table)
+    if only is not None:
+        schema = pa.schema([column for column in schema if column.name in only])
+    by_step = "step" in schema.names
     latest = {a.rank: a for a in attempts if table in a.segments and a.segments[table].batches}
     parts = []
     for attempt in attempts:
         batches = attempt.segments[table].batches if table in attempt.segments else []
         if not batches or (not by_step and latest[attempt.rank] is not attempt):
             continue
-        rows = _as_today(pa.Table.from_batches(batches).replace_schema_metadata(), arrow_schema(table))
+        rows = _as_today(pa.Table.from_batches(batches).replace_schema_metadata(), schema)
         if by_step and attempt.end < inf:
             rows = rows.filter(pc.less(rows["step"], int(attempt.end)))
         parts.append(rows.append_column("rank_", pa.repeat(pa.scalar(attempt.rank, pa.int64()), len(rows))))
@@ -165,10 +170,10 @@ def _rows(attempts: list[_Attempt], table: str) -> pd.DataFrame | None:
 
 def _as_today(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return rows with the columns that were added since they were written."""
-    for index, column in enumerate(schema):
+    for column in schema:
         if column.name not in rows.schema.names:
-            rows = rows.add_column(index, column, pa.repeat(pa.scalar(ADDED[column.name], column.type), len(rows)))
-    return rows
+            rows = rows.append_column(column, pa.repeat(pa.scalar(ADDED[column.name], column.type), len(rows)))
+    return rows.select(schema.names)
 
 
 def _whole(frames: Mapping[str, pd.DataFrame], attempts: list[_Attempt], bound: float) -> dict[str, pd.DataFrame]:

@@ -1,6 +1,6 @@
 """The kept object: a finished (or still growing) set of tables, read-only."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +14,8 @@ from gradlens.recording.schema import PUBLIC, names
 
 #: Tables of which each process writes its own rows.
 _BY_RANK = ("norms", "activations", "attention", "tokens")
-_NOTHING = pd.DataFrame({"rank": []})
+#: Since pandas 3 a copy is one once somebody writes to it.
+_COPIES_ON_WRITE = int(pd.__version__.partition(".")[0]) >= 3
 
 
 class Recording:
@@ -32,11 +33,13 @@ class Recording:
         path: Path | None = None,
         *,
         public: Mapping[str, pd.DataFrame] | None = None,
+        only: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self.meta: Mapping[str, Any] = MappingProxyType(dict(meta))
         self.path = path
         self._stored = dict(stored)
         self._public = dict(public or {})
+        self._only = dict(only or {})
 
     @classmethod
     def from_tables(cls, meta: Mapping[str, Any], **tables: pd.DataFrame) -> Self:
@@ -63,9 +66,11 @@ class Recording:
         """Return a copy of one table by its name."""
         if name not in self._public:
             stored = self._stored.get(name)
-            frame = derive.empty(PUBLIC[name]) if stored is None else derive.public(name, stored)
+            frame = derive.empty(PUBLIC[name]) if stored is None else derive.public(name, stored, self._only.get(name))
             self._public[name] = frame
-        return self._public[name].copy()
+            if stored is not None and not self._has_several(name):
+                self._stored.pop(name)  # nobody merges its rows any more
+        return self._public[name].copy(deep=not _COPIES_ON_WRITE)
 
     def over_processes(self) -> Self:
         """Return the recording with the rows of all processes merged, as analyses read it; itself where one wrote it.
@@ -74,11 +79,17 @@ class Recording:
         own loss, and the mean of the losses is what is trained.
         """
         data = int(self.meta.get("processes", {}).get("data", 1))
-        several = {name for name in _BY_RANK if self._stored.get(name, _NOTHING)["rank"].nunique() > 1}
+        several = {name for name in _BY_RANK if self._has_several(name)}
         if not several:
             return self
         merged = {name: derive.over_processes(name, self._stored[name], data) for name in several}
-        return type(self)(self.meta, self._stored | merged, self.path)
+        known = {name: table for name, table in self._public.items() if name not in several}
+        return type(self)(self.meta, self._stored | merged, self.path, public=known, only=self._only)
+
+    def _has_several(self, name: str) -> bool:
+        """Whether several processes wrote rows of a table."""
+        rows = self._stored.get(name)
+        return rows is not None and "rank" in rows and rows["rank"].nunique() > 1
 
     @property
     def label(self) -> str:
@@ -147,7 +158,8 @@ class Recording:
         return int(steps.max())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(type(self), public=self._public), (dict(self.meta), self._stored, self.path)
+        made = partial(type(self), public=self._public, only=self._only)
+        return made, (dict(self.meta), self._stored, self.path)
 
     def __repr__(self) -> str:
         damaged = ", damaged" if self.meta.get("damage") else ""

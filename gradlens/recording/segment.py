@@ -13,6 +13,7 @@ import json
 import re
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import pyarrow as pa
 
 from gradlens.errors import RecordingError
 from gradlens.recording.folder import Name, arrow_schema, content
+from gradlens.recording.messages import Message, read_batches
 from gradlens.recording.schema import ADDED
 from gradlens.text import printable
 
@@ -38,8 +40,9 @@ class Segment:
 
     Attributes:
         name: whose it is.
-        batches: all that are whole, from the first on.
-        crcs: of all up to each batch.
+        batches: all rows of batches that are whole, from the first on; several written ones may be one.
+        steps: the first step of each batch that was written; none where the table has no steps.
+        crcs: of all up to each batch that was written.
         wrote: of each batch of ``steps``, every other table's CRC.
         before: segments of the process' earlier attempts, with the sizes that they had.
         size: bytes of the file.
@@ -49,6 +52,7 @@ class Segment:
 
     name: Name
     batches: list[pa.RecordBatch] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
     crcs: list[int] = field(default_factory=list)
     wrote: list[dict[str, int]] = field(default_factory=list)
     before: dict[str, int] = field(default_factory=dict)
@@ -56,10 +60,11 @@ class Segment:
     grew: bool = False
     damage: str = ""
 
-    @functools.cached_property
-    def steps(self) -> list[int]:
-        """The first step of each batch; none where the table has no steps."""
-        return [batch["step"][0].as_py() for batch in self.batches if "step" in batch.schema.names and len(batch)]
+    def add(self, batch: pa.RecordBatch, written: int = 1) -> None:
+        """Add the rows of so many batches, of equally many rows each, that were written one behind the other."""
+        self.batches.append(batch)
+        if "step" in batch.schema.names and len(batch):
+            self.steps += batch["step"].to_numpy()[:: len(batch) // written].tolist()
 
 
 class _TornError(Exception):
@@ -101,12 +106,16 @@ def read(path: Path, name: Name, run: str) -> Segment:
 def _check(segment: Segment, data: bytes, run: str) -> None:
     """Fill a segment with its batches up to the first that is not whole."""
     crcs, wrote, view, end = [], [], memoryview(data), 0
+    messages: list[Message] = []
     damage: _DamagedError | None = None
     try:
         end = _metadata_end(view, 0)
         crc = zlib.crc32(view[PREFIX.size : end])
+        shape = b""
         while end < len(data):
-            crc, told, end = _message(view, end, crc)
+            message, crc, told = _message(view, end, crc, shape)
+            end, shape = message.end, message.shape
+            messages.append(message)
             crcs.append(crc)
             wrote.append(told)
     except _TornError:
@@ -114,7 +123,7 @@ def _check(segment: Segment, data: bytes, run: str) -> None:
     except _DamagedError as error:
         damage = error
     if crcs:
-        segment.batches, segment.before = _decode(data[:end], segment.name, run)
+        _decode(segment, data, messages, run)
         segment.crcs, segment.wrote = crcs, wrote
     if damage is not None:
         raise damage
@@ -132,8 +141,15 @@ def _metadata_end(view: memoryview, at: int) -> int:
     return at + PREFIX.size + int(length)
 
 
-def _message(view: memoryview, at: int, crc: int) -> tuple[int, dict[str, int], int]:
-    """Check the message that begins at a place: return the CRC, what it tells of other tables, and where it ends."""
+def _message(view: memoryview, at: int, crc: int, shape: bytes) -> tuple[Message, int, dict[str, int]]:
+    """Check the message that begins at a place: return it, the CRC, and what it tells of other tables.
+
+    Args:
+        view: of the segment.
+        at: the place.
+        crc: of all before it.
+        shape: of the message before.
+    """
     end = _metadata_end(view, at)
     metadata = bytearray(view[at + PREFIX.size : end])
     seal = _SEAL.search(metadata)
@@ -142,31 +158,34 @@ def _message(view: memoryview, at: int, crc: int) -> tuple[int, dict[str, int], 
     told, body, others = seal[1], int(seal[2]), seal[3].decode()
     if end + body > len(view):
         raise _TornError
+    own = bytes(metadata[: seal.start()] + metadata[seal.end() :])
     metadata[seal.start(1) : seal.end(1)] = BLANK
     crc = zlib.crc32(view[end : end + body], zlib.crc32(metadata, crc))
     if crc != int(told, 16):
         raise _DamagedError("the checksum of a batch does not fit")
-    return crc, {table: int(value, 16) for table, value in (one.split("=") for one in others.split())}, end + body
+    wrote = {table: int(value, 16) for table, value in (one.split("=") for one in others.split())}
+    return Message(at, end + body, shape if own == shape else own), crc, wrote
 
 
-def _decode(data: bytes, name: Name, run: str) -> tuple[list[pa.RecordBatch], dict[str, int]]:
-    """Return the batches, whose bytes are those that were written, and what the header says was there before."""
+def _decode(segment: Segment, data: bytes, messages: Sequence[Message], run: str) -> None:
+    """Fill a segment with the rows of messages, whose bytes are those that were written, and with what was before."""
+    name = segment.name
     try:
-        reader = pa.ipc.open_stream(data)
-        batches, named = list(reader), reader.schema.metadata or {}
+        schema = pa.ipc.open_stream(data).schema
+        batches, named = list(read_batches(pa.py_buffer(data), schema, messages)), schema.metadata or {}
         whose, of = (named.get(key, b"").decode() for key in (b"gradlens.segment", b"gradlens.run"))
         before = json.loads(named.get(b"gradlens.before", b"{}"))
-        for batch in batches:
-            batch.validate(full=True)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise _DamagedError(f"Arrow cannot read it ({_short(error)})") from error
     if of != run:
         raise _DamagedError("it is of another run")
     if whose != str(name):
         raise _DamagedError(f"it is {printable(whose)} under another name")
-    if not _fits(reader.schema, name.table):
+    if not _fits(schema, name.table):
         raise _DamagedError("it has other columns")
-    return batches, before
+    segment.before = before
+    for batch, written in batches:
+        segment.add(batch, written)
 
 
 def _fits(schema: pa.Schema, table: str) -> bool:
@@ -185,7 +204,7 @@ def _believe(segment: Segment, data: bytes) -> None:
             batch.validate(full=True)
             if not _fits(batch.schema, segment.name.table):
                 raise _DamagedError("it has other columns")
-            segment.batches.append(batch)
+            segment.add(batch)
     except (pa.ArrowException, OSError, EOFError, ValueError) as error:
         if not segment.batches and len(data) > 4096:  # more than a torn first batch's schema
             raise _DamagedError(f"Arrow cannot read it ({_short(error)})") from error

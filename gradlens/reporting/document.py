@@ -232,21 +232,24 @@ def _printed(table: pd.DataFrame) -> dict[str, Any]:
     return {
         "heads": heads,
         "numeric": [bool(pd.api.types.is_numeric_dtype(table[c])) for c in table.columns],
-        "room": _room(longest, [len(head) for head in heads]),
+        "room": _room(longest, heads),
         "printed": cells,
     }
 
 
-def _room(letters: list[int], heads: list[int]) -> list[int]:
+def _room(letters: list[int], heads: list[str]) -> list[int]:
     """Return the parts of the line that the long columns share, by the letters of their longest cell.
 
     The others, marked 0, have their own width, unless that would leave too little: then all share.
     """
     long = min(_LONG_CELL, max(letters, default=0))
-    widths = [max(pair) for pair in zip(letters, heads, strict=False)]
+    widths = [max(n, len(head)) for n, head in zip(letters, heads, strict=False)]
     own = sum(width for width, n in zip(widths, letters, strict=False) if n < long)
     all_share = sum(widths) > _LINE and own > _LINE / 2
-    return [min(n, 4 * _LONG_CELL) if n >= long or all_share else 0 for n in letters]
+    # Where all share, a head may be broken between its words, and nowhere else.
+    words = [max(map(len, head.split()), default=0) for head in heads]
+    parts = [max(pair) for pair in zip(letters, words, strict=False)] if all_share else letters
+    return [min(part, 4 * _LONG_CELL) if n >= long or all_share else 0 for n, part in zip(letters, parts, strict=True)]
 
 
 def _width(width: float, height: float) -> float:

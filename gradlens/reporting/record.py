@@ -20,6 +20,9 @@ _MOST_ROWS, _MOST_NAMED = 20, 4
 #: Numbers of which each is printed with whose it is; of more their range.
 _MOST_VALUES = 8
 
+#: Table to the columns that are read of it.
+READS = {"norms": ("site", "kept", "mean_share", "nonfinite"), "params": ("name", "grad_norm", "nonfinite")}
+
 
 def methods(recordings: Sequence[Recording]) -> list[str]:
     """Say in prose how the numbers came about, as far as it applies to these recordings."""

@@ -192,3 +192,9 @@ def test_of_many_numbers_of_a_setting_the_range_is_said():
     said = {row["name"]: row["values"] for row in record.settings(recordings)}
     assert said["width"] == [{"value": "64 to 75, 12 values", "labels": []}]
     assert said["lr"] == [{"value": "1e-11 to 1, 12 values", "labels": []}]
+
+
+def test_a_column_of_few_letters_keeps_room_for_the_words_of_its_head() -> None:
+    rows = pd.DataFrame({"expected": ["2.5"], **{f"c{k}": ["x" * 20] for k in range(3)}, "from": ["x" * 45]})
+    made = compare([make_recording()], [make_analysis(plot=None, show=lambda table: {"Wide.": rows})])
+    assert document(made)["sections"][0]["tables"][0]["room"] == [len("expected"), 20, 20, 20, 45]
