@@ -24,6 +24,8 @@ _SHARES = ("recentering", "rescaling", "kept")
 REMOVED = ("recentering", "rescaling")
 #: Norms over space, whose gradients have a direction of their own (constant behind a mean over space).
 _OVER_SPACE = ("batchnorm", "groupnorm", "instancenorm")
+#: Squares of float32 end at 1e-38: a mean square so far above them is of numbers whose squares are exact.
+_SQUARES = 1e-32
 #: Panels: over the norms at initialization, over the steps of training.
 DEPTH, TIME = "init", "training"
 
@@ -57,6 +59,8 @@ def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
 def _checks(norms: pd.DataFrame, who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """Yield how far the shares are, at worst, from a sum of one and from 0 to 1, and where."""
     shares = norms.dropna(subset=list(_SHARES))
+    entries = shares[["grad_output_norm", "grad_input_norm"]].pow(2).div(shares["vectors"] * shares["width"], axis=0)
+    shares = shares[(entries > _SQUARES).all(axis=1)]
     if shares.empty:
         return
     values = shares[list(_SHARES)].to_numpy()

@@ -8,13 +8,13 @@ from functools import partial
 
 import pandas as pd
 
-from analyses.making import SYMPTOMS, Check, codes
+from analyses.making import OVERSHOT, SYMPTOMS, Check, codes
 from analyses.objective import inputs, labels, zeroed
 from analyses.objective.numbers import ALL
 from analyses.tables import first, number, percent, pick
 from gradlens.analysis import Finding, Status
 
-_check = partial(Check, analysis="objective", explains=(*SYMPTOMS, "GL704"))
+_check = partial(Check, analysis="objective", explains=(*SYMPTOMS, *OVERSHOT))
 
 _WEIGHT = _check(
     code="GL701",

@@ -32,7 +32,7 @@ CHECK = Check(
         "Inputs that are the same in every entry.",
     ),
     remedies=("Subtract the training data's mean and divide by its deviation, feature by feature.",),
-    explains=(*SYMPTOMS, "GL704"),
+    explains=(*SYMPTOMS, "GL204", "GL309", "GL310", "GL401", "GL406", "GL704", "GL809"),
 )
 
 

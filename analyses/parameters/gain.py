@@ -38,13 +38,15 @@ CHECK = Check(
         "Leave gains out of weight decay, or decay them towards 1.",
         "Give gains a lower rate, and clip the gradient.",
     ),
-    explains=("GL305", "GL306", "GL309", "GL310", "GL311", "GL401", "GL402", "GL406"),
+    explains=("GL203", "GL305", "GL306", "GL307", "GL309", "GL310", "GL311", "GL401", "GL402", "GL406", "GL704"),
 )
+#: A gain that is so many times its start, or its start so many times it, has left it.
+_AWAY = 1.5
 _NORM = re.compile(r"(norm|(^|[._])(ln|bn)(_?\d+|_[a-z]+)?)\.weight$", re.IGNORECASE)
 
 
 def numbers(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
-    """Yield of each norm's gain its largest |γ| at the end over that at the start, and since when it is out of range.
+    """Yield of each norm's gain its largest |γ| at the end over that at the start, and since when it is on its way.
 
     Args:
         params: rows of a run with ``places``.
@@ -62,7 +64,7 @@ def numbers(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
             continue
         times = values / values.iloc[0]
         end = at_the_end(times).median()
-        start = since(times <= limit("GL407", "least") if end < 1 else times >= limit("GL407", "most"))
+        start = since(times <= 1 / _AWAY if end < 1 else times >= _AWAY)
         yield {"quantity": "gain", "group": str(name), "value": end, "n": len(times),
                "x": onset(start, values.index[0])}  # fmt: skip
 

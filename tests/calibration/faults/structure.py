@@ -118,13 +118,13 @@ def _multiplied(parameters: list[Tensor], factor: float) -> None:
         parameter.mul_(factor)
 
 
-@kind("initialization too large", "GL808", on=("gpt", "vit", "dense", "lstm", "zoo", "mixer"), variants=BOTH)
+@kind("initialization too large", "GL809", "GL808", on=("gpt", "vit", "dense", "lstm", "zoo", "mixer"), variants=BOTH)
 def large_init(planted: Planted) -> None:
     factor = planted.pick(20, 5)
     planted.run.on_model.append(lambda model: _multiplied(_matrices(model), factor))
 
 
-@kind("initialization too small", "GL808", on=("gpt", "vit", "dense", "lstm", "zoo", "mixer"), variants=BOTH)
+@kind("initialization too small", "GL809", "GL808", on=("gpt", "vit", "dense", "lstm", "zoo", "mixer"), variants=BOTH)
 def small_init(planted: Planted) -> None:
     factor = planted.pick(1e-3, 0.03)
     planted.run.on_model.append(lambda model: _multiplied(_matrices(model), factor))
@@ -137,7 +137,7 @@ def large_block(planted: Planted) -> None:
     planted.run.on_model.append(lambda model: _multiplied(_matrices(of(model, path)), factor))
 
 
-@kind("block of zeros", "GL401", "GL406", on=RESIDUAL, variants=GROSS)
+@kind("block of zeros", "GL809", "GL401", "GL406", on=RESIDUAL, variants=GROSS)
 def zeros(planted: Planted) -> None:
     """All matrices of a block are 0: in its branches none ever gets a gradient."""
     path = block(planted)
