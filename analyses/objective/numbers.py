@@ -8,6 +8,7 @@ import pandas as pd
 
 from analyses.intervals import block_bootstrap_interval
 from analyses.limits import limit
+from analyses.objective import mixed
 from analyses.objective.front import normalized
 from analyses.tables import identity, tidy
 from gradlens.analysis.ending import at_the_end, span_of_steps
@@ -39,7 +40,8 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
         yield {"quantity": "not zeroed", "value": setting["older"], "n": audit.get("steps", 0)}
     for site, own in outputs.groupby("site", sort=False):
         steps = own.set_index("step").sort_index()
-        for rows in (_weight(steps), _sign(steps), _twice(steps), _labels(steps, run), _input(steps, run)):
+        for rows in (_weight(steps), _sign(steps), _twice(steps), _labels(steps, run), _input(steps, run),
+                     mixed.numbers(steps, run)):  # fmt: skip
             yield from ({"stack": str(site), **row} for row in rows)
 
 

@@ -21,14 +21,14 @@ CHECK = Check(
     explanation=(
         "Update over weight. The L2 norm of a step's change of a weight matrix over that of the matrix, median over "
         "matrices, geometric mean over the recorded steps. The rule of thumb is 0.001. A tenth turns over what was "
-        "learned in ten steps, and one step of {burst:g} times their size wipes out what there was. So do many "
-        "steps of one direction: where the median matrix comes to {grows:g} times its size within {within:g} steps, or falls to "
-        "{shrinks:g} of it, little is left of what was there. Where not even the largest of all steps moves "
-        "{least:g}, or all together {path:g}, the run stands still. Gains and biases are "
-        "left out: they often begin at 0. Without updates among what is watched it is that of at most 1,024 entries of "
-        "each matrix. What is too large only from a step on, and a step as large as the weights after many small "
-        "ones, is told with the step. Decay of the learning rate and convergence make late updates small, so that only "
-        "the largest step is asked whether it is too small."
+        "learned in ten steps, and one step of {burst:g} times their size wipes out what there was. So do many steps "
+        "of one direction: where the median matrix comes to {grows:g} times its size within {within:g} steps, or "
+        "falls to {shrinks:g} of it, little is left of what was there. Where not even the largest of all steps moves "
+        "{least:g}, or all together {path:g}, the run stands still. Gains and biases are left out: they often begin "
+        "at 0. Without updates among what is watched it is that of at most 1,024 entries of each matrix. What is too "
+        "large only from a step on, and a step as large as the weights after many small ones, is told with the step. "
+        "Decay of the learning rate and convergence make late updates small, so that only the largest step is asked "
+        "whether it is too small."
     ),
     unit="of the weight a step",
     expected="about 0.001",

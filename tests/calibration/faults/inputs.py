@@ -100,7 +100,15 @@ def lost(planted: Planted) -> None:
     planted.run.change_data(change)
 
 
-@kind("batches of one class", "GL704", "GL303", "GL310", on=("resnet", "dense", "mixer", "cnn", "gru"), variants=GROSS)
+@kind(
+    "batches of one class",
+    "GL707",
+    "GL704",
+    "GL303",
+    "GL310",
+    on=("resnet", "dense", "mixer", "cnn", "gru"),
+    variants=GROSS,
+)
 def sorted_by_class(planted: Planted) -> None:
     planted.run.data = batches.one_class(planted.run.seed)
 
