@@ -18,6 +18,8 @@ from gradlens.recording import Recording
 ALL = 0.98
 #: Steps whose input is the usual one.
 _FIRST = 9
+#: Steps on each side of one at which a loss may have risen.
+_WINDOW = 5
 
 
 def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
@@ -100,13 +102,27 @@ def _labels(steps: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
     entropy, loss = end["label_nats"] * weights, end["sampled_loss"] * weights
     ratio = block_bootstrap_interval((loss - entropy) / entropy.mean()).mapped(lambda part: 1 + part)
     before = float(known.loc[known.index < end.index[0], "labels"].sum())
-    yield {"quantity": "entropy of the labels", "group": span_of_steps(loss), "value": entropy.mean(), "n": before}
+    # Of labels that are all the same the code length is not 0 either, while they are few beside the classes.
+    seen = known["labels"].cumsum() - known["labels"]
+    least = -np.log((seen + 0.5) / (seen + known["classes"] / 2))[end.index]
+    yield {"quantity": "entropy of the labels", "group": span_of_steps(loss), "value": entropy.mean(), "n": before,
+           "low": (entropy - least * weights).mean()}  # fmt: skip
     # Not every recorded step is looked at.
     recorded = int((run.steps["step"] <= known.index[-1]).sum())
     yield {"quantity": "loss on them", "value": loss.mean(), "n": max(recorded, len(known))}
-    yield {"quantity": "loss over entropy", **ratio.row()}
+    yield {"quantity": "loss over entropy", **ratio.row(), "x": _lost(known, entropy.mean())}
     yield {"quantity": "labels a class", "value": before / max(2.0, known["classes"].median())}
     yield {"quantity": "moved", "value": _moved(run.params)}
+
+
+def _lost(known: pd.DataFrame, entropy: float) -> float:
+    """Return the step at which a loss rose to the labels' entropy from well below it; missing where it did not."""
+    # A step's labels may be few of a kind, and those of the first steps are not foretold well.
+    shares: pd.Series[float] = known["sampled_loss"] / np.minimum(known["label_nats"], entropy)
+    medians: pd.Series[float] = shares.rolling(_WINDOW).median()
+    before, behind = medians.shift(), medians.shift(1 - _WINDOW)
+    rise = (behind - before)[(before <= limit("GL704", "read")) & (behind >= limit("GL704", "most"))]
+    return float(rise.index.to_numpy()[int(rise.to_numpy().argmax())]) if len(rise) else np.nan
 
 
 def _moved(params: pd.DataFrame) -> float:

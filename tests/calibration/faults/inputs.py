@@ -90,7 +90,7 @@ def constant(planted: Planted) -> None:
     planted.run.change_data(lambda batch, step: (batch[0], torch.where(batch[1] < 0, batch[1], 7)))
 
 
-@kind("input is lost", "GL704", "GL306", on=CLASSIFIERS, variants=GROSS)
+@kind("input is lost", "GL704", "GL705", "GL306", on=CLASSIFIERS, variants=GROSS)
 def lost(planted: Planted) -> None:
     """Each batch is the same input with other labels: nothing but their frequency can be learned."""
 

@@ -55,7 +55,7 @@ class OverTokens(nn.Module):
         return self.norm(x.transpose(-1, -2)).transpose(-1, -2)
 
 
-class Detached(nn.Module):
+class ByHand(nn.Module):
     """LayerNorm whose statistics are detached."""
 
     def __init__(self, width: int) -> None:
@@ -93,7 +93,7 @@ def norm_twice(planted: Planted) -> None:
 
 @kind("statistics of a norm detached", "GL807", on=PRE_NORM, variants=GROSS)
 def detached_statistics(planted: Planted) -> None:
-    _norm(planted, lambda width, tokens: Detached(width))
+    _norm(planted, lambda width, tokens: ByHand(width))
 
 
 @kind("BatchNorm in evaluation mode", "GL806", on=BATCH_NORM, variants=_START_AND_LATER)
