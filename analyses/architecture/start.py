@@ -1,7 +1,6 @@
 """GL809: the weights that a model begins with, before anything is learned."""
 
 import math
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,9 +24,9 @@ CHECK = Check(
         "LeCun, 1.4 after Kaiming. It warns where the median matrix is outside of {least:g} to {most:g}, but where the "
         "loss of a classifier begins at chance although the matrices are larger: something takes their size out. So "
         "it does where all matrices of a block are 0 while other blocks' are not; where an embedding's entries are "
-        "beyond {embedding:g}; and where the vectors at the first norm are of so unlike size that 1/σ is {unlike:g} "
-        "times that of their root mean square: a few of them drown the rest. It never fails. Asked at initialization "
-        "and in a first step."
+        "beyond {embedding:g}; and where the vectors at the first norm behind an embedding are of so unlike size that "
+        "1/σ is {unlike:g} times that of their root mean square: a few of them drown the rest. It never fails. Asked "
+        "at initialization and in a first step."
     ),
     unit="times the input's size",
     expected="0.6 to 1.4",
@@ -45,7 +44,6 @@ CHECK = Check(
 )
 #: What stands in ``unit``: which of the laws of a start is broken.
 SCALE, ZEROS, EMBEDDING, UNLIKE = "scale", "zeros", "embedding", "unlike"
-_EMBEDDING = re.compile(r"emb|wte|wpe", re.IGNORECASE)
 #: Norms whose vectors are no tokens.
 _OVER_SPACE = ("batchnorm", "groupnorm", "instancenorm")
 
@@ -75,11 +73,12 @@ def numbers(recording: Recording) -> Iterator[Row]:
     for block in whole.index[whole] if not whole.all() else ():
         yield {"quantity": CHECK.code, "group": str(block), "unit": ZEROS, "value": 0.0, "n": empty.size()[block]}
     # Which the recording counts no rows of.
-    embeddings = first[first["rows"].isna() & first["name"].str.contains(_EMBEDDING)]
+    embeddings = first[first["rows"].isna() & first["name"].str.endswith("weight")]
     sizes = (embeddings["weight_norm"] / np.sqrt(embeddings["numel"])).set_axis(embeddings["name"])
     for name, value in sizes[sizes > limit(CHECK.code, "embedding")].items():
         yield {"quantity": CHECK.code, "group": str(name), "unit": EMBEDDING, "value": value}
-    yield from _unlike(recording)
+    if len(embeddings):
+        yield from _unlike(recording)
 
 
 def _calm(recording: Recording) -> bool:
@@ -157,7 +156,7 @@ _OTHERWISE: dict[str, Row] = {
     UNLIKE: {
         "unit": "times that of vectors of one size", "expected": "about 1", "expected_from": "vectors of like size",
         "threshold": "at most {unlike:g}".format(unlike=CHECK.limit("unlike")),
-        "causes": ("Padding, whose vectors are next to 0 (innocent).",
+        "causes": ("Padding, or a dropout of nearly all, whose vectors are next to 0 (innocent).",
                    "Single rows of an embedding that are far larger than the rest.",
                    "Inputs whose scale differs from sample to sample, or place to place."),
         "remedies": ("Look at the norms of the embedding's rows, or of the inputs.",),
