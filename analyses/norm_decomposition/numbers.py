@@ -60,7 +60,7 @@ def _checks(norms: pd.DataFrame, who: Mapping[str, str]) -> Iterator[dict[str, A
     """Yield how far the shares are, at worst, from a sum of one and from 0 to 1, and where."""
     shares = norms.dropna(subset=list(_SHARES))
     entries = shares[["grad_output_norm", "grad_input_norm"]].pow(2).div(shares["vectors"] * shares["width"], axis=0)
-    shares = shares[(entries > _SQUARES).all(axis=1)]
+    shares = shares[~((entries > 0) & (entries < _SQUARES)).any(axis=1)]
     if shares.empty:
         return
     values = shares[list(_SHARES)].to_numpy()
