@@ -121,8 +121,13 @@ def _lost(known: pd.DataFrame, entropy: float) -> float:
     shares: pd.Series[float] = known["sampled_loss"] / np.minimum(known["label_nats"], entropy)
     medians: pd.Series[float] = shares.rolling(_WINDOW).median()
     before, behind = medians.shift(), medians.shift(1 - _WINDOW)
-    rise = (behind - before)[(before <= limit("GL704", "read")) & (behind >= limit("GL704", "most"))]
-    return float(rise.index.to_numpy()[int(rise.to_numpy().argmax())]) if len(rise) else np.nan
+    rose = (before <= limit("GL704", "read")) & (behind >= limit("GL704", "most"))
+    if not rose.any():
+        return np.nan
+    # Medians rise some steps around it alike: it is where the loss itself rises most.
+    around = int((behind - before).where(rose, -np.inf).to_numpy().argmax())
+    single = shares.diff().iloc[around - _WINDOW // 2 : around + _WINDOW // 2 + 1]
+    return float(single.index.to_numpy()[int(single.to_numpy().argmax())])
 
 
 def _moved(params: pd.DataFrame) -> float:
