@@ -15,6 +15,8 @@ _SHARED = ("unit", "expected", "expected_from", "threshold", "causes", "remedies
 SYMPTOMS = (
     "GL101", "GL203", "GL301", "GL303", "GL304", "GL305", "GL306", "GL311", "GL402", "GL403", "GL404", "GL704",
 )  # fmt: skip
+#: What steps that are far too large make of a run besides.
+OVERSHOT = ("GL204", "GL307", "GL308", "GL309", "GL310", "GL311", "GL406", "GL407")
 
 
 @dataclass(frozen=True, kw_only=True)

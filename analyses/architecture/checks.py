@@ -154,15 +154,16 @@ STREAM = _check(
     explanation=(
         "The stream at the start. Blocks that begin with a norm add alike to the stream's second moment, so that it "
         "grows linearly; it warns where one adds {times:g} times the median block and the stream is {grows:g} times "
-        "what it was before. Blocks that end with a norm begin with a second moment of 1; it warns where one ends "
-        "above {level:g} before its norm. It never fails. Asked at initialization and in a first step; not of models "
-        "whose stream is held by single entries, as after training, and not where GL102 knows the exact law."
+        "what it was before, or where every block multiplies it by more than {each:g}. Blocks that end with a norm "
+        "begin with a second moment of 1; it warns where one ends above {level:g} before its norm. It never fails. "
+        "Asked at initialization and in a first step; not of models whose stream is held by single entries, as after "
+        "training, and not where GL102 knows the exact law."
     ),
     expected_from="the arrangement's law: blocks add alike (Pre-LN), or begin with 1 (Post-LN)",
     causes=(
         "Weights that go on from a training (innocent).",
         "A weight of one block that is initialized larger than in the others.",
-        "Branches without a norm, each of which multiplies the stream.",
+        "Branches without a norm, or a factor on the skip, by which each block multiplies the stream.",
     ),
     remedies=(
         "Initialize the branches of all blocks alike, the last product of each smaller by √(2 × blocks).",

@@ -6,14 +6,15 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from analyses.architecture import start
 from analyses.architecture.checks import AXIS, DETACHED, EVALUATION, FINAL, SIGN, SKIP, STREAM, TWICE
-from analyses.architecture.measured import LEVEL
+from analyses.architecture.measured import EACH, LEVEL
 from analyses.architecture.numbers import LOOKED_AT, TOLD
 from analyses.making import Check, codes
 from analyses.tables import first, listed, number, pick
 from gradlens.analysis import Finding, Status
 
-CODES = codes(SKIP, SIGN, TWICE, FINAL, AXIS, EVALUATION, DETACHED, STREAM)
+CODES = codes(SKIP, SIGN, TWICE, FINAL, AXIS, EVALUATION, DETACHED, STREAM, start.CHECK)
 _NAMED = 3
 _NO_ADVICE: dict[str, Any] = {"causes": (), "remedies": ()}
 
@@ -37,7 +38,8 @@ def judge(table: pd.DataFrame) -> list[Finding]:
     return [
         finding
         for label, rows in table.groupby("label", sort=False)
-        for finding in (*_wired(rows, str(label)), *_worked(rows, str(label)), *_stream(rows, str(label)))
+        for judged in (_wired, _worked, _stream, start.judged)
+        for finding in judged(rows, str(label))
     ]
 
 
@@ -171,6 +173,10 @@ def _stream(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
         if row["unit"] == LEVEL:
             what = f"{row['group']} ends with a second moment of {number(row['value'])} before its norm"
             named, unit, expected = "level", LEVEL, "about 1 to 2"
+        elif row["unit"] == EACH:
+            what = f"every block of {row['stack']} makes the stream's second moment {number(row['value'])} times larger"
+            what += " or more"
+            named, unit, expected = "each", EACH, "at most 2 from the second block on"
         else:
             what = f"{row['group']} adds {number(row['value'])} times as much to the stream as the median block"
             named, unit, expected = "times", "times the median block", "about 1"

@@ -12,8 +12,8 @@ from analyses.limits import limit
 from gradlens.recording import Recording
 
 Row = dict[str, Any]
-#: Stands in ``unit`` where the value of GL808 is the stream's own, not what a block adds.
-LEVEL = "second moment"
+#: Stand in ``unit`` where the value of GL808 is the stream's own, or what every block makes of it, not what one adds.
+LEVEL, EACH = "second moment", "times the block's input"
 #: Kinds whose statistics are constants in evaluation mode.
 _RUNNING = ("batchnorm", "instancenorm")
 
@@ -84,6 +84,11 @@ def stream(recording: Recording) -> Iterator[Row]:
             continue
         yield {"quantity": "GL808", "stack": stack, "n": len(q) - 1, "value": q.iloc[-1] / q.iloc[0]}
         level = str(stack) in ended
+        each = float((q / q.shift()).min())
+        if not level and each > limit("GL808", "each"):
+            site = found[found["stack"] == stack]["site"].iloc[0]
+            yield {"quantity": "GL808", "group": site, "stack": stack, "value": each, "unit": EACH}
+            continue
         depth, value = _largest(q, level)
         if value > limit("GL808", "level" if level else "times"):
             site = found[(found["stack"] == stack) & (found["block"] == depth - 1)]["site"].iloc[0]

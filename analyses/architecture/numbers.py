@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analyses.architecture import measured
+from analyses.architecture import measured, start
 from analyses.limits import limit
 from analyses.tables import SUMMARY, identity, tidy
 from gradlens.recording import Recording
@@ -40,6 +40,7 @@ def _rows(recording: Recording) -> Iterator[Row]:
     yield from measured.evaluation(recording)
     yield from measured.detached(recording)
     yield from measured.stream(recording)
+    yield from start.numbers(recording)
 
 
 def _skips(families: Sequence[Mapping[str, int]]) -> Iterator[Row]:

@@ -15,6 +15,7 @@ ANALYSIS = Analysis(
         "sites": ("site", "order", "eps"),
         "norms": ("step", "site", "width", "recentering", "rescaling", "kept", "inv_sigma"),
     },
+    uses={"norms": ("vectors", "grad_output_norm", "grad_input_norm")},
     compute=compute,
     plot=plot,
     judge=judge,

@@ -22,10 +22,13 @@ QUANTITIES = {
     "inv_sigma": ("1/σ", "1/input"),
 }
 _SHARES = ("recentering", "rescaling", "kept")
+_NORMS = ("grad_output_norm", "grad_input_norm")
 #: Shares that a gradient without preferred direction loses: 1/H along any one direction.
 REMOVED = ("recentering", "rescaling")
 #: Norms over space, whose gradients have a direction of their own (constant behind a mean over space).
 _OVER_SPACE = ("batchnorm", "groupnorm", "instancenorm")
+#: Squares of float32 end at 1e-38: a mean square so far above them is of numbers whose squares are exact.
+_SQUARES = 1e-32
 #: Panels: over the norms at initialization, over the steps of training.
 DEPTH, TIME = "init", "training"
 
@@ -64,7 +67,9 @@ def _by_site(norms: pd.DataFrame) -> pd.DataFrame:
 
 def _checks(norms: pd.DataFrame, who: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """Yield how far the shares are, at worst, from a sum of one and from 0 to 1, and where."""
-    shares = norms[["step", "site", *_SHARES]].dropna(subset=list(_SHARES))
+    shares = norms[["step", "site", "vectors", "width", *_NORMS, *_SHARES]].dropna(subset=list(_SHARES))
+    entries = shares[list(_NORMS)].pow(2).div(shares["vectors"] * shares["width"], axis=0)
+    shares = shares[~((entries > 0) & (entries < _SQUARES)).any(axis=1)]
     if shares.empty:
         return
     values = [shares[name].to_numpy() for name in _SHARES]

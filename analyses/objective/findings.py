@@ -1,6 +1,6 @@
 """What ``objective`` says: GL701 weights of rows, GL702 softmax twice, GL703 the sign; the others are in own files.
 
-GL704 is in ``labels``, GL705 in ``inputs``, GL706 in ``zeroed``.
+GL704 is in ``labels``, GL705 in ``inputs``, GL706 in ``zeroed``, GL707 in ``mixed``.
 """
 
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from functools import partial
 
 import pandas as pd
 
-from analyses.making import SYMPTOMS, Check, codes
-from analyses.objective import inputs, labels, zeroed
+from analyses.making import OVERSHOT, SYMPTOMS, Check, codes
+from analyses.objective import inputs, labels, mixed, zeroed
 from analyses.objective.numbers import ALL
 from analyses.tables import first, number, percent, pick
 from gradlens.analysis import Finding, Status
 
-_check = partial(Check, analysis="objective", explains=(*SYMPTOMS, "GL704"))
+_check = partial(Check, analysis="objective", explains=(*SYMPTOMS, *OVERSHOT))
 
 _WEIGHT = _check(
     code="GL701",
@@ -80,7 +80,7 @@ _SIGN = _check(
     ),
     remedies=("Turn the sign of the loss.",),
 )
-CODES = codes(_WEIGHT, _TWICE, _SIGN, labels.CHECK, inputs.CHECK, zeroed.CHECK)
+CODES = codes(_WEIGHT, _TWICE, _SIGN, labels.CHECK, inputs.CHECK, zeroed.CHECK, mixed.CHECK)
 _UNREAD = "it is read where the uncompiled model returns one tensor of logits, or something with .logits"
 _HOW = (
     "Record with this gradlens a run of the model before torch.compile, whose forward returns one floating tensor of "
@@ -199,4 +199,4 @@ def _climbed(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
     yield _SIGN.finding(status, claim, label, up, onset=onset, born="backward")
 
 
-_CHECKS = (_weighed, _softmax, _climbed, labels.carry, inputs.scaled, zeroed.zeroed)
+_CHECKS = (_weighed, _softmax, _climbed, labels.carry, inputs.scaled, zeroed.zeroed, mixed.mixed)

@@ -32,7 +32,7 @@ CHECK = Check(
         "Inputs that are the same in every entry.",
     ),
     remedies=("Subtract the training data's mean and divide by its deviation, feature by feature.",),
-    explains=(*SYMPTOMS, "GL704"),
+    explains=(*SYMPTOMS, "GL204", "GL309", "GL310", "GL401", "GL406", "GL704", "GL809"),
 )
 
 
@@ -53,6 +53,10 @@ def scaled(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
     odd = first(pick(rows, quantity="odd input"))
     sized, centered = least <= scale["value"] <= most, offset["value"] <= far
     status: Status = "pass" if norm["group"] or (sized and centered and odd is None) else "warn"
+    if not scale["value"]:
+        claim = f"{label}: all entries of the input{f' of {site}' if site else ''} are 0."
+        yield CHECK.finding("warn", claim, label, scale, born="forward")
+        return
     what = f"the entries of the input{f' of {site}' if site else ''} have a root mean square of"
     said = f"{what} {number(scale['value'])}, the largest {number(largest['value'])}"
     if not centered:

@@ -60,7 +60,7 @@ def carry(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
     enough = known["value"] >= CHECK.limit("known")
     if loss["n"] < CHECK.limit("steps"):
         yield _too_few(f"{label}: {loss['n']:.0f} steps are too few to tell what is learned of the labels{of}.", label)
-    elif entropy["value"] < few:
+    elif entropy["low"] < few:
         claim = f"{label}: nearly all of {entropy['n']:.0f} sampled labels{of} are the same: there is nothing to learn."
         yield CHECK.finding("warn", claim, label, value=None, causes=_ONE, remedies=(_LOOK,))
     elif moved["value"] < CHECK.limit("moved"):
@@ -83,7 +83,10 @@ def carry(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
             f"{label}: {said}{of}: over {entropy['group']} it is {number(loss['value'])} nats, "
             f"{percent(share['value'])} of their {number(entropy['value'])}."
         )
-        yield CHECK.finding(status, claim, label, share)
+        onset = int(share["x"]) if status == "warn" and not pd.isna(share["x"]) else None
+        if onset is not None:
+            claim = f"{claim[:-1]}; it rose to that at step {onset}."
+        yield CHECK.finding(status, claim, label, share, onset=onset)
 
 
 def _too_few(claim: str, label: str) -> Finding:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from analyses.intervals import block_bootstrap_interval
 from analyses.limits import limit
+from analyses.objective import mixed
 from analyses.objective.front import normalized
 from analyses.tables import identity, tidy
 from gradlens.analysis.ending import at_the_end, span_of_steps
@@ -17,6 +18,8 @@ from gradlens.recording import Recording
 ALL = 0.98
 #: Steps whose input is the usual one.
 _FIRST = 9
+#: Steps on each side of one at which a loss may have risen.
+_WINDOW = 5
 
 
 def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
@@ -39,7 +42,8 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
         yield {"quantity": "not zeroed", "value": setting["older"], "n": audit.get("steps", 0)}
     for site, own in outputs.groupby("site", sort=False):
         steps = own.set_index("step").sort_index()
-        for rows in (_weight(steps), _sign(steps), _twice(steps), _labels(steps, run), _input(steps, run)):
+        for rows in (_weight(steps), _sign(steps), _twice(steps), _labels(steps, run), _input(steps, run),
+                     mixed.numbers(steps, run)):  # fmt: skip
             yield from ({"stack": str(site), **row} for row in rows)
 
 
@@ -98,13 +102,32 @@ def _labels(steps: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
     entropy, loss = end["label_nats"] * weights, end["sampled_loss"] * weights
     ratio = block_bootstrap_interval((loss - entropy) / entropy.mean()).mapped(lambda part: 1 + part)
     before = float(known.loc[known.index < end.index[0], "labels"].sum())
-    yield {"quantity": "entropy of the labels", "group": span_of_steps(loss), "value": entropy.mean(), "n": before}
+    # Of labels that are all the same the code length is not 0 either, while they are few beside the classes.
+    seen = known["labels"].cumsum() - known["labels"]
+    least = -np.log((seen + 0.5) / (seen + known["classes"] / 2))[end.index]
+    yield {"quantity": "entropy of the labels", "group": span_of_steps(loss), "value": entropy.mean(), "n": before,
+           "low": (entropy - least * weights).mean()}  # fmt: skip
     # Not every recorded step is looked at.
     recorded = int((run.steps["step"] <= known.index[-1]).sum())
     yield {"quantity": "loss on them", "value": loss.mean(), "n": max(recorded, len(known))}
-    yield {"quantity": "loss over entropy", **ratio.row()}
+    yield {"quantity": "loss over entropy", **ratio.row(), "x": _lost(known, entropy.mean())}
     yield {"quantity": "labels a class", "value": before / max(2.0, known["classes"].median())}
     yield {"quantity": "moved", "value": _moved(run.params)}
+
+
+def _lost(known: pd.DataFrame, entropy: float) -> float:
+    """Return the step at which a loss rose to the labels' entropy from well below it; missing where it did not."""
+    # A step's labels may be few of a kind, and those of the first steps are not foretold well.
+    shares: pd.Series[float] = known["sampled_loss"] / np.minimum(known["label_nats"], entropy)
+    medians: pd.Series[float] = shares.rolling(_WINDOW).median()
+    before, behind = medians.shift(), medians.shift(1 - _WINDOW)
+    rose = (before <= limit("GL704", "read")) & (behind >= limit("GL704", "most"))
+    if not rose.any():
+        return np.nan
+    # Medians rise some steps around it alike: it is where the loss itself rises most.
+    around = int((behind - before).where(rose, -np.inf).to_numpy().argmax())
+    single = shares.diff().iloc[around - _WINDOW // 2 : around + _WINDOW // 2 + 1]
+    return float(single.index.to_numpy()[int(single.to_numpy().argmax())])
 
 
 def _moved(params: pd.DataFrame) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analyses.making import SYMPTOMS, Check
+from analyses.making import OVERSHOT, SYMPTOMS, Check
 from analyses.tables import first, pick
 from gradlens.analysis import Finding
 
@@ -28,7 +28,7 @@ CHECK = Check(
         "(innocent).",
     ),
     remedies=("Call optimizer.zero_grad() before each step's first backward.",),
-    explains=(*SYMPTOMS, "GL701", "GL704"),
+    explains=(*SYMPTOMS, *OVERSHOT, "GL701"),
 )
 
 

@@ -77,7 +77,7 @@ _DIES = _check(
         "Lower the learning rate, or warm up for longer; use an activation that leaks.",
         "Look at what changed at the step named.",
     ),
-    explains=(*SYMPTOMS, "GL001", "GL204", "GL309", "GL311", "GL405", "GL406", "GL407"),
+    explains=(*SYMPTOMS, "GL001", "GL204", "GL309", "GL311", "GL405", "GL406"),
 )
 CODES = codes(_BROKEN, _OVERFLOW, amplifies.CHECK, _DIES)
 #: Tensor to where it is, and the pass.

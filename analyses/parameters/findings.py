@@ -18,16 +18,18 @@ _HOLDER = _check(
     explanation=(
         "One parameter that holds the gradient. The largest share that one parameter has in the squared norm of the "
         "whole gradient, mean over the end of training. Where it is nearly all, the gradient norm, clipping by it, "
-        "and with plain SGD the largest learning rate that is stable are set by this parameter alone."
+        "and with plain SGD the largest learning rate that is stable are set by this parameter alone. So does a "
+        "single number, such as a learned scale, that has {number:g} of it or more, but where each block has its like."
     ),
     unit="of the squared gradient norm",
     expected="below {most:g}",
     expected_from="a gradient that is spread over the model",
-    threshold="at most {most:g}",
+    threshold="at most {most:g}; at most {number:g} of a single number",
     causes=(
         "A parameter that is alone in its kind, such as a learned temperature, with an optimizer that scales each by "
         "its own gradient, as Adam (innocent).",
         "Inputs, or a layer before it, of another scale than the rest.",
+        "A learned scale that a large factor stands beside: its gradient has that factor too.",
         "A loss with a sum where a mean was meant, or a factor that is far from one.",
     ),
     remedies=("Normalize what goes into that module.", "Give it a learning rate of its own, or clip it by itself."),
@@ -85,9 +87,12 @@ def _held(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
         yield _HOLDER.silent(claim, label)
         return
     status = held_against(most["low"], most["high"], most=_HOLDER.limit("most"))
+    single, what = first(pick(rows, quantity="share of a number")), "is largest in"
+    if single is not None and held_against(single["low"], single["high"], most=_HOLDER.limit("number")) == "warn":
+        most, status, what = single, "warn", "has a single number that is too large a part of it:"
     yield _HOLDER.finding(
         status,
-        f"{label}: over {most['stack']} the gradient is largest in {most['group']}, with {percent(most['value'])}"
+        f"{label}: over {most['stack']} the gradient {what} {most['group']}, with {percent(most['value'])}"
         f"{span(most, percent, '')} of its squared norm.",
         label,
         most,

@@ -39,13 +39,15 @@ CHECK = Check(
         "Leave gains out of weight decay, or decay them towards 1.",
         "Give gains a lower rate, and clip the gradient.",
     ),
-    explains=("GL305", "GL306", "GL309", "GL310", "GL311", "GL401", "GL402", "GL406"),
+    explains=("GL203", "GL305", "GL306", "GL307", "GL309", "GL310", "GL311", "GL401", "GL402", "GL406", "GL704"),
 )
+#: A gain that is so many times its start, or its start so many times it, has left it.
+_AWAY = 1.5
 _NORM = re.compile(r"(norm|(^|[._])(ln|bn)(_?\d+|_[a-z]+)?)\.weight$", re.IGNORECASE)
 
 
 def numbers(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
-    """Yield of each norm's gain its largest |γ| at the end over that at the start, and since when it is out of range.
+    """Yield of each norm's gain its largest |γ| at the end over that at the start, and since when it is on its way.
 
     Args:
         params: rows of a run with ``places``.
@@ -55,7 +57,7 @@ def numbers(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
     own = params["name"].isin([name for name in params["name"].unique() if name in norms or _NORM.search(name)])
     gains = params[own & params["weight_most"].notna()]
     largest = gains[["weight_least", "weight_most"]].abs().max(axis=1)
-    enough, least, most = (limit("GL407", name) for name in ("steps", "least", "most"))
+    enough = limit("GL407", "steps")
     gammas, steps = largest.to_numpy(), gains["step"].to_numpy()
     for name, rows in gains.groupby("name", sort=False).indices.items():
         values = gammas[rows]  # in the order of steps
@@ -65,7 +67,7 @@ def numbers(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
             continue
         times = values / values[0]
         end = float(np.median(times[-length_of_end(len(times)) :]))
-        out = times <= least if end < 1 else times >= most
+        out = times <= 1 / _AWAY if end < 1 else times >= _AWAY
         start = since(pd.Series(out, steps[rows])) if out[-1] else None
         yield {"quantity": "gain", "group": str(name), "value": end, "n": len(times), "x": onset(start, steps[rows[0]])}
 

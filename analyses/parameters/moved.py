@@ -9,7 +9,7 @@ import pandas as pd
 
 from analyses.intervals import block_bootstrap_interval
 from analyses.limits import held_against, limit
-from analyses.making import SYMPTOMS, Check
+from analyses.making import OVERSHOT, SYMPTOMS, Check
 from analyses.parameters.lasting import onset, since
 from analyses.tables import first, number, pick, span
 from gradlens.analysis import Finding
@@ -21,29 +21,36 @@ CHECK = Check(
     explanation=(
         "Update over weight. The L2 norm of a step's change of a weight matrix over that of the matrix, median over "
         "matrices, geometric mean over the recorded steps. The rule of thumb is 0.001. A tenth turns over what was "
-        "learned in ten steps, and one step of {burst:g} times their size wipes out what there was; where not even the "
-        "largest of all steps moves {least:g}, or all together {path:g}, the run stands still. Gains and biases are "
-        "left out: they often begin at 0. Without updates among what is watched it is that of at most 1,024 entries of "
-        "each matrix. What is too large only from a step on, and a step as large as the weights after many small "
-        "ones, is told with the step. Decay of the learning rate and convergence make late updates small, so that only "
-        "the largest step is asked whether it is too small."
+        "learned in ten steps, and one step of {burst:g} times their size wipes out what there was. So do many steps "
+        "of one direction: where the median matrix comes to {grows:g} times its size within {within:g} steps, or "
+        "falls to {shrinks:g} of it, little is left of what was there. Where not even the largest of all steps moves "
+        "{least:g}, or all together {path:g}, the run stands still. Gains and biases are left out: they often begin "
+        "at 0. Without updates among what is watched it is that of at most 1,024 entries of each matrix. What is too "
+        "large only from a step on, and a step as large as the weights after many small ones, is told with the step. "
+        "Decay of the learning rate and convergence make late updates small, so that only the largest step is asked "
+        "whether it is too small."
     ),
     unit="of the weight a step",
     expected="about 0.001",
     expected_from="the usual rule of thumb",
-    threshold="at most {most:g} on the mean; from {least:g} to {burst:g} in the largest step",
+    threshold="at most {most:g} on the mean; from {least:g} to {burst:g} in the largest step; a size of {shrinks:g} to "
+    "{grows:g} times that {within:g} steps before",
     causes=(
         "Weights that are small beside what they will be, in the first steps of a short recording (innocent).",
         "A learning rate of another order than the optimizer needs: SGD's is no rate for Adam.",
+        "A momentum near one, which multiplies the rate by 1 / (1 − momentum).",
+        "Weight decay that takes more away than the gradient puts back.",
         "A warm-up that has only begun (innocent).",
         "Parameters that the optimizer does not hold, or gradients that are all but 0 (GL401, GL403).",
     ),
     reference="Karpathy, CS231n, Neural networks 3: ratio of weights and updates",
 )
 #: What a rate that is far too large makes of a run: its loss, its gradients, and what clips them.
-_FOLLOWS = (*SYMPTOMS, "GL204", "GL307", "GL308", "GL309", "GL310", "GL311", "GL406", "GL407", "GL704")
+_FOLLOWS = (*SYMPTOMS, *OVERSHOT)
 #: Steps that are smoothed before it is asked from which on they are too large; matrices that are named.
 _SMOOTH, _NAMED = 5, 5
+#: Share of the way to its largest, or smallest, size at which a matrix has left the size it had.
+_DEPARTED = 0.25
 
 
 def numbers(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -68,6 +75,7 @@ def numbers(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
     yield {**fixed, "quantity": "largest update over weight", "value": medians.max(), "x": medians.idxmax(),
            "low": first_step, "high": params["step"].max() - first_step, "n": params["step"].nunique()}  # fmt: skip
     yield {"quantity": "matrices that move", "value": table["name"].nunique()}
+    yield from _sizes(table)
     most = limit("GL404", "most")
     leap = _leap(medians, most)
     start = since(medians.rolling(_SMOOTH, center=True, min_periods=1).median() > most) if leap is None else leap
@@ -83,6 +91,27 @@ def numbers(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
         each = np.exp(np.log(above["ratio"]).groupby(above["name"], sort=False).mean())
         for name, value in each[each > most].nlargest(_NAMED).items():
             yield {"group": name, "quantity": "matrix that moves too far", "value": value}
+
+
+def _sizes(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield by how much the median matrix grows, and shrinks, within so many steps, and from which step on.
+
+    Matrices that begin at 0 have no size that they could leave.
+    """
+    sizes = table.pivot_table(index="step", columns="name", values="weight_norm", sort=False).sort_index()
+    steps = sizes.index.to_numpy()
+    before = np.searchsorted(steps, steps - limit("GL404", "within"))
+    begun = sizes.loc[:, sizes.iloc[0].notna()]
+    logs = np.log(begun.to_numpy())
+    change = pd.Series(np.nanmedian(logs - logs[before], axis=1), steps)
+    for quantity, most in (("grows", change), ("shrinks", -change)):
+        far = int(most.to_numpy().argmax())
+        # It begins where a quarter of the first way that is too far is gone.
+        place = int((most >= abs(math.log(limit("GL404", quantity)))).to_numpy().argmax())
+        way = np.nanmedian(logs[before[place] : place + 1] - logs[before[place]], axis=1)
+        start = before[place] + int((np.abs(way) >= _DEPARTED * np.abs(way[-1])).argmax())
+        yield {"quantity": quantity, "value": math.exp(change.iloc[far]), "x": steps[start],
+               "low": steps[before[far]], "high": steps[far], "n": begun.shape[1]}  # fmt: skip
 
 
 def _leap(medians: pd.Series, most: float) -> int | None:
@@ -137,14 +166,38 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
             usual = late if status == "warn" else usual
     if burst:
         status, begins = "warn", begins if late is not None else onset(largest["x"], largest["low"])
+    size = _left(rows) if several and not still else None
+    if size is not None:
+        if status != "warn":
+            begins = onset(size["x"], largest["low"] + CHECK.limit("memory"))
+        status = "warn"
     claim = (
         f"{label}: over {usual['group']} a step changes a matrix by {number(usual['value'])} of its size"
-        f"{span(usual, without='')}, at most by {number(largest['value'])} (step {largest['x']:.0f})."
+        f"{span(usual, without='')}, at most by {number(largest['value'])} (step {largest['x']:.0f})"
+        f"{'' if size is None else _told(size)}."
     )
-    own: dict[str, Any] = {"remedies": ("Raise the learning rate.",) if still else ("Lower the learning rate.",)}
+    remedy = "Raise the learning rate." if still else "Lower the learning rate."
+    if size is not None and size["value"] < 1:
+        remedy = "Lower the weight decay, or the learning rate that it is multiplied by."
+    own: dict[str, Any] = {"remedies": (remedy,)}
     if status == "warn":
         own |= {"explains": ("GL304", "GL306", "GL704") if still else _FOLLOWS, "born": "update"}
         if not still:
             far = pick(rows, quantity="matrix that moves too far")["group"]
             own |= {"onset": begins, "sites": tuple(far)}
     return CHECK.finding(status, claim, label, usual, **own)
+
+
+def _left(rows: pd.DataFrame) -> "pd.Series[Any] | None":
+    """Return the row of the size that the matrices have left, if they have."""
+    grows, shrinks = (first(pick(rows, quantity=q)) for q in ("grows", "shrinks"))
+    if shrinks is not None and shrinks["value"] <= CHECK.limit("shrinks"):
+        return shrinks
+    return grows if grows is not None and grows["value"] >= CHECK.limit("grows") else None
+
+
+def _told(size: "pd.Series[Any]") -> str:
+    return (
+        f", and the median of {size['n']:.0f} matrices {'grows' if size['value'] > 1 else 'shrinks'} to "
+        f"{number(size['value'])} times its size from step {size['low']:.0f} to {size['high']:.0f}"
+    )

@@ -105,16 +105,25 @@ def _frozen_inside(params: pd.DataFrame, frozen: Sequence[str], run: Recording) 
 
 
 def _share(run: Recording) -> Iterator[dict[str, Any]]:
-    """Yield the parameter whose mean share of the squared gradient at the end is the largest."""
+    """Yield the parameter whose mean share of the squared gradient at the end is the largest.
+
+    And so of those that are a single number.
+    """
     squares = gradient_norms(run).pow(2).fillna(0.0)
     whole = squares.sum(axis=1)
     shares = squares.div(whole.where(whole > 0), axis=0).dropna(how="all")
     if shares.empty:
         return
     end = shares.loc[at_the_end(shares.iloc[:, 0].fillna(0.0)).index]
-    name = end.mean().idxmax()
-    yield {"quantity": "largest share", "group": name, "stack": span_of_steps(end[name]),
-           **block_bootstrap_interval(end[name]).row(), "n": int((squares > 0).any().sum())}  # fmt: skip
+    mean = end.mean()
+    single = mean[mean.index.isin(run.params.loc[run.params["numel"] == 1, "name"])]
+    # Single numbers that every block has are held against one another.
+    kind = single.index.str.replace(r"\d+", "#", regex=True)
+    usual = single.groupby(kind).transform("median").where(kind.duplicated(keep=False), 0.0)
+    alone = single[single > limit("GL402", "equals") * usual].nlargest(1)
+    for quantity, name in (("largest share", mean.idxmax()), *(("share of a number", name) for name in alone.index)):
+        yield {"quantity": quantity, "group": name, "stack": span_of_steps(end[name]),
+               **block_bootstrap_interval(end[name]).row(), "n": int((squares > 0).any().sum())}  # fmt: skip
 
 
 def _clipping(steps: pd.DataFrame) -> Iterator[dict[str, Any]]:

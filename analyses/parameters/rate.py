@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from analyses.limits import limit
-from analyses.making import SYMPTOMS, Check
+from analyses.making import OVERSHOT, SYMPTOMS, Check
 from analyses.parameters.lasting import since
 from analyses.tables import first, number, percent, pick
 from gradlens.analysis import Finding
@@ -30,7 +30,7 @@ CHECK = Check(
         "A resumed run whose optimizer or schedule was made anew.",
     ),
     remedies=("Print the rate beside the step, and hold it against the schedule that was meant.",),
-    explains=(*SYMPTOMS, "GL204", "GL307", "GL308", "GL309", "GL310", "GL311", "GL405", "GL406", "GL407", "GL704"),
+    explains=(*SYMPTOMS, *OVERSHOT, "GL405"),
 )
 
 

@@ -32,7 +32,7 @@ CHECK = Check(
         "Units that never fire (dead ReLUs), or saturated ones, behind which nothing flows back.",
         "A factor that stays at 0, as a branch's scale without a gradient of its own.",
     ),
-    explains=(*SYMPTOMS, "GL001", "GL204", "GL309", "GL311", "GL405", "GL406", "GL407", "GL704"),
+    explains=(*SYMPTOMS, "GL001", "GL204", "GL309", "GL311", "GL405", "GL406", "GL704"),
     remedies=(
         "Look for what cuts the graph at the first place named.",
         "Freeze what is not to be trained (requires_grad_(False)) and leave it out of the optimizer.",

@@ -16,7 +16,7 @@ from gradlens.analysis import Finding
 from gradlens.recording import Recording
 from tests.analyses.trained import Batches, cnn, images, mlp, points, sequences, train, transformer
 
-CODES = {"GL701", "GL702", "GL703", "GL704", "GL705", "GL706"}
+CODES = {"GL701", "GL702", "GL703", "GL704", "GL705", "GL706", "GL707"}
 
 
 @pytest.fixture(autouse=True)

@@ -204,7 +204,8 @@ def test_a_gain_that_falls_to_0_or_grows_is_named_with_its_step(factor: float, w
     assert found.status == "warn"
     assert found.sites == ("1",)
     assert word in found.claim
-    expected = 20 + int(np.ceil(np.log(0.05 if factor < 1 else 10) / np.log(factor))) - 1
+    # Since it has left its start by half.
+    expected = 20 + int(np.ceil(np.log(1 / 1.5 if factor < 1 else 1.5) / np.log(factor))) - 1
     assert found.onset == pytest.approx(expected, abs=2)
 
 

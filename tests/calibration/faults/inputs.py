@@ -90,7 +90,7 @@ def constant(planted: Planted) -> None:
     planted.run.change_data(lambda batch, step: (batch[0], torch.where(batch[1] < 0, batch[1], 7)))
 
 
-@kind("input is lost", "GL704", "GL306", on=CLASSIFIERS, variants=GROSS)
+@kind("input is lost", "GL704", "GL705", "GL306", on=CLASSIFIERS, variants=GROSS)
 def lost(planted: Planted) -> None:
     """Each batch is the same input with other labels: nothing but their frequency can be learned."""
 
@@ -100,7 +100,15 @@ def lost(planted: Planted) -> None:
     planted.run.change_data(change)
 
 
-@kind("batches of one class", "GL704", "GL303", "GL310", on=("resnet", "dense", "mixer", "cnn", "gru"), variants=GROSS)
+@kind(
+    "batches of one class",
+    "GL707",
+    "GL704",
+    "GL303",
+    "GL310",
+    on=("resnet", "dense", "mixer", "cnn", "gru"),
+    variants=GROSS,
+)
 def sorted_by_class(planted: Planted) -> None:
     planted.run.data = batches.one_class(planted.run.seed)
 

@@ -167,7 +167,7 @@ def heavy_dropout(planted: Planted) -> None:
     planted.run.on_model.append(plant)
 
 
-@kind("embedding that drowns the rest", "GL402", "GL808", on=TEXT, variants=BOTH)
+@kind("embedding that drowns the rest", "GL809", "GL402", "GL808", on=TEXT, variants=BOTH)
 def large_embedding(planted: Planted) -> None:
     """One token's vector, that of the space, of a thousand times the size."""
     factor = planted.pick(1000, 100)

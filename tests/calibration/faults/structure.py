@@ -55,7 +55,7 @@ class OverTokens(nn.Module):
         return self.norm(x.transpose(-1, -2)).transpose(-1, -2)
 
 
-class Detached(nn.Module):
+class ByHand(nn.Module):
     """LayerNorm whose statistics are detached."""
 
     def __init__(self, width: int) -> None:
@@ -93,7 +93,7 @@ def norm_twice(planted: Planted) -> None:
 
 @kind("statistics of a norm detached", "GL807", on=PRE_NORM, variants=GROSS)
 def detached_statistics(planted: Planted) -> None:
-    _norm(planted, lambda width, tokens: Detached(width))
+    _norm(planted, lambda width, tokens: ByHand(width))
 
 
 @kind("BatchNorm in evaluation mode", "GL806", on=BATCH_NORM, variants=_START_AND_LATER)
@@ -118,13 +118,13 @@ def _multiplied(parameters: list[Tensor], factor: float) -> None:
         parameter.mul_(factor)
 
 
-@kind("initialization too large", "GL808", on=("gpt", "vit", "dense", "lstm", "zoo", "mixer"), variants=BOTH)
+@kind("initialization too large", "GL809", "GL808", on=("gpt", "vit", "dense", "lstm", "zoo", "mixer"), variants=BOTH)
 def large_init(planted: Planted) -> None:
     factor = planted.pick(20, 5)
     planted.run.on_model.append(lambda model: _multiplied(_matrices(model), factor))
 
 
-@kind("initialization too small", "GL808", on=("gpt", "vit", "dense", "lstm", "zoo", "mixer"), variants=BOTH)
+@kind("initialization too small", "GL809", "GL808", on=("gpt", "vit", "dense", "lstm", "zoo", "mixer"), variants=BOTH)
 def small_init(planted: Planted) -> None:
     factor = planted.pick(1e-3, 0.03)
     planted.run.on_model.append(lambda model: _multiplied(_matrices(model), factor))
@@ -137,7 +137,7 @@ def large_block(planted: Planted) -> None:
     planted.run.on_model.append(lambda model: _multiplied(_matrices(of(model, path)), factor))
 
 
-@kind("block of zeros", "GL401", "GL406", on=RESIDUAL, variants=GROSS)
+@kind("block of zeros", "GL809", "GL401", "GL406", on=RESIDUAL, variants=GROSS)
 def zeros(planted: Planted) -> None:
     """All matrices of a block are 0: in its branches none ever gets a gradient."""
     path = block(planted)
