@@ -16,9 +16,9 @@ ANALYSIS = Analysis(
     ),
     needs={"sites": ("site", "kind", "placement", "block", "order")},
     uses={
-        "norms": ("step", "site", "width", "recentering", "rescaling", "mean_share"),
-        "activations": ("step", "site", "tensor", "rms", "absmax"),
-        "params": ("name",),
+        "norms": ("step", "site", "call", "width", "recentering", "rescaling", "mean_share", "inv_sigma"),
+        "activations": ("step", "site", "tensor", "call", "rms", "absmax"),
+        "params": ("step", "name", "numel", "rows", "weight_norm"),
     },
     compute=compute,
     show=show,

@@ -16,7 +16,7 @@ ANALYSIS = Analysis(
         "the end of the run. Input: the root mean square of its entries that are not 0, in the first recorded steps."
     ),
     needs={"outputs": ("step", "site", "kind", "row_weight"), "steps": ("step",)},
-    uses={"params": ("step", "name", "weight_norm", "update_norm")},
+    uses={"params": ("step", "name", "numel", "grad_norm", "weight_norm", "update_norm")},
     compute=compute,
     show=show,
     judge=judge,
