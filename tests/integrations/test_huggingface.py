@@ -172,11 +172,26 @@ def test_where_the_model_says_no_loss_the_logged_one_is_taken(tmp_path):
 
 def test_trls_trainer(tmp_path):
     trl = pytest.importorskip("trl", reason="needs trl, of the extra test")
-    pytest.importorskip("datasets")
     import datasets
+    import tokenizers
 
     class Sft(trl.SFTTrainer):
         _get_train_sampler = InOrder._get_train_sampler
 
+    words = {"<pad>": 0, "<eos>": 1, **{f"w{index}": index for index in range(2, VOCABULARY)}}
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer(tokenizers.models.WordLevel(words, "<eos>")),
+        pad_token="<pad>", eos_token="<eos>",
+    )  # fmt: skip
     data = datasets.Dataset.from_list([{"input_ids": text["input_ids"].tolist()} for text in texts(8)])
-    return trl, Sft, data
+    callback = GradlensCallback(every=1)
+    given = arguments(tmp_path, gradient_accumulation_steps=2).to_dict()
+    names = ("per_device_train_batch_size", "learning_rate", "use_cpu", "report_to", "save_strategy", "disable_tqdm",
+             "logging_steps", "max_grad_norm", "num_train_epochs", "gradient_accumulation_steps")  # fmt: skip
+    config = trl.SFTConfig(str(tmp_path), bf16=False, **{name: given[name] for name in names})
+    trainer = Sft(llama(), config, train_dataset=data, processing_class=tokenizer, callbacks=[callback])
+    trainer.train()
+    steps, logged = callback.lens.recording.steps, [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert steps["step"].tolist() == [0, 1]
+    for column in ("loss", "grad_norm"):
+        assert steps[column].tolist() == pytest.approx([entry[column] for entry in logged], rel=1e-5)
