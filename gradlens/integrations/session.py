@@ -14,8 +14,8 @@ from gradlens.reporting import verdict_text
 #: What becomes of a finding: it is logged, it ends the training, or a function gets it.
 OnFinding = Literal["log", "raise"] | Callable[[Finding], object] | None
 
-#: Recorded steps before the first look: of fewer the checks have little to say.
-_FIRST = 32
+#: Recorded steps before the first look, of fewer the checks have little to say; and before each further one.
+_FIRST, _AGAIN = 32, 16
 #: A look waits for so many times what the one before took: they are at most 2 % of a training.
 _PAUSE = 49
 
@@ -41,7 +41,8 @@ class Session:
         self._on_finding = on_finding if judges else None
         self.ended = False
         self._told: set[str] = set()
-        #: Steps until the first look, and the time from which on there may be one.
+        self._every = every
+        #: Steps until the next look, and the time from which on there may be one.
         self._left, self._from = _FIRST * every, 0.0
 
     def step(self, **numbers: Tensor | float | None) -> None:
@@ -52,10 +53,10 @@ class Session:
         """
         self.lens.step(**numbers)  # type: ignore[arg-type]
         self._left -= 1
-        if self._on_finding is not None and self._left < 0 and time.monotonic() >= self._from:
-            began = time.monotonic()
-            found = self._look()
-            self._from = time.monotonic() + _PAUSE * (time.monotonic() - began)
+        began = time.monotonic()
+        if self._on_finding is not None and self._left < 0 and began >= self._from:
+            found, now = self._look(), time.monotonic()
+            self._left, self._from = _AGAIN * self._every, now + _PAUSE * (now - began)
             self._tell(found, ending=False)
 
     def end(self, status: str = "complete") -> None:
