@@ -106,4 +106,6 @@ def checked(on_finding: Any) -> OnFinding:
     """
     if on_finding in (None, "log", "raise") or callable(on_finding):
         return on_finding  # type: ignore[no-any-return]
-    raise GradlensError(f'on_finding must be a function of a finding, "log", "raise", or None; got {on_finding!r:.100}.')
+    raise GradlensError(
+        f'on_finding must be a function of a finding, "log", "raise", or None; got {on_finding!r:.100}.'
+    )

@@ -1,6 +1,6 @@
 """Trackers without ``log(numbers, step=)``, made into ones that have it, and the report as an artifact of any.
 
-Runs of wandb and of trackio, and the module trackio itself, are given to ``gradlens.attach(..., send=...)`` as they are.
+Runs of wandb and of trackio, and the module trackio, are given to ``gradlens.attach(..., send=...)`` as they are.
 """
 
 import inspect

@@ -109,8 +109,8 @@ def checked(send: Any) -> tuple[Tracker | None, re.Pattern[str]]:
     tracker, pattern = send if isinstance(send, tuple) and len(send) == 2 else (send, CHOSEN)
     if not callable(getattr(tracker, "log", None)):
         raise GradlensError(
-            f"send must be a tracker, which has log(numbers, step=), or it and a regular expression; got {send!r:.200}. "
-            "gradlens.integrations.trackers makes one of TensorBoard's SummaryWriter and of MLflow."
+            f"send must be a tracker, which has log(numbers, step=), or it and a regular expression; got {send!r:.200}."
+            " gradlens.integrations.trackers makes one of TensorBoard's SummaryWriter and of MLflow."
         )
     try:
         return tracker, re.compile(pattern)

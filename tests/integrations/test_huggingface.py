@@ -7,15 +7,15 @@ from torch import nn
 import gradlens
 from tests.integrations.by_hand import assert_same
 
-transformers = pytest.importorskip("transformers", reason="needs transformers: pip install -c constraints.txt -e '.[hf]'")
-pytest.importorskip("accelerate", reason="needs accelerate: pip install -c constraints.txt -e '.[hf]'")
+transformers = pytest.importorskip("transformers", reason="needs the extra hf")
+pytest.importorskip("accelerate", reason="needs the extra hf")
 
 from accelerate import Accelerator  # noqa: E402
 from accelerate.state import AcceleratorState  # noqa: E402
 
 from gradlens.integrations.huggingface import GradlensCallback  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("unjudged")]
 VOCABULARY = 32
 
 

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 import gradlens
 from tests.integrations.by_hand import BATCH, Net, assert_same, batches
 
-pl = pytest.importorskip("lightning.pytorch", reason="needs lightning: pip install -c constraints.txt -e '.[lightning]'")
+pl = pytest.importorskip("lightning.pytorch", reason="needs the extra lightning")
 from lightning.pytorch.plugins import MixedPrecision  # noqa: E402
 
 from gradlens.integrations.lightning import GradlensCallback  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+recording = pytest.mark.usefixtures("unjudged")
 
 
 class Module(pl.LightningModule):
@@ -96,6 +97,7 @@ def by_hand(data, every=1, micro=1, clip=None, dtype=None, scaler=None):
     return lens.recording
 
 
+@recording
 @pytest.mark.parametrize("clip", [None, 0.1])
 def test_steps_are_those_of_the_loop_and_validation_is_none(clip):
     callback = GradlensCallback(every=1)
@@ -107,6 +109,7 @@ def test_steps_are_those_of_the_loop_and_validation_is_none(clip):
         assert (steps["clip_coef"] * steps["grad_norm"]).tolist() == pytest.approx([clip] * 6, rel=1e-3)
 
 
+@recording
 def test_micro_batches_are_one_step():
     callback = GradlensCallback(every=1)
     fit(made(), batches(9), callback, accumulate_grad_batches=3, gradient_clip_val=0.1)
@@ -114,6 +117,7 @@ def test_micro_batches_are_one_step():
     assert callback.lens.recording.steps["step"].tolist() == [0, 1, 2]
 
 
+@recording
 def test_only_every_nth_step_is_recorded():
     callback = GradlensCallback(every=3)
     fit(made(), batches(7), callback)
@@ -121,12 +125,14 @@ def test_only_every_nth_step_is_recorded():
     assert_same(callback.lens.recording, by_hand(batches(7), every=3))
 
 
+@recording
 def test_bfloat16():
     callback = GradlensCallback(every=1)
     fit(made(), batches(4), callback, precision="bf16-mixed")
     assert_same(callback.lens.recording, by_hand(batches(4), dtype=torch.bfloat16))
 
 
+@recording
 def test_float16_gradients_are_without_the_factor_of_the_plugins_scaler_and_a_skipped_step_is_one():
     def scaler():
         return torch.amp.GradScaler("cpu", init_scale=2.0**18, growth_interval=2)
@@ -140,6 +146,7 @@ def test_float16_gradients_are_without_the_factor_of_the_plugins_scaler_and_a_sk
     assert_same(got, by_hand(batches(8), clip=0.1, dtype=torch.float16, scaler=scaler()))
 
 
+@recording
 def test_with_several_optimizers_a_step_is_a_batch():
     callback = GradlensCallback(every=1)
     fit(made(ByTwo), batches(4), callback)
@@ -156,6 +163,7 @@ def test_with_several_optimizers_a_step_is_a_batch():
     assert_same(callback.lens.recording, lens.recording)
 
 
+@recording
 @pytest.mark.parametrize("kind", [Module, ByTwo])
 def test_a_training_that_goes_on_from_a_checkpoint_is_numbered_on(kind, tmp_path):
     whole = GradlensCallback(every=1)
@@ -170,6 +178,7 @@ def test_a_training_that_goes_on_from_a_checkpoint_is_numbered_on(kind, tmp_path
     assert got["rescaling"].tolist() == pytest.approx(expected[expected["step"] > 3]["rescaling"].tolist(), rel=1e-6)
 
 
+@recording
 def test_what_is_interrupted_goes_on_in_the_same_folder(tmp_path):
     class Stops(Module):
         def training_step(self, batch, index):
@@ -209,6 +218,7 @@ class Halves(torch.utils.data.IterableDataset):
         return ((x[mine], y[mine]) for x, y in batches(4))
 
 
+@recording
 def test_two_processes_record_what_one_with_all_the_data_would(tmp_path):
     fit(made(), Halves(), GradlensCallback(tmp_path / "run", every=1), strategy="ddp_fork", devices=2)
     recording = gradlens.load(tmp_path / "run")
