@@ -15,7 +15,7 @@ from gradlens.errors import GradlensError, one_line
 from gradlens.lens.guard import warn
 from gradlens.lens.sinks import Sink
 from gradlens.recording import Recording
-from gradlens.recording.derive import public
+from gradlens.recording.derive import merge
 from gradlens.recording.schema import PUBLIC
 
 #: What is sent where nobody chose: of a model with a thousand parameters everything would be some 25,000 numbers.
@@ -51,6 +51,8 @@ class SendingSink:
         self._tracker, self._chosen = checked(send)
         self._sink, self._strict, self.lasting = sink, strict, sink.lasting
         self._waiting: dict[str, Mapping[str, Any]] = {}
+        #: Name to whether it is chosen.
+        self._wanted: dict[str, bool] = {}
 
     def append(self, table: str, columns: Mapping[str, Any]) -> None:
         """Append rows to one table; a step's row of ``steps``, which comes last, sends all of it."""
@@ -88,8 +90,8 @@ class SendingSink:
             numbers = {
                 name: value
                 for table, columns in tables.items()
-                for name, value in _named(table, columns)
-                if isfinite(value) and self._chosen.search(name)
+                for name, value in (_of_step(columns) if table == "steps" else self._of_places(table, columns))
+                if isfinite(value) and self._wants(name)
             }
             if numbers and self._tracker is not None:
                 self._tracker.log(numbers, step=step)
@@ -98,6 +100,23 @@ class SendingSink:
                 raise
             self._tracker = None
             warn(f"gradlens: nothing more is sent from step {step} on: the tracker failed: {one_line(error)}.")
+
+    def _wants(self, name: str) -> bool:
+        if name not in self._wanted:
+            self._wanted[name] = self._chosen.search(name) is not None
+        return self._wanted[name]
+
+    def _of_places(self, table: str, columns: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+        """Yield the numbers of a table, site by site or parameter by parameter; of columns in which any is chosen."""
+        rows = merge(table, pd.DataFrame(dict(columns)))
+        places = _places(rows)
+        for column in PUBLIC[table]:
+            if column.dtype != "float" and column.name != "nonfinite":
+                continue
+            names = [f"gradlens/{table}/{place}{column.name}" for place in places]
+            if any(map(self._wants, names)):
+                values = rows[column.name] if column.formula is None else column.formula(rows)
+                yield from zip(names, map(float, values), strict=True)
 
 
 def checked(send: Any) -> tuple[Tracker | None, re.Pattern[str]]:
@@ -118,18 +137,11 @@ def checked(send: Any) -> tuple[Tracker | None, re.Pattern[str]]:
         raise GradlensError(f"send=(tracker, {pattern!r}): that is no regular expression ({error}).") from error
 
 
-def _named(table: str, columns: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield every number of a step's rows by its name."""
-    if table == "steps":
-        own = {name: values[0] for name, values in columns.items() if isinstance(values[0], float)}
-        for name, value in (own | columns["extra"][0]).items():
-            yield f"gradlens/steps/{name}", value
-        return
-    frame = public(table, pd.DataFrame(dict(columns)))
-    numbers = [column.name for column in PUBLIC[table] if column.dtype == "float" or column.name == "nonfinite"]
-    for place, row in zip(_places(frame), frame[numbers].to_numpy("float64").tolist(), strict=True):
-        for name, value in zip(numbers, row, strict=True):
-            yield f"gradlens/{table}/{place}{name}", value
+def _of_step(columns: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield the numbers of a row of ``steps``, and those that the user passed."""
+    own = {name: values[0] for name, values in columns.items() if isinstance(values[0], float)}
+    for name, value in (own | columns["extra"][0]).items():
+        yield f"gradlens/steps/{name}", value
 
 
 def _places(frame: pd.DataFrame) -> list[str]:
