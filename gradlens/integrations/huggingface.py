@@ -1,5 +1,6 @@
 """A callback for Hugging Face's Trainer, and trl's: ``Trainer(..., callbacks=[GradlensCallback(out="runs/a")])``."""
 
+import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,12 +58,12 @@ class GradlensCallback(TrainerCallback):
         model, optimizer = kwargs["model"], kwargs.get("optimizer")
         main = state.is_world_process_zero
         options = self._attach if main else self._attach | {"send": None}
-        lens = attach(model, optimizer=optimizer, **options)
+        lens = attach(around(model) if args.world_size > 1 else model, optimizer=optimizer, **options)
         lens.start_at(state.global_step)
         # Its level is "warning" unless somebody sets it: the verdict would not be seen.
         say = logging.get_logger("transformers.trainer").warning
         self._session = Session(lens, options["every"], say, self._on_finding, main)
-        self._losses.of(model)
+        self._losses.of(model, args.world_size if args.average_tokens_across_devices else 1)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -106,17 +107,30 @@ class GradlensCallback(TrainerCallback):
             self._session.end(status)
 
 
+def around(model: nn.Module) -> nn.Module:
+    """Return the DistributedDataParallel that a model is in, which the Trainer does not show to callbacks; or the model.
+
+    It says which processes share the data; a model does not know what holds it.
+    """
+    for holder in gc.get_objects():
+        # Of the type, for to ask some objects for their class has them imported.
+        if issubclass(type(holder), nn.parallel.DistributedDataParallel) and holder.module is model:
+            return holder  # type: ignore[no-any-return]
+    return model
+
+
 class _Losses:
     """The losses that a model returns in training, of the micro-batches of one step."""
 
     def __init__(self) -> None:
         self._handle: Any = None
         self._losses: list[Tensor] = []
-        #: Whether they are divided by the number of tokens in all micro-batches.
-        self._shares = False
+        #: Whether they are divided by the number of tokens in all micro-batches, of so many processes.
+        self._shares, self._processes = False, 1
 
-    def of(self, model: nn.Module) -> None:
-        """Listen to a model."""
+    def of(self, model: nn.Module, processes: int) -> None:
+        """Listen to a model; over so many processes tokens are counted."""
+        self._processes = processes
         self._handle = model.register_forward_hook(self._after, with_kwargs=True)
 
     def _after(self, model: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
@@ -135,7 +149,8 @@ class _Losses:
     def take(self) -> Tensor:
         """Return the step's loss, and begin the next."""
         losses, self._losses = torch.stack([loss.reshape(()) for loss in self._losses]), []
-        return losses.sum() if self._shares else losses.mean()
+        # The mean over processes of what each has is the loss.
+        return losses.sum() * self._processes if self._shares else losses.mean()
 
     def forget(self) -> None:
         """Listen no more."""

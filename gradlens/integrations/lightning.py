@@ -78,7 +78,7 @@ class GradlensCallback(Callback):
             **options,
         )
         lens.start_at(self._steps)
-        say = logging.getLogger("lightning.pytorch").info
+        say = logging.getLogger(type(trainer).__module__.partition(".trainer")[0]).info
         self._session = Session(lens, options["every"], say, self._on_finding, trainer.is_global_zero)
 
     def on_train_batch_end(

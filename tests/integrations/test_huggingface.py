@@ -13,7 +13,7 @@ pytest.importorskip("accelerate", reason="needs the extra hf")
 from accelerate import Accelerator  # noqa: E402
 from accelerate.state import AcceleratorState  # noqa: E402
 
-from gradlens.integrations.huggingface import GradlensCallback  # noqa: E402
+from gradlens.integrations.huggingface import GradlensCallback, around  # noqa: E402
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("unjudged")]
 VOCABULARY = 32
@@ -168,6 +168,16 @@ def test_where_the_model_says_no_loss_the_logged_one_is_taken(tmp_path):
     assert steps["step"].tolist() == list(range(6))
     assert steps["loss"][[1, 3, 5]].tolist() == pytest.approx(logged)
     assert steps["loss"][[0, 2, 4]].isna().all()
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without torch.distributed")
+def test_the_wrapper_of_a_model_is_found_which_callbacks_are_not_shown(tmp_path):
+    model, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    wrapped = nn.parallel.DistributedDataParallel(model)
+    assert around(model) is wrapped
+    assert around(other) is other
+    torch.distributed.destroy_process_group()
 
 
 def test_trls_trainer(tmp_path):
