@@ -29,9 +29,6 @@ class Session:
         say: puts a sentence into the trainer's log.
         on_finding: what becomes of the cause of what is wrong, once a code.
         judges: whether this process looks, and gives the verdict; the others record only.
-
-    Raises:
-        GradlensError: on_finding is something else.
     """
 
     def __init__(
@@ -49,7 +46,7 @@ class Session:
         """Close a step, as ``Lens.step`` does, and look at what was recorded where it is time to.
 
         Raises:
-            GradlensError: something was found, and ``on_finding`` is "raise".
+            GradlensError: something was found, and ``on_finding`` is "raise"; a function may raise anything.
         """
         self.lens.step(**numbers)  # type: ignore[arg-type]
         self._left -= 1
