@@ -108,9 +108,10 @@ class GradlensCallback(TrainerCallback):
 
 
 def around(model: nn.Module) -> nn.Module:
-    """Return the DistributedDataParallel that a model is in, which the Trainer does not show to callbacks; or the model.
+    """Return the DistributedDataParallel that a model is in, or the model itself.
 
-    It says which processes share the data; a model does not know what holds it.
+    It says which processes share the data. The Trainer does not show it to callbacks, and a model does not know what
+    holds it.
     """
     for holder in gc.get_objects():
         # Of the type, for to ask some objects for their class has them imported.
