@@ -24,6 +24,10 @@ norms-environment: ## the packages of the table of norms, in a virtual environme
 	build/norms/bin/python -m pip install --no-deps -r tests/norms_table/requirements.txt
 norms: ## which norms of other packages the lens reads rightly: a table, and as JSON; an hour the first time
 	build/norms/bin/python -m tests.table_norms
+trackers: ## the tests of trackers with wandb and MLflow, in a virtual environment of their own: two and a half gigabytes
+	$(PYTHON) -m venv build/trackers
+	build/trackers/bin/python -m pip install -c constraints.txt -e ".[test,trackers]"
+	build/trackers/bin/python -m pytest tests/integrations/test_trackers.py
 calibration: ## which faults the findings name, and whether healthy runs stay quiet: a table, and as JSON; an hour the first time
 	$(PYTHON) -m tests.calibration
 	$(PYTHON) -m tests.calibration --set unseen

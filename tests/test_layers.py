@@ -49,6 +49,9 @@ MAY = {
     },
     "gradlens.analysis": {"gradlens.errors", "gradlens.recording", "gradlens.text"},
     "gradlens.reporting": {"gradlens", "gradlens.errors", "gradlens.recording", "gradlens.analysis", "gradlens.text"},
+    "gradlens.integrations": {
+        "gradlens", "gradlens.errors", "gradlens.recording", "gradlens.lens", "gradlens.analysis", "gradlens.reporting",
+    },
     "gradlens.__main__": {"gradlens.cli"},
     "gradlens.cli": {"gradlens", "gradlens.*"},
     "analyses": {"gradlens.errors", "gradlens.recording", "gradlens.analysis", "gradlens.theory"},

@@ -15,7 +15,8 @@ from gradlens.lens.compiling import unwrapped
 from gradlens.lens.guard import warn
 from gradlens.lens.lens import Lens
 from gradlens.lens.provenance import provenance
-from gradlens.lens.sinks import open_sink
+from gradlens.lens.sending import SendingSink, checked
+from gradlens.lens.sinks import Sink, open_sink
 from gradlens.lens.world import World, class_of, world_of
 from gradlens.recording.folder import FINISHED, read_manifest, refused
 
@@ -32,6 +33,7 @@ def attach(
     functional: bool = False,
     strict: bool = False,
     placement: Mapping[str, str] | None = None,
+    send: Any = None,
 ) -> Lens:
     """Attach a lens to a model: record what its normalizations do to the gradients while it trains.
 
@@ -48,22 +50,29 @@ def attach(
         watch: what to record: "norms", "blocks", "params", "updates" (keeps a copy of the weights), "attention" (some
             queries against all keys, once more a call), or regular expressions searched in module paths.
         optimizer: count steps by this optimizer; ``lens.step()`` is then not needed, and a step is written when the
-            next one begins.
-        scaler: a ``torch.amp.GradScaler``; its factor is divided out of every gradient.
+            next one begins. One that wraps another (accelerate's, Lightning's) stands for the one inside.
+        scaler: a ``torch.amp.GradScaler``; its factor is divided out of every gradient. By default the one that the
+            optimizer's wrapper holds.
         label: the name in tables and legends.
         functional: also record normalizations called as functions (``F.layer_norm`` and its like).
         strict: raise what goes wrong in the lens, instead of going on without it.
         placement: where norms stand, if not where the model's first pass shows: regular expressions searched in their
             paths, to pre_branch, in_branch, post_branch, post_add, final, embed, qk, or unknown.
+        send: a tracker, anything with ``log(numbers, step=)``, gets what is recorded of a step as well; a pair of it
+            and a regular expression says which: names are such as ``gradlens/norms/layers.0.norm1/rescaling``.
 
     Returns:
         The lens, a context manager.
 
     Raises:
-        GradlensError: model is no module, every < 1, or an entry of watch or placement matches nothing.
+        GradlensError: model is no module, every < 1, send is no tracker, or an entry of watch or placement matches
+            nothing.
         RecordingError: out holds something else, a finished run, or is being written.
     """
+    optimizer, scaler = _inside(optimizer, scaler)
     _check(model, out, every, optimizer)
+    if send is not None:
+        checked(send)
     watch = (watch,) if isinstance(watch, str) else tuple(watch)
     _refuse(model)
     # The working directory may be another one when the next step is written.
@@ -74,7 +83,9 @@ def attach(
         _check_earlier(folder, meta)
     writer = (os.getpid(), str(folder), world.rank)
     _take_over(writer)
-    sink = open_sink(folder, meta, world.rank)
+    sink: Sink = open_sink(folder, meta, world.rank)
+    if send is not None:
+        sink = SendingSink(sink, send, strict)
     try:
         lens = Lens(
             model, sink, every=every, watch=watch, optimizer=optimizer, scaler=scaler, functional=functional,
@@ -123,6 +134,17 @@ def _take_over(writer: tuple[int, str, int]) -> None:
             f"gradlens: the lens that was still attached and recording in {writer[1]} is detached: the new one goes on "
             "with the run. Use `with gradlens.attach(...)`, or call detach(), where that is not wanted."
         )
+
+
+def _inside(optimizer: Any, scaler: Any) -> tuple[Any, Any]:
+    """Return the optimizer inside of wrappers that have no hooks, and the scaler that one holds where none is given."""
+    while "_optimizer_step_pre_hooks" not in getattr(optimizer, "__dict__", {}):
+        inner = getattr(optimizer, "optimizer", None)
+        if not isinstance(inner, torch.optim.Optimizer):
+            break
+        scaler = getattr(optimizer, "scaler", None) if scaler is None else scaler
+        optimizer = inner
+    return optimizer, scaler
 
 
 def _check(model: Any, out: Any, every: int, optimizer: Any) -> None:

@@ -23,7 +23,9 @@ def hook_gradient(tensor: Tensor, hook: Callable[[Tensor], None], failed: Failed
     tensor.register_hook(partial(_run, hook, failed))  # type: ignore[no-untyped-call]
 
 
-def _run(hook: Callable[[Tensor], None], failed: Failed, grad: Tensor) -> None:
+def _run(hook: Callable[[Tensor], None], failed: Failed, grad: Tensor | None) -> None:
+    if grad is None:  # DistributedDataParallel calls with it where it looks for unused parameters
+        return
     try:
         hook(grad)
     except PASSES:

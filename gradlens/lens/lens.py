@@ -23,7 +23,7 @@ from gradlens.lens.output_rows import OutputRows
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Passes
 from gradlens.lens.placing import Placing
-from gradlens.lens.sinks import MemorySink, Sink
+from gradlens.lens.sinks import Sink
 from gradlens.lens.site_table import SiteTable
 from gradlens.lens.sites import discover
 from gradlens.lens.step_recorder import StepRecorder
@@ -89,10 +89,10 @@ class Lens:
         self._hooks = LensHooks(state, self._functions)
         table = SiteTable(model, sink, state, self._recorder, self._hooks, "blocks" in watch)
         self._be_told(table)
-        if isinstance(sink, MemorySink):
-            weakref.finalize(self, self._hooks.forget).atexit = False
-        else:
+        if sink.lasting:
             state.lens = self  # it writes on
+        else:
+            weakref.finalize(self, self._hooks.forget).atexit = False
         self._recorder.start_at(step)
         self._goes_on = _GOES_ON.format(step) if step else ""
         observed.notes.update(note for note in (self._goes_on, state.world.note) if note)

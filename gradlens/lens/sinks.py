@@ -17,7 +17,13 @@ from gradlens.recording.reading import next_step
 
 
 class Sink(Protocol):
-    """What a lens writes to."""
+    """What a lens writes to.
+
+    Attributes:
+        lasting: whether what is written is there still when nobody holds the lens any more.
+    """
+
+    lasting: bool
 
     def append(self, table: str, columns: Mapping[str, Any]) -> None:
         """Append rows to one table."""
@@ -40,6 +46,8 @@ class Sink(Protocol):
 
 class MemorySink:
     """Keeps rows in memory; for short recordings."""
+
+    lasting = False
 
     def __init__(self, meta: Mapping[str, Any]) -> None:
         self.meta = {**meta, "status": "running"}
@@ -90,6 +98,8 @@ class MemorySink:
 
 class FolderSink(RunWriter):
     """A run folder on disk."""
+
+    lasting = True
 
     def next_step(self) -> int:
         """Return the number of the step after the last that an earlier attempt recorded."""

@@ -301,3 +301,46 @@ def test_the_update_of_sharpness_aware_minimization_is_what_is_left_of_it():
     change = float((model[0].weight.detach() - before).norm())
     row = lens.recording.params.set_index("name").loc["0.weight"]
     assert row["update_norm"] == pytest.approx(change, rel=1e-4)
+
+
+class Wrapper(torch.optim.Optimizer):
+    """An optimizer around another, as accelerate's: it was never initialized as one, and has no hooks."""
+
+    def __init__(self, optimizer, scaler=None):
+        self.optimizer, self.scaler = optimizer, scaler
+
+    def step(self, closure=None):
+        self.optimizer.step() if self.scaler is None else (self.scaler.step(self.optimizer), self.scaler.update())
+
+    def zero_grad(self, set_to_none=True):
+        self.optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_an_optimizer_that_wraps_another_stands_for_it(depth):
+    recordings = []
+    for wraps in (0, depth):
+        model = stack()
+        optimizer = sgd(model)
+        for _ in range(wraps):
+            optimizer = Wrapper(optimizer)
+        with gradlens.attach(model, optimizer=optimizer) as lens:
+            loop(model, optimizer, 3)
+        recordings.append(lens.recording.steps.drop(columns="seconds"))
+    assert recordings[1].equals(recordings[0])
+    assert recordings[1]["lr"].tolist() == [0.05] * 3
+
+
+def test_the_scaler_that_an_optimizers_wrapper_holds_is_divided_out():
+    found = []
+    for wrapped in (True, False):
+        model, scaler = stack(), torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=wrapped)
+        optimizer = Wrapper(sgd(model), scaler) if wrapped else sgd(model)
+        with gradlens.attach(model, optimizer=optimizer) as lens:
+            for step in range(2):
+                optimizer.zero_grad()
+                scaler.scale(loss_of(model(vectors(step)))).backward()
+                optimizer.step()
+        found.append(lens.recording.steps)
+    assert found[0]["loss_scale"].tolist() == [1024.0] * 2
+    assert found[0]["grad_norm"].tolist() == pytest.approx(found[1]["grad_norm"].tolist(), rel=1e-6)

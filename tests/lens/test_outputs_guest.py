@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import gradlens
 from gradlens.recording import Recording
+from tests.lens.networks import WIDTH, stack
 from tests.lens.test_outputs import batches, mlp, outputs
 
 
@@ -102,3 +103,28 @@ def test_a_trace_and_a_transform_of_the_model_are_left_alone() -> None:
     assert [node.kind() for node in traced.nodes()] == [node.kind() for node in expected.nodes()]
     assert not lens.stopped
     assert (lens.recording.outputs["passes"] == 1).all()
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without torch.distributed")
+def test_an_output_whose_gradient_is_none_is_no_failure(tmp_path: Path) -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = stack()
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            y = self.net(x)
+            return {"loss": y.square().mean(), "logits": y}
+
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        model = nn.parallel.DistributedDataParallel(Two(), find_unused_parameters=True)
+        with gradlens.attach(model, strict=True) as lens:
+            for _ in range(2):
+                model(torch.randn(4, 5, WIDTH))["loss"].backward()
+                lens.step()
+                model.zero_grad()
+        assert lens.recording.norms["rescaling"].notna().all()
+        assert lens.audit().problems() == []
+    finally:
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,113 @@
+"""A callback for Lightning: ``Trainer(callbacks=[GradlensCallback(out="runs/a")])``."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gradlens.integrations.session import OnFinding, Session, checked
+from gradlens.lens import attach
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+else:
+    try:
+        from lightning.pytorch import Callback
+    except ModuleNotFoundError:  # the same under its other name
+        from pytorch_lightning import Callback
+
+
+class GradlensCallback(Callback):
+    """Records a training of Lightning's, and puts the verdict into its log at the end.
+
+    A step is one of the optimizer's, as ``trainer.global_step`` counts them; with several optimizers, which Lightning
+    has step by hand, one is a batch in which any of them stepped. Loss is the mean over the micro-batches of a step:
+    what ``training_step`` returned, by itself or under "loss". Sanity check and validation are not recorded. A training
+    that goes on from a checkpoint is numbered on.
+
+    Args:
+        out: run folder to write; None keeps the recording in memory, as ``callback.lens.recording``.
+        every: record every n-th step.
+        on_finding: what becomes of the cause of what goes wrong while it trains: "log", "raise" (a ``GradlensError``),
+            or a function that is called with it; once a code. Looking takes at most 2 % of the time.
+        options: of ``gradlens.attach``; ``send`` is used on the process of rank 0.
+
+    Raises:
+        GradlensError: on_finding is something else; in ``fit``, what ``gradlens.attach`` refuses.
+    """
+
+    def __init__(
+        self, out: str | Path | None = None, every: int = 10, on_finding: OnFinding = None, **options: Any
+    ) -> None:
+        super().__init__()
+        self._attach = {"out": out, "every": every, **options}
+        self._on_finding = checked(on_finding)
+        self._session: Session | None = None
+        self._losses: list[Tensor] = []
+        #: Steps that were closed, and ``trainer.global_step`` then.
+        self._steps: int | None = None
+        self._seen = 0
+
+    @property
+    def lens(self) -> Any:
+        """The lens of the training that runs, or ran last; None before the first."""
+        return None if self._session is None else self._session.lens
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: how many steps there were."""
+        return {} if self._steps is None else {"steps": self._steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what a checkpoint kept."""
+        self._steps = state_dict.get("steps")
+
+    def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Attach: the model is wrapped, the checkpoint is loaded, and the sanity check is over."""
+        optimizers, self._seen = trainer.optimizers, trainer.global_step
+        if len(optimizers) < 2 or self._steps is None or not self._seen:
+            # Without a callback's state in the checkpoint, all optimizers are taken to have stepped equally often.
+            self._steps = self._seen // max(len(optimizers), 1)
+        options = self._attach if trainer.is_global_zero else self._attach | {"send": None}
+        lens = attach(
+            trainer.strategy.model or pl_module,
+            optimizer=optimizers[0] if len(optimizers) == 1 else None,
+            scaler=getattr(trainer.precision_plugin, "scaler", None),
+            **options,
+        )
+        lens.start_at(self._steps)
+        say = logging.getLogger(type(trainer).__module__.partition(".trainer")[0]).info
+        self._session = Session(lens, options["every"], say, self._on_finding, trainer.is_global_zero)
+
+    def on_train_batch_end(
+        self, trainer: "Trainer", pl_module: "LightningModule", outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Close the step, if an optimizer stepped."""
+        if self._session is None:
+            return
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if isinstance(loss, Tensor):
+            # It comes divided by the number of micro-batches.
+            self._losses.append(loss.detach() * trainer.accumulate_grad_batches)
+        if trainer.global_step == self._seen:
+            return
+        optimizers, losses, self._losses = trainer.optimizers, self._losses, []
+        self._steps = trainer.global_step if len(optimizers) == 1 else (self._steps or 0) + 1
+        self._seen = trainer.global_step
+        lr = None if len(optimizers) == 1 else optimizers[0].param_groups[0]["lr"]
+        self._session.step(loss=torch.stack(losses).mean() if losses else None, lr=lr)
+
+    def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Detach, and say the verdict."""
+        self._end("complete")
+
+    def on_exception(self, trainer: "Trainer", pl_module: "LightningModule", exception: BaseException) -> None:
+        """Detach from a training that was interrupted."""
+        self._end("interrupted")
+
+    def _end(self, status: str) -> None:
+        self._losses = []
+        if self._session is not None:
+            self._session.end(status)

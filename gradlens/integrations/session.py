@@ -1,0 +1,108 @@
+"""What the callbacks have in common: a lens for one training, findings while it runs, the verdict at its end."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+from torch import Tensor
+
+from gradlens.analysis import Comparison, Finding, compare
+from gradlens.errors import GradlensError, one_line
+from gradlens.lens.lens import Lens
+from gradlens.reporting import verdict_text
+
+#: What becomes of a finding: it is logged, it ends the training, or a function gets it.
+OnFinding = Literal["log", "raise"] | Callable[[Finding], object] | None
+
+#: Recorded steps before the first look, of fewer the checks have little to say; and before each further one.
+_FIRST, _AGAIN = 32, 16
+#: A look waits for so many times what the one before took: they are at most 2 % of a training.
+_PAUSE = 49
+
+
+class Session:
+    """One training that is watched.
+
+    Args:
+        lens: attached.
+        every: every how many steps it records.
+        say: puts a sentence into the trainer's log.
+        on_finding: what becomes of the cause of what is wrong, once a code.
+        judges: whether this process looks, and gives the verdict; the others record only.
+    """
+
+    def __init__(
+        self, lens: Lens, every: int, say: Callable[[str], object], on_finding: OnFinding = None, judges: bool = True
+    ) -> None:
+        self.lens, self._say, self._judges = lens, say, judges
+        self._on_finding = on_finding if judges else None
+        self.ended = False
+        self._told: set[str] = set()
+        self._every = every
+        #: Steps until the next look, and the time from which on there may be one.
+        self._left, self._from = _FIRST * every, 0.0
+
+    def step(self, **numbers: Tensor | float | None) -> None:
+        """Close a step, as ``Lens.step`` does, and look at what was recorded where it is time to.
+
+        Raises:
+            GradlensError: something was found, and ``on_finding`` is "raise"; a function may raise anything.
+        """
+        self.lens.step(**numbers)  # type: ignore[arg-type]
+        self._left -= 1
+        began = time.monotonic()
+        if self._on_finding is not None and self._left < 0 and began >= self._from:
+            found, now = self._look(), time.monotonic()
+            self._left, self._from = _AGAIN * self._every, now + _PAUSE * (now - began)
+            self._tell(found, ending=False)
+
+    def end(self, status: str = "complete") -> None:
+        """Take the lens off the model; log the verdict, and tell what was not told."""
+        if self.ended:
+            return
+        self.ended = True
+        self.lens.finish(status)
+        self.lens.detach()
+        if not self._judges:
+            return
+        found = self._look()
+        if found is not None:
+            folder = found.recordings[0].path
+            verdict = verdict_text(found, width=10_000) or "Nothing asks for a look."
+            self._say(f"gradlens: {verdict}" + (f" More: gradlens report {folder}" if folder else ""))
+            self._tell(found, ending=True)
+
+    def _look(self) -> Comparison | None:
+        """Judge what was recorded so far. What goes wrong here is said, and the training goes on."""
+        try:
+            recording = self.lens.recording
+            return compare([recording]) if len(recording.steps) else None
+        except Exception as error:
+            self._on_finding = None
+            self._say(f"gradlens: the recording cannot be judged: {one_line(error)}.")
+            return None
+
+    def _tell(self, found: Comparison | None, ending: bool) -> None:
+        for finding in [cause.finding for cause in found.causes] if found is not None else []:
+            if finding.code in self._told:
+                continue
+            self._told.add(finding.code)
+            if callable(self._on_finding):
+                self._on_finding(finding)
+            elif self._on_finding == "raise" and not ending:
+                raise GradlensError(f"{finding.claim} ({finding.code})")
+            elif self._on_finding == "log" and not ending:  # the verdict has just said it
+                self._say(f"gradlens: {finding.claim} ({finding.code})")
+
+
+def checked(on_finding: Any) -> OnFinding:
+    """Return what becomes of findings.
+
+    Raises:
+        GradlensError: it is no function, and not "log" or "raise".
+    """
+    if on_finding in (None, "log", "raise") or callable(on_finding):
+        return on_finding  # type: ignore[no-any-return]
+    raise GradlensError(
+        f'on_finding must be a function of a finding, "log", "raise", or None; got {on_finding!r:.100}.'
+    )
