@@ -190,7 +190,12 @@ def test_a_run_recorded_before_there_were_checksums_is_read(tmp_path, kind):
 def test_a_run_begun_before_there_were_checksums_goes_on(tmp_path):
     run = older("killed", tmp_path / "run")
     writer = RunWriter(run, {"label": "later"})
-    row = {name: [1.0] for name in names(STORED["steps"])} | {"step": [STEPS], "nan_loss": [False], "extra": [{}]}
+    row = {name: [1.0] for name in names(STORED["steps"])} | {
+        "step": [STEPS],
+        "nan_loss": [False],
+        "reason": [None],
+        "extra": [{}],
+    }
     writer.append("steps", row)
     writer.close("complete")
     assert steps_of(load(run)) == [*range(STEPS + 1)]
@@ -413,7 +418,7 @@ def test_a_message_reaches_a_terminal_without_control_characters(tmp_path):
 def test_texts_from_a_folder_are_printable(tmp_path):
     writer = RunWriter(tmp_path / "run", {"label": "red\x1b[31m\u202e"})
     row = {name: [1.0] for name in names(STORED["steps"])}
-    writer.append("steps", row | {"step": [0], "nan_loss": [False], "extra": [{"a\x07b": 1.0}]})
+    writer.append("steps", row | {"step": [0], "nan_loss": [False], "reason": [None], "extra": [{"a\x07b": 1.0}]})
     site = {name: [None] for name in names(STORED["sites"])} | {"site": ["layer\x1b]0;x\x07"], "kind": ["norm"]}
     writer.append("sites", site | {"order": [0]})
     writer.close("complete")
