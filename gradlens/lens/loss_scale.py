@@ -17,8 +17,7 @@ class LossScale:
     def __init__(self, scaler: Any, optimizer: torch.optim.Optimizer | None) -> None:
         self.scaler, self._optimizer = scaler, optimizer
         self._scale: Tensor | None = None
-        #: The scaler's record of its optimizers when the step's first forward pass began, and when the optimizer stepped
-        #: last.
+        #: The scaler's record of its optimizers when the step began, and when the optimizer stepped last.
         self._states: Any = None
         self._stepped_in: Any = None
         self._unscales_itself = False
