@@ -14,6 +14,8 @@ bench: ## what the lens costs: ratios of interleaved steps, as a table and as JS
 	$(PYTHON) tests/bench_overhead.py
 fuzz: ## damage 5,000 recordings and read them: a table of what became of each; five minutes
 	$(PYTHON) -m tests.fuzz_recordings --mutations 5000
+kills: ## kill 100 runs while they are written and compacted: what was lost of each; three minutes
+	$(PYTHON) -m tests.kill_recordings --kills 100
 theory: ## how well the theory predicts whole networks: a table, and as JSON; an hour the first time
 	$(PYTHON) -m tests.table_theory
 norms-environment: ## the packages of the table of norms, in a virtual environment of their own: three gigabytes
@@ -29,4 +31,4 @@ published: ## rebuild the published comparison
 reproduced: ## rebuild the published reproductions: two to three hours on two cores
 	gradlens reproduce xu2019 --budget medium --out reports/build/xu2019
 	gradlens reproduce xiong2020 --budget medium --out reports/build/xiong2020
-.PHONY: help install test lint bench fuzz theory norms norms-environment published reproduced
+.PHONY: help install test lint bench fuzz kills theory norms norms-environment published reproduced
