@@ -37,21 +37,33 @@ def load(path: str | Path) -> Recording:
     """
     folder = Path(path)
     manifest = read_manifest(folder)
+    if manifest.get("status") in FINISHED and "tables" not in manifest and (folder / "segments").exists():
+        # Whoever closed it last was killed before it had done so; who may not write here reads the segments.
+        with contextlib.suppress(RecordingError, OSError):
+            complete(folder)
+    return peek(folder)
+
+
+def peek(folder: Path) -> Recording:
+    """Do as ``load``, and leave the folder as it is: a run that has ended may be closed by its own process right now.
+
+    Args:
+        folder: the run folder.
+
+    Raises:
+        RecordingError: as for ``load``.
+    """
+    manifest = read_manifest(folder)
     if manifest.get("kind") in FOLDERS_OF_RUNS:
         runs = [str(run) for run in manifest.get("runs", ())]
         named = ", ".join(runs[:6]) + (f" and {len(runs) - 6} more" if len(runs) > 6 else "")
         what = FOLDERS_OF_RUNS[manifest["kind"]]
         raise RecordingError(f"A recording is one run; {folder} is a {what} of several. Load one of its runs: {named}.")
-    if manifest.get("status") in FINISHED and "tables" not in manifest and (folder / "segments").exists():
-        # Whoever closed it last was killed before it had done so; who may not write here reads the segments.
-        with contextlib.suppress(RecordingError, OSError):
-            complete(folder)
-            manifest = read_manifest(folder)
     stored, meta = _read(folder, manifest)
     if meta.get("status") == "running" and not being_written(folder):
         meta["status"] = "interrupted"
     if "damage" in meta:
-        warnings.warn(f"The recording at {folder} is damaged: {' '.join(meta['damage'])}", stacklevel=2)
+        warnings.warn(f"The recording at {folder} is damaged: {' '.join(meta['damage'])}", stacklevel=3)
     return Recording(meta, {table: printable_table(frame) for table, frame in stored.items()}, folder)
 
 
