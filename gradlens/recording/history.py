@@ -82,7 +82,7 @@ def read_history(folder: Path, run: str) -> History:
     if bound < inf:
         damage.append(f"Steps from {bound:.0f} on are left out.")
     tables = {table: merge(table, expanded(frame)) for table, frame in tables.items()}
-    return History(tables, recorded_ranks(name for name, s in found.items() if s.batches), damage)
+    return History(tables, recorded_ranks(name for name, s in found.items() if s.rows is not None), damage)
 
 
 def _read_all(folder: Path, run: str) -> dict[Name, Segment]:
@@ -149,13 +149,13 @@ def _gone(found: Mapping[Name, Segment]) -> Iterator[tuple[float, str]]:
 def _rows(attempts: list[_Attempt], table: str) -> pd.DataFrame | None:
     """Return a table's rows, with a column ``rank_``: of each attempt up to where the process' next one begins."""
     by_step = "step" in arrow_schema(table).names
-    latest = {a.rank: a for a in attempts if table in a.segments and a.segments[table].batches}
+    latest = {a.rank: a for a in attempts if table in a.segments and a.segments[table].rows is not None}
     parts = []
     for attempt in attempts:
-        batches = attempt.segments[table].batches if table in attempt.segments else []
-        if not batches or (not by_step and latest[attempt.rank] is not attempt):
+        stored = attempt.segments[table].rows if table in attempt.segments else None
+        if stored is None or (not by_step and latest[attempt.rank] is not attempt):
             continue
-        rows = _as_today(pa.Table.from_batches(batches).replace_schema_metadata(), arrow_schema(table))
+        rows = _as_today(stored.replace_schema_metadata(), arrow_schema(table))
         if by_step and attempt.end < inf:
             rows = rows.filter(pc.less(rows["step"], int(attempt.end)))
         parts.append(rows.append_column("rank_", pa.repeat(pa.scalar(attempt.rank, pa.int64()), len(rows))))

@@ -14,6 +14,7 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import pyarrow as pa
@@ -38,7 +39,8 @@ class Segment:
 
     Attributes:
         name: whose it is.
-        batches: all that are whole, from the first on.
+        rows: of all batches that are whole, from the first on; None where there is none.
+        lengths: rows of each batch.
         crcs: of all up to each batch.
         wrote: of each batch of ``steps``, every other table's CRC.
         before: segments of the process' earlier attempts, with the sizes that they had.
@@ -48,7 +50,8 @@ class Segment:
     """
 
     name: Name
-    batches: list[pa.RecordBatch] = field(default_factory=list)
+    rows: pa.Table | None = None
+    lengths: list[int] = field(default_factory=list)
     crcs: list[int] = field(default_factory=list)
     wrote: list[dict[str, int]] = field(default_factory=list)
     before: dict[str, int] = field(default_factory=dict)
@@ -59,7 +62,21 @@ class Segment:
     @functools.cached_property
     def steps(self) -> list[int]:
         """The first step of each batch; none where the table has no steps."""
-        return [batch["step"][0].as_py() for batch in self.batches if "step" in batch.schema.names and len(batch)]
+        if self.rows is None or "step" not in self.rows.schema.names:
+            return []
+        begins = [end - length for end, length in zip(accumulate(self.lengths), self.lengths, strict=True) if length]
+        return list(self.rows["step"].take(pa.array(begins, pa.int64())).to_pylist())
+
+    def take(self, reader: pa.ipc.RecordBatchStreamReader) -> None:
+        """Take the rows of a stream, in one piece: of a batch a step there are very many.
+
+        Raises:
+            pa.ArrowException: it cannot be read.
+        """
+        rows = reader.read_all()
+        rows.validate(full=True)
+        self.lengths = [len(chunk) for chunk in rows.column(0).iterchunks()]
+        self.rows = rows.combine_chunks() if self.lengths else None
 
 
 class _TornError(Exception):
@@ -114,7 +131,7 @@ def _check(segment: Segment, data: bytes, run: str) -> None:
     except _DamagedError as error:
         damage = error
     if crcs:
-        segment.batches, segment.before = _decode(data[:end], segment.name, run)
+        _decode(segment, pa.py_buffer(data).slice(0, end), run)
         segment.crcs, segment.wrote = crcs, wrote
     if damage is not None:
         raise damage
@@ -135,38 +152,38 @@ def _metadata_end(view: memoryview, at: int) -> int:
 def _message(view: memoryview, at: int, crc: int) -> tuple[int, dict[str, int], int]:
     """Check the message that begins at a place: return the CRC, what it tells of other tables, and where it ends."""
     end = _metadata_end(view, at)
-    metadata = bytearray(view[at + PREFIX.size : end])
-    seal = _SEAL.search(metadata)
+    begin = at + PREFIX.size
+    seal = _SEAL.search(view[begin:end])
     if seal is None:
         raise _DamagedError("a batch has no checksum")
     told, body, others = seal[1], int(seal[2]), seal[3].decode()
     if end + body > len(view):
         raise _TornError
-    metadata[seal.start(1) : seal.end(1)] = BLANK
-    crc = zlib.crc32(view[end : end + body], zlib.crc32(metadata, crc))
+    crc = zlib.crc32(BLANK, zlib.crc32(view[begin : begin + seal.start(1)], crc))
+    crc = zlib.crc32(view[begin + seal.end(1) : end + body], crc)
     if crc != int(told, 16):
         raise _DamagedError("the checksum of a batch does not fit")
     return crc, {table: int(value, 16) for table, value in (one.split("=") for one in others.split())}, end + body
 
 
-def _decode(data: bytes, name: Name, run: str) -> tuple[list[pa.RecordBatch], dict[str, int]]:
-    """Return the batches, whose bytes are those that were written, and what the header says was there before."""
+def _decode(segment: Segment, data: pa.Buffer, run: str) -> None:
+    """Fill a segment with rows, whose bytes are those that were written, and what the header says was there before."""
+    decoded = Segment(segment.name)
     try:
         reader = pa.ipc.open_stream(data)
-        batches, named = list(reader), reader.schema.metadata or {}
+        named = reader.schema.metadata or {}
         whose, of = (named.get(key, b"").decode() for key in (b"gradlens.segment", b"gradlens.run"))
         before = json.loads(named.get(b"gradlens.before", b"{}"))
-        for batch in batches:
-            batch.validate(full=True)
+        decoded.take(reader)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise _DamagedError(f"Arrow cannot read it ({_short(error)})") from error
     if of != run:
         raise _DamagedError("it is of another run")
-    if whose != str(name):
+    if whose != str(segment.name):
         raise _DamagedError(f"it is {printable(whose)} under another name")
-    if not _fits(reader.schema, name.table):
+    if not _fits(reader.schema, segment.name.table):
         raise _DamagedError("it has other columns")
-    return batches, before
+    segment.rows, segment.lengths, segment.before = decoded.rows, decoded.lengths, before
 
 
 def _fits(schema: pa.Schema, table: str) -> bool:
@@ -177,6 +194,7 @@ def _fits(schema: pa.Schema, table: str) -> bool:
 
 def _believe(segment: Segment, data: bytes) -> None:
     """Fill a segment of before there were checksums: with whatever Arrow reads of it."""
+    batches: list[pa.RecordBatch] = []
     try:
         reader = pa.ipc.open_stream(data)
         if (reader.schema.metadata or {}).get(b"gradlens.run"):
@@ -185,11 +203,13 @@ def _believe(segment: Segment, data: bytes) -> None:
             batch.validate(full=True)
             if not _fits(batch.schema, segment.name.table):
                 raise _DamagedError("it has other columns")
-            segment.batches.append(batch)
+            batches.append(batch)
     except (pa.ArrowException, OSError, EOFError, ValueError) as error:
-        if not segment.batches and len(data) > 4096:  # more than a torn first batch's schema
+        if not batches and len(data) > 4096:  # more than a torn first batch's schema
             raise _DamagedError(f"Arrow cannot read it ({_short(error)})") from error
-    segment.crcs, segment.wrote = [0] * len(segment.batches), [{}] * len(segment.batches)
+    segment.rows = pa.Table.from_batches(batches) if batches else None
+    segment.lengths = [len(batch) for batch in batches]
+    segment.crcs, segment.wrote = [0] * len(batches), [{}] * len(batches)
 
 
 def _short(error: BaseException) -> str:

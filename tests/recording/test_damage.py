@@ -266,7 +266,7 @@ def test_metadata_that_json_cannot_hold_are_refused_and_do_not_stay(tmp_path):
 
 def test_a_run_whose_process_was_killed_before_it_left_tables_is_completed_by_the_next_reader(tmp_path, monkeypatch):
     run = tmp_path / "run"
-    monkeypatch.setattr("gradlens.recording.store.complete", lambda folder: None)
+    monkeypatch.setattr("gradlens.recording.store.complete", lambda *_: None)
     shutil.copytree(make("two finished", tmp_path / "made"), run)
     assert not list(run.glob("*.parquet"))
     recording = load(run)
@@ -279,7 +279,7 @@ def test_a_run_whose_process_was_killed_before_it_left_tables_is_completed_by_th
 
 def test_who_may_not_write_the_folder_reads_the_segments(tmp_path, monkeypatch):
     run = tmp_path / "run"
-    monkeypatch.setattr("gradlens.recording.store.complete", lambda folder: None)
+    monkeypatch.setattr("gradlens.recording.store.complete", lambda *_: None)
     shutil.copytree(make("two finished", tmp_path / "made"), run)
 
     def refuse(folder: Path) -> None:
@@ -294,7 +294,7 @@ def test_who_may_not_write_the_folder_reads_the_segments(tmp_path, monkeypatch):
 def test_a_run_killed_at_any_moment_of_its_closing_reads_the_same_and_is_completed(tmp_path, monkeypatch, left):
     """After so many files were written, or segments removed, the process is gone."""
     run = tmp_path / "run"
-    monkeypatch.setattr("gradlens.recording.store.complete", lambda folder: None)
+    monkeypatch.setattr("gradlens.recording.store.complete", lambda *_: None)
     shutil.copytree(make("two finished", tmp_path / "made"), run)
 
     class Killed(BaseException):
@@ -322,7 +322,7 @@ def test_a_run_killed_at_any_moment_of_its_closing_reads_the_same_and_is_complet
 
 def test_a_run_whose_segments_are_damaged_keeps_them(tmp_path, monkeypatch):
     run = tmp_path / "run"
-    monkeypatch.setattr("gradlens.recording.store.complete", lambda folder: None)
+    monkeypatch.setattr("gradlens.recording.store.complete", lambda *_: None)
     shutil.copytree(make("two finished", tmp_path / "made"), run)
     flip(segment(run, "norms-r1-a0"), 0.6)
     with pytest.raises(RecordingError, match="cannot be closed"):
@@ -333,7 +333,7 @@ def test_a_run_whose_segments_are_damaged_keeps_them(tmp_path, monkeypatch):
 
 def test_segments_that_a_closed_run_lost_while_they_were_read_are_not_missed(tmp_path, monkeypatch):
     run = tmp_path / "run"
-    monkeypatch.setattr("gradlens.recording.store.complete", lambda folder: None)
+    monkeypatch.setattr("gradlens.recording.store.complete", lambda *_: None)
     shutil.copytree(make("two finished", tmp_path / "made"), run)
     monkeypatch.setattr("gradlens.recording.reading.complete", lambda folder: None)
     read = folder.segments
