@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from math import ceil, inf
+from math import ceil
 from statistics import median
 from typing import Any, Literal
 
@@ -28,6 +28,8 @@ _FEWEST = 4
 _IN_A_ROW = 15
 #: The fewest steps that are recorded: one in so many.
 _RAREST = 1000
+#: Events that a restless series shows again and again.
+_NOISY = ("loss", "grad_norm")
 #: Several processes must record the same steps, and no two measure the same time.
 OF_SEVERAL = 16
 
@@ -85,6 +87,8 @@ class Cadence:
 class Budget(Cadence):
     """Records the first steps, then as many as a share of the time allows, and all that follow an event.
 
+    What follows an event is paid for by recording less afterwards.
+
     What a recorded step costs is measured against the bare steps just before it; medians, so that a step that waited
     for data, wrote a checkpoint or was compiled does not count.
 
@@ -96,25 +100,31 @@ class Budget(Cadence):
     def __init__(self, cost: float, laps: Laps) -> None:
         super().__init__(every=2)  # until it is known what a step costs: bare and recorded ones in turn
         self._cost, self._laps, self._events = cost, laps, Events()
+        #: What may be spent now, in bare steps: each step brings its share, a recorded one takes what it costs.
+        self._account = 0.0
+        #: Reason to the steps that were followed for it.
+        self._followed: dict[str, list[int]] = {}
         #: Whether a loss came that nobody can look at without waiting.
         self._unseen = False
-        self._first = self._steps = 0
-        self._last, self._row = -inf, 0
+        self._first = self._steps = self._row = 0
         self._until, self._why = -1, ""
         self._bare: deque[float] = deque(maxlen=_BARE)
         #: Of recorded steps, by whether they were read closely: how much longer they took, in bare steps.
         self._longer: dict[bool, deque[float]] = {kind: deque(maxlen=_RECORDED) for kind in (False, True)}
+        self._medians: dict[bool, float] = {}
 
     def begin(self, step: int) -> None:
         """Begin at a step: the first ones from there are recorded."""
-        self._first, self._last, self._row, self._until = step, -inf, 0, -1
+        self._first, self._row, self._until = step, 0, -1
         self._laps.restart()
 
     def due(self, step: int) -> bool:
         """Whether the step that begins is recorded."""
         if step < self._first + FIRST or step <= self._until:
             return True
-        return step - self._last >= self.every and self._row < _IN_A_ROW
+        if not self._known():
+            return self._row == 0
+        return self._account >= self._of_one() and self._row < _IN_A_ROW
 
     def closely(self, step: int) -> bool:
         """Whether what costs more is read in it, too."""
@@ -126,8 +136,13 @@ class Budget(Cadence):
 
     def _follow(self, step: int, reason: str) -> None:
         """Record what follows a step in full, where there is a reason."""
-        if reason:
+        if not reason:
+            return
+        # A restless series must not cost more than one that is not: its debts are paid first.
+        paid = self._known() and self._account >= -_FOLLOWING * self._of_one()
+        if reason not in _NOISY or paid or step < self._first + FIRST:
             self._until, self._why = step + _FOLLOWING, reason
+            self._followed.setdefault(reason, []).append(step)
 
     def also(self, seconds: float) -> None:
         """Count seconds that passed now to the step that has ended."""
@@ -139,30 +154,32 @@ class Budget(Cadence):
             self._unseen = self._unseen or loss.device.type != "cpu"
             loss = loss.item() if loss.device.type == "cpu" else None
         if loss is not None:
-            self._follow(step, self._events.loss(step, float(loss)))
+            self._follow(step, self._events.loss(float(loss)))
 
     def rate(self, step: int, lr: float) -> None:
         """Hear the learning rate of a step."""
-        self._follow(step, self._events.rate(step, lr))
+        self._follow(step, self._events.rate(lr))
 
     def skipped(self, step: int) -> None:
         """Hear that a scaler left a step out."""
-        self._follow(step, self._events.note(step, "skipped"))
+        self._follow(step, "skipped")
 
     def shown(self, step: int, row: Mapping[str, Any], shown: Shown) -> None:
         """Hear what a recorded step has shown."""
         norm, scale = row["grad_norm"][0], row["loss_scale"][0]
-        self._follow(step, self._events.recorded(step, norm, shown.broken is None, scale))
+        self._follow(step, self._events.recorded(norm, shown.broken is None, scale))
 
     def over(self, step: int, recorded: bool, closely: bool, parameters: ParameterReader | None) -> None:
         """End a step."""
         super().over(step, recorded, closely, parameters)
         if parameters is not None:
-            self._follow(step, self._events.trained(step, tuple(p.requires_grad for p in parameters.parameters)))
+            self._follow(step, self._events.trained(tuple(p.requires_grad for p in parameters.parameters)))
         self._steps += 1
         self._row = self._row + 1 if recorded else 0
-        if recorded:
-            self._last = step
+        if self._known() and step >= self._first + FIRST:
+            spent = self._longer_by(closely) if recorded else 0.0
+            # What was saved is for one step, or what follows an event would not be all that is recorded in full.
+            self._account = min(self._account + self._cost - spent, max(self._of_one(), self._cost))
         for lap in self._laps.lap(recorded, closely):
             self._enter(lap)
 
@@ -171,34 +188,40 @@ class Budget(Cadence):
             self._bare.append(lap.seconds)
         elif len(self._bare) >= _FEWEST:
             self._longer[lap.closely].append(lap.seconds / median(self._bare) - 1)
-            if sum(map(len, self._longer.values())) >= _FEWEST:
-                self.every = min(max(ceil(self._of_one() / self._cost), 1), _RAREST)
+            self._medians = {kind: max(median(known), 0.0) for kind, known in self._longer.items() if known}
+            self.every = min(max(ceil(self._of_one() / self._cost), 1), _RAREST)
+
+    def _known(self) -> bool:
+        """Whether enough was measured to go by."""
+        return len(self._longer[False]) >= _FEWEST
+
+    def _longer_by(self, closely: bool) -> float:
+        """Return what a recorded step costs, in bare steps; never so much that none would be recorded any more."""
+        known = self._medians.get(closely, self._medians.get(not closely, 0.0))
+        return min(known, _RAREST * self._cost)
 
     def _of_one(self) -> float:
-        """Return what a recorded step costs, in bare steps; one in a few is read closely."""
-        plain, close = (self._longer[kind] or self._longer[not kind] for kind in (False, True))
-        return max(((OF - 1) * median(plain) + median(close)) / OF, 0.0)
+        """Return what recorded steps cost in the mean; one in a few is read closely."""
+        return ((OF - 1) * self._longer_by(False) + self._longer_by(True)) / OF
 
     def told(self) -> str:
         """Say what it came to."""
         said = f"{self.recorded:,} of {self._steps:,} steps were recorded"
-        if any(self._longer.values()):
+        if self._known():
             share = self._of_one() / self.every
             said += f", at last 1 step in {self.every}: {share:.1%} of the time".replace("%", " %")
-        if self._events.seen:
-            said += f"; in full after {_several(self._events)}"
+        if self._followed:
+            said += f"; in full after {_several(self._followed)}"
         if self._unseen:
             said += ". The loss lies on an accelerator, and is looked at in recorded steps only"
         return said + "."
 
 
-def _several(events: Events) -> str:
-    """Name what was noticed, in order of its first step."""
-    named: Sequence[str] = sorted(events.seen, key=lambda reason: events.first[reason])
+def _several(followed: Mapping[str, Sequence[int]]) -> str:
+    """Name the reasons, in order of their first steps."""
     parts = [
-        f"{REASONS[reason]} (step {events.first[reason]}"
-        + (f", and {events.seen[reason] - 1} times more)" if events.seen[reason] > 1 else ")")
-        for reason in named
+        f"{REASONS[reason]} (step {steps[0]}" + (f", and {len(steps) - 1} times more)" if len(steps) > 1 else ")")
+        for reason, steps in followed.items()
     ]
     return ", ".join(parts)
 

@@ -1,6 +1,6 @@
 """What happens in a training that should be seen in full: told by what costs nothing to look at."""
 
-from collections import Counter, deque
+from collections import deque
 from math import inf, isfinite, log, nan
 
 #: Reason to what it is called in the audit; the reasons are those of the column ``reason`` in ``steps``.
@@ -36,39 +36,24 @@ class Recent:
 
 
 class Events:
-    """Notices events. Each method is told of a step and returns the reason to record what follows; else it is empty.
-
-    Attributes:
-        seen: reason to how often it came.
-        first: reason to the first step in which it did.
-    """
+    """Notices events. Each method is told of a step and returns the reason to record what follows; else it is empty."""
 
     def __init__(self) -> None:
-        self.seen: Counter[str] = Counter()
-        self.first: dict[str, int] = {}
         self._loss, self._norm = Recent(), Recent()
         self._lr, self._scale = nan, nan
         self._trained: tuple[bool, ...] | None = None
         #: Whether the last loss, and the last recorded step, was finite: what goes on being broken is no news.
         self._whole = {"loss": True, "step": True}
 
-    def note(self, step: int, reason: str) -> str:
-        """Count an event."""
-        if reason:
-            self.seen[reason] += 1
-            self.first.setdefault(reason, step)
-        return reason
-
-    def loss(self, step: int, value: float) -> str:
+    def loss(self, value: float) -> str:
         """Look at the loss of a step."""
         left = self._loss.left_by(value)
-        return self.note(step, self._broke("loss", isfinite(value)) or "loss" * left)
+        return self._broke("loss", isfinite(value)) or "loss" * left
 
-    def recorded(self, step: int, grad_norm: float, finite: bool, scale: float) -> str:
+    def recorded(self, grad_norm: float, finite: bool, scale: float) -> str:
         """Look at what is known of a recorded step.
 
         Args:
-            step: its number.
             grad_norm: of the whole gradient; NaN where it is not known.
             finite: whether all was.
             scale: the scaler's factor, which falls after steps that are left out; NaN without a scaler.
@@ -76,20 +61,20 @@ class Events:
         left = grad_norm > 0 and self._norm.left_by(log(grad_norm))
         fell, self._scale = scale < self._scale, scale
         reason = self._broke("step", finite) or "grad_norm" * left
-        return self.note(step, "skipped" if fell else reason)
+        return "skipped" if fell else reason
 
-    def rate(self, step: int, lr: float) -> str:
+    def rate(self, lr: float) -> str:
         """Look at the learning rate of a step."""
         low, high = sorted((lr, self._lr))
         changed = high >= 2 * low and high > low and high < inf
         self._lr = lr
-        return self.note(step, "lr" * changed)
+        return "lr" * changed
 
-    def trained(self, step: int, which: tuple[bool, ...]) -> str:
+    def trained(self, which: tuple[bool, ...]) -> str:
         """Look at which parameters are trained."""
         changed = self._trained is not None and which != self._trained
         self._trained = which
-        return self.note(step, "trained" * changed)
+        return "trained" * changed
 
     def _broke(self, what: str, finite: bool) -> str:
         broke = self._whole[what] and not finite

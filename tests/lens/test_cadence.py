@@ -61,6 +61,20 @@ def test_the_first_steps_are_all_recorded_and_then_as_many_as_the_budget_allows(
     assert 0.6 * min(cost, longer) < spent < 1.25 * cost
 
 
+def test_a_restless_loss_does_not_cost_more_than_another():
+    """Every twentieth is far beyond all before."""
+    budget = Budget(0.02, Told(lambda step, recorded, closely: 1.0 + recorded * 0.3 * (1 + closely)))
+    budget.begin(0)
+    spent = []
+    for step in range(STEPS):
+        recorded, closely = budget.due(step), budget.closely(step)
+        spent.append(recorded * 0.3 * (1 + closely))
+        budget.over(step, recorded, closely, None)
+        budget.loss(step, 10.0 ** (step / 100) if step % 20 == 0 else 1.0)
+    assert sum(spent[FIRST + 100 :]) / (STEPS - FIRST - 100) < 1.1 * 0.02
+    assert "times more" in budget.told()
+
+
 def test_where_the_budget_allows_for_every_step_one_is_left_out_now_and_then_to_measure_by():
     chosen = run(Budget(0.02, Told(lambda step, recorded, closely: 1.0)))[FIRST + 100 :]
     assert 0.9 < sum(recorded for recorded, _ in chosen) / len(chosen) < 1
