@@ -111,7 +111,9 @@ class Budget(Cadence):
         self._bare: deque[float] = deque(maxlen=_BARE)
         #: Of recorded steps, by whether they were read closely: how much longer they took, in bare steps.
         self._longer: dict[bool, deque[float]] = {kind: deque(maxlen=_RECORDED) for kind in (False, True)}
-        self._medians: dict[bool, float] = {}
+        #: What one costs, in bare steps, by the same; what they cost in the mean; whether that was measured.
+        self._of = {False: 0.0, True: 0.0}
+        self._of_one, self._known = 0.0, False
 
     def begin(self, step: int) -> None:
         """Begin at a step: the first ones from there are recorded."""
@@ -122,9 +124,9 @@ class Budget(Cadence):
         """Whether the step that begins is recorded."""
         if step < self._first + FIRST or step <= self._until:
             return True
-        if not self._known():
+        if not self._known:
             return self._row == 0
-        return self._account >= self._of_one() and self._row < _IN_A_ROW
+        return self._account >= self._of_one and self._row < _IN_A_ROW
 
     def closely(self, step: int) -> bool:
         """Whether what costs more is read in it, too."""
@@ -139,7 +141,7 @@ class Budget(Cadence):
         if not reason:
             return
         # A restless series must not cost more than one that is not: its debts are paid first.
-        paid = self._known() and self._account >= -_FOLLOWING * self._of_one()
+        paid = self._known and self._account >= -_FOLLOWING * self._of_one
         if reason not in _NOISY or paid or step < self._first + FIRST:
             self._until, self._why = step + _FOLLOWING, reason
             self._followed.setdefault(reason, []).append(step)
@@ -173,13 +175,13 @@ class Budget(Cadence):
         """End a step."""
         super().over(step, recorded, closely, parameters)
         if parameters is not None:
-            self._follow(step, self._events.trained(tuple(p.requires_grad for p in parameters.parameters)))
+            self._follow(step, self._events.trained([p.requires_grad for p in parameters.parameters]))
         self._steps += 1
         self._row = self._row + 1 if recorded else 0
-        if self._known() and step >= self._first + FIRST:
-            spent = self._longer_by(closely) if recorded else 0.0
-            # What was saved is for one step, or what follows an event would not be all that is recorded in full.
-            self._account = min(self._account + self._cost - spent, max(self._of_one(), self._cost))
+        if self._known and step >= self._first + FIRST:
+            spent = self._of[closely] if recorded else 0.0
+            # No more is saved up than one step takes, or a quiet time would end in a burst.
+            self._account = min(self._account + self._cost - spent, max(self._of_one, self._cost))
         for lap in self._laps.lap(recorded, closely):
             self._enter(lap)
 
@@ -188,27 +190,22 @@ class Budget(Cadence):
             self._bare.append(lap.seconds)
         elif len(self._bare) >= _FEWEST:
             self._longer[lap.closely].append(lap.seconds / median(self._bare) - 1)
-            self._medians = {kind: max(median(known), 0.0) for kind, known in self._longer.items() if known}
-            self.every = min(max(ceil(self._of_one() / self._cost), 1), _RAREST)
+            self._weigh()
 
-    def _known(self) -> bool:
-        """Whether enough was measured to go by."""
-        return len(self._longer[False]) >= _FEWEST
-
-    def _longer_by(self, closely: bool) -> float:
-        """Return what a recorded step costs, in bare steps; never so much that none would be recorded any more."""
-        known = self._medians.get(closely, self._medians.get(not closely, 0.0))
-        return min(known, _RAREST * self._cost)
-
-    def _of_one(self) -> float:
-        """Return what recorded steps cost in the mean; one in a few is read closely."""
-        return ((OF - 1) * self._longer_by(False) + self._longer_by(True)) / OF
+    def _weigh(self) -> None:
+        """Work out what a recorded step costs, and how many may be recorded."""
+        known = {kind: max(median(longer), 0.0) for kind, longer in self._longer.items() if longer}
+        # Never so much that none would be recorded any more.
+        self._of = {kind: min(known.get(kind, known.get(not kind, 0.0)), _RAREST * self._cost) for kind in self._of}
+        self._of_one = ((OF - 1) * self._of[False] + self._of[True]) / OF
+        self._known = len(self._longer[False]) >= _FEWEST
+        self.every = min(max(ceil(self._of_one / self._cost), 1), _RAREST)
 
     def told(self) -> str:
         """Say what it came to."""
         said = f"{self.recorded:,} of {self._steps:,} steps were recorded"
-        if self._known():
-            share = self._of_one() / self.every
+        if self._known:
+            share = self._of_one / self.every
             said += f", at last 1 step in {self.every}: {share:.1%} of the time".replace("%", " %")
         if self._followed:
             said += f"; in full after {_several(self._followed)}"

@@ -41,7 +41,7 @@ class Events:
     def __init__(self) -> None:
         self._loss, self._norm = Recent(), Recent()
         self._lr, self._scale = nan, nan
-        self._trained: tuple[bool, ...] | None = None
+        self._trained: list[bool] | None = None
         #: Whether the last loss, and the last recorded step, was finite: what goes on being broken is no news.
         self._whole = {"loss": True, "step": True}
 
@@ -70,7 +70,7 @@ class Events:
         self._lr = lr
         return "lr" * changed
 
-    def trained(self, which: tuple[bool, ...]) -> str:
+    def trained(self, which: list[bool]) -> str:
         """Look at which parameters are trained."""
         changed = self._trained is not None and which != self._trained
         self._trained = which

@@ -1,18 +1,21 @@
 """``every="auto"``: what recording may cost is kept to, and what happens is seen in full."""
 
 import random
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 import gradlens
 from gradlens import GradlensError
-from gradlens.lens.cadence import FIRST, Budget
+from gradlens.lens.cadence import FIRST, Budget, cadence_of
 from gradlens.lens.events import Recent
-from gradlens.lens.laps import HostLaps, Lap
+from gradlens.lens.laps import DeviceLaps, HostLaps, Lap
 from tests.lens.networks import WIDTH, stack
 from tests.lens.training_loop import train
+from tests.recording.folders import without_digests
 
 STEPS = 4000
 
@@ -99,6 +102,37 @@ def test_seconds_in_which_a_step_is_written_late_are_its_own():
     (lap,) = laps.lap(False, False)
     assert not lap.recorded
     assert lap.seconds < -999.0  # the thousand were not its own
+
+
+class LateEvent:
+    """Comes when two later ones have been asked for."""
+
+    asked = 0
+
+    def __init__(self, enable_timing):
+        assert enable_timing
+
+    def record(self, stream):
+        LateEvent.asked += 1
+        self.number = LateEvent.asked
+
+    def query(self):
+        return LateEvent.asked >= self.number + 2
+
+    def elapsed_time(self, other):
+        assert other.query()  # else it would wait
+        return 1e3 * (other.number**2 - self.number**2)
+
+
+def test_on_an_accelerator_the_times_come_later_and_nobody_waits_for_them(monkeypatch):
+    device = SimpleNamespace(Event=LateEvent, current_stream=lambda device: "a stream")
+    monkeypatch.setattr(torch, "get_device_module", lambda of: device)
+    laps = DeviceLaps(torch.device("cuda"))
+    found = [laps.lap(step % 2 == 0, False) for step in range(6)]
+    assert [len(known) for known in found] == [0, 0, 1, 1, 1, 1]
+    assert [lap for known in found for lap in known] == [
+        Lap(step % 2 == 0, False, (step + 2) ** 2 - (step + 1) ** 2) for step in range(4)
+    ]
 
 
 def test_noise_stays_in_its_range_and_a_jump_leaves_it():
@@ -219,6 +253,24 @@ def test_after_a_jump_back_the_first_steps_are_recorded_again(tmp_path):
     assert set(range(50, 80)) <= set(recording.steps["step"])
     assert recording.meta["every"] == "auto"
     assert "steps were recorded" in str(recording.meta["audit"]["setting"]["cadence"])
+
+
+def test_several_processes_record_the_same_steps():
+    own = [cadence_of("auto", 0.02, torch.device("cpu"), SimpleNamespace(size=2)) for _ in range(2)]
+    for cadence in own:
+        cadence.loss(20, float("nan"))  # which one of them may have alone
+    assert [[cadence.due(step) for step in range(64)] for cadence in own] == [[s % 16 == 0 for s in range(64)]] * 2
+
+
+def test_recordings_of_before_have_no_reasons(tmp_path):
+    with gradlens.attach(stack(blocks=1), out=tmp_path / "run") as lens:
+        lens.step(loss=1.0)
+    without_digests(tmp_path / "run")
+    file = tmp_path / "run" / "steps.parquet"
+    pd.read_parquet(file).drop(columns="reason").to_parquet(file)
+    reasons = gradlens.load(tmp_path / "run").steps["reason"]
+    assert reasons.isna().all()
+    assert reasons.dtype == "str"
 
 
 @pytest.mark.parametrize(
