@@ -119,8 +119,13 @@ class Compaction:
         if self._thread is not None:
             self._thread.join()
         self._take(self._kept, rest=True)
-        if self._failed:
-            return None
+        if not self._failed:
+            with contextlib.suppress(Exception):  # whatever it is, reading the segments will say it
+                return self._finished(write)
+        self.drop()
+        return None
+
+    def _finished(self, write: Callable[[Path, Callable[..., object]], None]) -> list[str]:
         last = max(pc.max(rows["step"]).as_py() for rows in self._rows["steps"])
         for table in BY_STEP:  # rows of a step that was begun and not counted are none
             self._rows[table] = [rows.filter(pc.less_equal(rows["step"], last)) for rows in self._rows[table]]

@@ -84,6 +84,20 @@ def test_a_compaction_that_fails_costs_nothing_but_time(tmp_path, eager, monkeyp
     assert load(folder).steps["step"].tolist() == [*range(STEPS)]
 
 
+def test_one_that_cannot_be_finished_is_made_anew_from_the_segments(tmp_path, eager, monkeypatch):
+    replace = compaction.Path.replace
+
+    def refused(path, target):
+        if path.suffix == ".part":
+            raise OSError(5, "Input/output error")
+        return replace(path, target)
+
+    monkeypatch.setattr(compaction.Path, "replace", refused)
+    folder = written(tmp_path / "run")
+    assert load(folder).steps["step"].tolist() == [*range(STEPS)]
+    assert not (folder / "segments").exists()
+
+
 def test_closing_that_is_refused_leaves_the_segments(tmp_path, eager, monkeypatch):
     def refused(*args, **kwargs):
         raise OSError(28, "No space left on device")
