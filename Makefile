@@ -16,6 +16,8 @@ bench-judge: ## what it takes to read, judge and report large recordings: second
 	$(PYTHON) -m tests.bench_judge
 fuzz: ## damage 5,000 recordings and read them: a table of what became of each; five minutes
 	$(PYTHON) -m tests.fuzz_recordings --mutations 5000
+kills: ## kill 100 runs while they are written and compacted: what was lost of each; three minutes
+	$(PYTHON) -m tests.kill_recordings --kills 100
 theory: ## how well the theory predicts whole networks: a table, and as JSON; an hour the first time
 	$(PYTHON) -m tests.table_theory
 norms-environment: ## the packages of the table of norms, in a virtual environment of their own: three gigabytes

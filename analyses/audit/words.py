@@ -51,7 +51,8 @@ def settings(audit: Mapping[str, Any], kind: str) -> Iterator[tuple[str, str]]:
     """
     setting, norms = audit.get("setting") or {}, audit.get("norms") or ()
     if "every" in setting:
-        yield "recorded", _cadence(int(setting["every"]), kind)
+        told = str(setting.get("cadence") or "").removesuffix(".")
+        yield "recorded", told or _cadence(int(setting["every"]), kind)
     if "passes" in setting:
         yield "backward passes", _passes(setting["passes"], audit.get("passes") or ())
     elif "micro_batches" in setting:

@@ -28,6 +28,7 @@ COMMANDS = {
     "reproduce": "Run a paper's experiment again, and test its claims.",
     "report": "Write a PDF on recorded runs.",
     "diagnose": "Print what is found in recorded runs; the exit code is for CI.",
+    "watch": "Show runs while they are written.",
     "data": "Show the real data sets, and fetch them.",
     "list": "Show what there is: variants, tasks, analyses, studies.",
     "explain": "Tell what a finding means.",

@@ -35,6 +35,16 @@ class Share(click.ParamType[float]):
         return share
 
 
+class Every(click.ParamType[int | str]):
+    """A number of steps, or ``auto``."""
+
+    name = "count|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Return it as a number from 1 up, or as the word."""
+        return "auto" if value == "auto" else COUNT.convert(value, param, ctx)
+
+
 def stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Return one decorator for several options, shown in the order given."""
 

@@ -50,7 +50,13 @@ if TYPE_CHECKING:
 @click.option(
     "--evaluation-batches", type=options.COUNT, default=8, show_default=True, help="Batches in one evaluation."
 )
-@click.option("--every", type=options.COUNT, default=1, show_default=True, help="Record each n-th step.")
+@click.option(
+    "--every",
+    type=options.Every(),
+    default=1,
+    show_default=True,
+    help="Record each n-th step; auto: as many as 2 % of the time allows, and what follows an event.",
+)
 @options.size
 @options.batches
 @options.seed

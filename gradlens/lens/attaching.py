@@ -3,8 +3,9 @@
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 import torch
@@ -25,7 +26,7 @@ def attach(
     model: nn.Module,
     *,
     out: str | Path | None = None,
-    every: int = 1,
+    every: int | Literal["auto"] = 1,
     watch: Iterable[str] = ("norms", "blocks", "params"),
     optimizer: torch.optim.Optimizer | None = None,
     scaler: Any = None,
@@ -33,6 +34,7 @@ def attach(
     functional: bool = False,
     strict: bool = False,
     placement: Mapping[str, str] | None = None,
+    cost: float = 0.02,
     send: Any = None,
 ) -> Lens:
     """Attach a lens to a model: record what its normalizations do to the gradients while it trains.
@@ -46,7 +48,11 @@ def attach(
         model: any module.
         out: run folder to write; None keeps the recording in memory. An interrupted run in it goes
             on: its steps are numbered on, unless ``lens.start_at`` says where they begin.
-        every: record every n-th step; steps between cost nothing.
+        every: record every n-th step; steps between cost nothing. "auto": the first 32 steps, then as often as ``cost``
+            allows, by the lens' own measurement, and in full the 8 steps after an event: a loss passed to ``step`` or a
+            recorded gradient norm that leaves its recent range, a value that is not finite, a step that the scaler left
+            out, a learning rate that changes twofold, other parameters that are trained. The column ``reason`` of
+            ``steps`` names it, the audit says what the cadence came to. Several processes record one step in 16.
         watch: what to record: "norms", "blocks", "params", "updates" (keeps a copy of the weights), "attention" (some
             queries against all keys, once more a call), or regular expressions searched in module paths.
         optimizer: count steps by this optimizer; ``lens.step()`` is then not needed, and a step is written when the
@@ -60,17 +66,18 @@ def attach(
             paths, to pre_branch, in_branch, post_branch, post_add, final, embed, qk, or unknown.
         send: a tracker, anything with ``log(numbers, step=)``, gets what is recorded of a step as well; a pair of it
             and a regular expression says which: names are such as ``gradlens/norms/layers.0.norm1/rescaling``.
+        cost: with ``every="auto"``: the share of the training's time that recording may take.
 
     Returns:
         The lens, a context manager.
 
     Raises:
-        GradlensError: model is no module, every < 1, send is no tracker, or an entry of watch or placement matches
-            nothing.
+        GradlensError: model is no module, every < 1, cost not above 0, send is no tracker, or an entry of watch or
+            placement matches nothing.
         RecordingError: out holds something else, a finished run, or is being written.
     """
     optimizer, scaler = _inside(optimizer, scaler)
-    _check(model, out, every, optimizer)
+    _check(model, out, every, cost, optimizer)
     if send is not None:
         checked(send)
     watch = (watch,) if isinstance(watch, str) else tuple(watch)
@@ -90,6 +97,7 @@ def attach(
         lens = Lens(
             model, sink, every=every, watch=watch, optimizer=optimizer, scaler=scaler, functional=functional,
             strict=strict, world=world, step=sink.next_step(), placement=placement,
+            cost=cost,
         )  # fmt: skip
     except BaseException:
         sink.close("interrupted")
@@ -99,7 +107,7 @@ def attach(
     return lens
 
 
-def _meta(model: nn.Module, label: str, every: int, watch: tuple[str, ...], world: World) -> dict[str, Any]:
+def _meta(model: nn.Module, label: str, every: int | str, watch: tuple[str, ...], world: World) -> dict[str, Any]:
     """Return what the manifest says of a recording when it begins."""
     meta: dict[str, Any] = {
         "kind": "attached",
@@ -147,12 +155,14 @@ def _inside(optimizer: Any, scaler: Any) -> tuple[Any, Any]:
     return optimizer, scaler
 
 
-def _check(model: Any, out: Any, every: int, optimizer: Any) -> None:
+def _check(model: Any, out: Any, every: Any, cost: float, optimizer: Any) -> None:
     """Refuse arguments of another kind."""
     if not isinstance(model, nn.Module):
         raise GradlensError(f"attach needs a torch.nn.Module; got {type(model).__name__}. Pass the model itself.")
-    if every < 1:
-        raise GradlensError(f"every must be 1 or more; got {every}.")
+    if every != "auto" and (isinstance(every, str) or every < 1):
+        raise GradlensError(f"every must be 1 or more, or 'auto'; got {every!r}.")
+    if not 0 < cost < inf:
+        raise GradlensError(f"cost must be a share of the time, above 0; got {cost}.")
     if out is not None and not isinstance(out, str | os.PathLike):
         raise GradlensError(f"out must be the path of a run folder, or None; got {out!r}.")
     if optimizer is not None and not isinstance(getattr(optimizer, "_optimizer_step_pre_hooks", None), dict):

@@ -30,8 +30,8 @@ class Audit:
         calls: of the first recorded step: the most calls a norm had, and the norms with another number than one.
         setting: what the numbers depend on besides the model (compiled norms, checkpoints, precision, loss scale,
             the fewest and the most backward passes that make up a step's gradient, in how many recorded steps it holds
-            what was there before them, cadence, processes, norms whose placement no pass has shown, the first place
-            that was not finite).
+            what was there before them, cadence and what an automatic one came to, processes, norms whose placement no
+            pass has shown, the first place that was not finite).
         notes: anything else that changes what the numbers mean.
     """
 
@@ -119,7 +119,8 @@ class Audit:
         several = [f"{number} backward passes make up the gradient of a step."] if most > 1 or fewest < most else []
         names = [path for path in self.setting.get("by_names", ()) if path in self.fired]
         by_names = [f"Placements by known names, for no pass showed them: {_some(tuple(names))}."] if names else []
-        head = " ".join([head, *several, *self.passes, *by_names])
+        cadence = [said] if (said := self.setting.get("cadence")) else []
+        head = " ".join([head, *cadence, *several, *self.passes, *by_names])
         return "\n".join([head, *(f"- {problem}" for problem in self.problems())])
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from gradlens.errors import GradlensError, RecordingError
 from gradlens.lens import compiling
 from gradlens.lens.audit import Audit
 from gradlens.lens.auditing import audit_of
+from gradlens.lens.cadence import cadence_of
 from gradlens.lens.given import wrong
 from gradlens.lens.guard import Guard, warn
 from gradlens.lens.hook_state import HookState
@@ -51,7 +52,7 @@ class Lens:
         model: nn.Module,
         sink: Sink,
         *,
-        every: int,
+        every: int | Literal["auto"],
         watch: Sequence[str],
         optimizer: torch.optim.Optimizer | None = None,
         scaler: Any = None,
@@ -60,6 +61,7 @@ class Lens:
         world: World | None = None,
         step: int = 0,
         placement: Mapping[str, str] | None = None,
+        cost: float = 0.02,
     ) -> None:
         # First of all: what torch.compile wraps a model in would stand before every name.
         model = compiling.unwrapped(model)
@@ -69,9 +71,12 @@ class Lens:
         self._closed = self._stopped = ""
         self._stepped = False
         self._guard = Guard(strict)
-        observed = Observations(every=every, loss_scale=scaler is not None, graphs_dropped=compiling.forget_graphs())
+        device, world = _device(model), world or World()
+        cadence = cadence_of(every, cost, device, world)
+        dropped = compiling.forget_graphs()
+        observed = Observations(cadence=cadence, loss_scale=scaler is not None, graphs_dropped=dropped)
         placing = Placing(model, observed, self._guard)
-        self._state = state = HookState(world or World(), _device(model), Passes(model), placing, observed, self._guard)
+        self._state = state = HookState(world, device, Passes(model), placing, observed, self._guard)
         if "attention" in watch:
             state.attention = AttentionTap(model, state)
         self._parameters: ParameterReader | None = None
@@ -84,7 +89,7 @@ class Lens:
         root = RootTap(state, model)
         self._recorder = StepRecorder(
             sink, state, self._taps, self._functions, self._parameters, OutputRows(root.ends),
-            every=every, scaler=scaler, optimizer=optimizer,
+            cadence=cadence, scaler=scaler, optimizer=optimizer,
         )  # fmt: skip
         self._hooks = LensHooks(state, self._functions)
         table = SiteTable(model, sink, state, self._recorder, self._hooks, "blocks" in watch)

@@ -3,9 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradlens.lens.passes import Counted
+
+if TYPE_CHECKING:
+    from gradlens.lens.cadence import Cadence
 
 #: Why a forward pass is left out: no backward pass came back to it.
 UNUSED = "unused"
@@ -63,13 +66,13 @@ class Observations:
     """All that the audit is made of, in one place: what hooks came across, and what the recorded steps have shown.
 
     Args:
-        every: every how many steps one is recorded.
+        cadence: which steps are recorded.
         loss_scale: whether a scaler's factor is divided out.
         graphs_dropped: whether graphs had been compiled before, and were dropped.
     """
 
-    def __init__(self, *, every: int, loss_scale: bool, graphs_dropped: bool) -> None:
-        self.every, self.loss_scale, self.graphs_dropped = every, loss_scale, graphs_dropped
+    def __init__(self, *, cadence: "Cadence", loss_scale: bool, graphs_dropped: bool) -> None:
+        self.cadence, self.loss_scale, self.graphs_dropped = cadence, loss_scale, graphs_dropped
         #: The precision of autocast around the model's last forward pass; empty without.
         self.autocast = ""
         #: Sentences that say what changes the meaning of the numbers.

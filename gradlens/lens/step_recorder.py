@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import nan
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradlens.lens.cadence import Cadence
 from gradlens.lens.compiling import Added, GraphSums, take_traced
 from gradlens.lens.hook_state import HookState
+from gradlens.lens.loss_scale import LossScale
 from gradlens.lens.output_rows import OutputRows
 from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import Counted, Pass
@@ -17,10 +20,6 @@ from gradlens.lens.step_tables import step_tables
 from gradlens.lens.steps_row import fill, grad_norm, steps_row
 from gradlens.lens.taps.functional import Watcher
 from gradlens.lens.taps.tap import Tap
-
-#: Samples of parameters and outputs are read in each of the first recorded steps, and then in one of so many: they cost
-#: as much as all else, and move slowly.
-_EACH, _OF = 32, 4
 
 
 class StepRecorder:
@@ -33,7 +32,7 @@ class StepRecorder:
         functions: normalizations that run as functions.
         parameters: None where parameters are not watched.
         outputs: of what goes into the model and comes out.
-        every: every how many steps one is recorded.
+        cadence: which steps are recorded.
         scaler: a ``GradScaler`` or None.
         optimizer: the one that closes steps; None where ``close`` is called. A step that the scaler left out is counted
             here, then.
@@ -48,31 +47,27 @@ class StepRecorder:
         parameters: ParameterReader | None,
         outputs: OutputRows,
         *,
-        every: int,
+        cadence: Cadence,
         scaler: Any,
         optimizer: torch.optim.Optimizer | None,
     ) -> None:
         self._sink, self._state, self._functions, self._parameters = sink, state, functions, parameters
         self._outputs = outputs
-        self._module_taps, self._every, self._scaler = list(taps), every, scaler
-        self._optimizer = optimizer
+        self._module_taps, self._cadence = list(taps), cadence
+        self._optimizer, self._scaling = optimizer, LossScale(scaler, optimizer)
         self._observed = state.observed
         #: Called when there is something new for the audit to say.
         self.on_news: Callable[[], None] = lambda: None
         #: Whether the optimizer closed the step that is over, and ``add`` has not been called for it.
         self.closed_by_optimizer = False
-        self._step = self._recorded = 0
-        #: The last step that this lens has written.
-        self._written = -1
+        #: The step, and the last that this lens has written.
+        self._step, self._written = 0, -1
         self._backward_ended = False
         #: The row of ``steps`` of the step that is over, which ``add`` may still fill.
         self._open: dict[str, Any] | None = None
-        self._scale: Tensor | None = None
-        #: The scaler's record of its optimizers when backward ended, and when the optimizer stepped last.
-        self._scaler_states: Any = None
-        self._stepped_in: Any = None
-        self._lr = float("nan")
-        self._unscales_itself = False
+        #: Whether a forward pass of the step has begun: what is recorded of it is decided.
+        self._begun = False
+        self._lr = nan
         self._clock = time.perf_counter()
         #: What compiled graphs have added in the step.
         self._added: list[Added] = []
@@ -88,7 +83,12 @@ class StepRecorder:
 
     def start_at(self, step: int) -> None:
         """Give the next step this number."""
+        self._cadence.begin(step)
+        self._next(step)
+
+    def _next(self, step: int) -> None:
         self._step = self._state.step = step
+        self._begun = False
         self._look()
 
     def go_on_at(self, step: int) -> None:
@@ -104,12 +104,12 @@ class StepRecorder:
         self._look()
 
     def _look(self) -> None:
-        self._state.recording = self._step % self._every == 0 and not self._state.paused
-        self._state.closely = self._recorded < _EACH or self._recorded % _OF == 0
+        self._state.recording = self._cadence.due(self._step) and not self._state.paused
+        self._state.closely = self._cadence.closely(self._step)
 
     def _another_rate(self) -> bool:
         """Whether the learning rate is twice or half of what it was in the last step: what a step changes is news."""
-        rate = float("nan") if self._optimizer is None else float(self._optimizer.param_groups[0]["lr"])
+        rate = nan if self._optimizer is None else float(self._optimizer.param_groups[0]["lr"])
         return rate >= 2 * self._lr or rate <= self._lr / 2
 
     def close(self) -> None:
@@ -124,7 +124,8 @@ class StepRecorder:
             if self._state.attention is not None:
                 self._state.attention.forget()
         self._backward_ended, self._added = False, []
-        self.start_at(self._step + 1)
+        self._cadence.over(self._step, self._state.recording, self._state.closely, self._parameters)
+        self._next(self._step + 1)
         self._clock = time.perf_counter()
 
     def add(self, loss: Tensor | float | None, lr: float | None, scalars: Mapping[str, Tensor | float]) -> None:
@@ -132,22 +133,34 @@ class StepRecorder:
         # A number is copied to the host only where there is a row for it.
         if self._open is None and scalars:
             self._open = steps_row(self._step - 1)  # an evaluation's result, say: nobody measures it again
-        if self._open is not None:
-            fill(self._open, loss, lr, scalars)
+        row = self._open
+        if row is not None:
+            fill(row, loss, lr, scalars)
             self.write_open()
+        self._cadence.loss(self._step - 1, loss if row is None or loss is None else row["loss"][0])
+        if lr is not None and self._optimizer is None:
+            self._cadence.rate(self._step - 1, float(lr))
+        if not self._begun:
+            self._look()
 
     def write_open(self) -> None:
         """Write the row of ``steps``, last: a step counts as recorded when it is there."""
         row, self._open = self._open, None
         if row is not None:
+            began = time.perf_counter()
             self._sink.append("steps", row)
             self._written = max(self._written, row["step"][0])
+            self._cadence.also(time.perf_counter() - began)
 
     # ------------------------------------------------------------------ what the hooks call
 
     def _forward(self) -> None:
-        if self._scaler_skipped():
+        if self._begun and self._scaling.skipped():
+            self._cadence.skipped(self._step)
             self.close()
+        if not self._begun:
+            self._begun = True
+            self._scaling.begin()
         if self._state.recording:
             self._functions.begin()
             if self._state.attention is not None:
@@ -156,16 +169,6 @@ class StepRecorder:
                 self._backward_ended = False
                 for tap in self.taps():
                     tap.new_call()
-
-    def _scaler_skipped(self) -> bool:
-        """Whether the scaler found an overflow and left the optimizer's step out: then this was a step all the same.
-
-        ``update()`` gives the scaler a new record of its optimizers; to compare its factors would wait for the device.
-        """
-        now, then = getattr(self._scaler, "_per_optimizer_states", None), self._scaler_states
-        if self._optimizer is None or not self._backward_ended or now is then or then is self._stepped_in:
-            return False
-        return id(self._optimizer) in (then or ())
 
     def _forward_failed(self) -> None:
         self._state.forward.failed = True
@@ -191,17 +194,15 @@ class StepRecorder:
         if self._parameters is not None and self._state.recording and filled:
             self._state.closely = self._state.closely or self._another_rate()
             self._parameters.read(self._state.closely)
-        self._scaler_states = getattr(self._scaler, "_per_optimizer_states", None)
-        scale = getattr(self._scaler, "_scale", None)
-        self._scale = scale.detach().clone() if isinstance(scale, Tensor) else None
+        self._scaling.backward_ended()
 
     def _before_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Read what is known only now: the learning rate, the gradients after clipping."""
         if self._state.paused:
             return
         self._lr = float(optimizer.param_groups[0]["lr"])
-        # GradScaler sets this for the time of the call, on fused optimizers.
-        self._unscales_itself = getattr(optimizer, "grad_scale", None) is not None
+        self._scaling.steps(optimizer)
+        self._cadence.rate(self._step, self._lr)
         if self._state.recording and self._parameters is not None and not _closure(args, kwargs):
             if self._parameters.was_read:
                 self._parameters.reread()
@@ -215,7 +216,7 @@ class StepRecorder:
         if self._state.recording and self._parameters is not None and _closure(args, kwargs):
             # The closure ran forward and backward, and clipped, inside of the optimizer's step.
             self._parameters.reread()
-        self._stepped_in = getattr(self._scaler, "_per_optimizer_states", None)
+        self._scaling.stepped()
         self.close()
         self.closed_by_optimizer = True
 
@@ -239,19 +240,18 @@ class StepRecorder:
             )
 
     def _write(self) -> None:
-        self._recorded += 1
-        news = self._observed.news()
+        news, reader = self._observed.news(), self._parameters
         counted = self._state.passes.close()
-        if self._parameters is not None and not self._parameters.was_read:
+        if reader is not None and not reader.was_read:
             self._read_late("in step()")
         self._note()
-        scale = float(self._scale) if self._scale is not None else 1.0
+        scale = self._scaling.factor()
         # What compiled graphs added since the last pass ended, no pass came back for.
         ran = self._in_graphs()
         rest = [take_traced(ran, -1)] if ran else []
         added = self._added + (rest if not counted.seen else [])
         unused = self._unused(counted)
-        tables, shown = step_tables(self._step, self.taps(), self._parameters, scale, counted, added)
+        tables, shown = step_tables(self._step, self.taps(), reader, scale, counted, added)
         if outputs := self._outputs.of_step(self._step, counted, scale):
             tables["outputs"] = outputs
         attention = self._state.attention
@@ -260,10 +260,11 @@ class StepRecorder:
         self._open = steps_row(
             self._step,
             lr=self._lr,
-            grad_norm=grad_norm(tables.get("params"), self._parameters),
-            clip_coef=self._clip_coef(scale),
-            loss_scale=scale if self._scaler is not None else float("nan"),
+            grad_norm=grad_norm(tables.get("params"), reader),
+            clip_coef=nan if reader is None else reader.clip_coef * self._scaling.while_clipping(scale),
+            loss_scale=scale if self._scaling.scaler is not None else nan,
             seconds=time.perf_counter() - self._clock,
+            reason=self._cadence.reason(self._step),
         )
         for table, columns in tables.items():
             self._sink.append(table, columns)
@@ -275,7 +276,8 @@ class StepRecorder:
             tap.new_call()
         if self._observed.news() != news:
             self.on_news()
-        self._scale = None
+        self._scaling.forget()
+        self._cadence.shown(self._step, self._open, shown)
 
     def _note(self) -> None:
         """Note what changes the meaning of this step's numbers, before they are read."""
@@ -291,12 +293,6 @@ class StepRecorder:
         """Count the forward passes that no backward pass came back to, and that are left out."""
         forwards = {forward for buffer in self._state.buffers.values() for forward in buffer.forwards()}
         return sum(not forward.returned and not counted.counts(forward) for forward in forwards)
-
-    def _clip_coef(self, scale: float) -> float:
-        """Gradient after clipping / before; an optimizer that unscales itself still had the scaled one."""
-        if self._parameters is None:
-            return float("nan")
-        return self._parameters.clip_coef * (1.0 if self._unscales_itself else scale)
 
 
 def _closure(args: Any, kwargs: Any) -> bool:

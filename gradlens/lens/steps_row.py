@@ -14,9 +14,9 @@ from gradlens.recording.schema import STORED
 _UNKNOWN = {column.name: float("nan") for column in STORED["steps"] if column.dtype == "float"}
 
 
-def steps_row(step: int, **known: float) -> dict[str, Any]:
+def steps_row(step: int, *, reason: str | None = None, **known: float) -> dict[str, Any]:
     """Return a row in which what is not known is missing."""
-    rest: dict[str, list[Any]] = {"nan_loss": [False], "extra": [{}]}
+    rest: dict[str, list[Any]] = {"nan_loss": [False], "reason": [reason], "extra": [{}]}
     return {"step": [step]} | {name: [value] for name, value in (_UNKNOWN | known).items()} | rest
 
 

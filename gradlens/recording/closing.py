@@ -10,23 +10,24 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradlens.errors import RecordingError
+from gradlens.recording.compaction import Compaction, remove_parts
 from gradlens.recording.folder import EXTRA, FINISHED, arrow_schema, read_manifest, replace, segments, write_json
 from gradlens.recording.history import read_history
 from gradlens.recording.locks import being_written, claim, release
 from gradlens.recording.schema import SCHEMA_VERSION
 
 
-def compact(folder: Path, run: str) -> dict[str, Any]:
+def compact(folder: Path, run: str, compaction: Compaction | None = None) -> dict[str, Any]:
     """Write one Parquet file a table from the segments.
 
     Args:
         folder: the run folder.
         run: number of the run.
+        compaction: what was made of them while they were written, if it was.
 
     Returns:
         What the manifest then says: ``tables``, each with its file's SHA-256, and how many ``processes`` wrote rows.
@@ -34,29 +35,37 @@ def compact(folder: Path, run: str) -> dict[str, Any]:
     Raises:
         RecordingError: the disk refuses it, or segments are damaged; they stay.
     """
+    if compaction is not None and (written := compaction.finish(replace)) is not None:
+        return {"tables": {table: _digest(folder, table) for table in written}, "recorded": 1}
     history = read_history(folder, run)
     if history.damage:
         raise RecordingError(f"The run at {folder} cannot be closed: {' '.join(history.damage[:2])}")
     digests = {}
     for table, stored in history.tables.items():
-        path = folder / f"{table}.parquet"
-        rows = _described(table, stored, run)
-        replace(path, functools.partial(pq.write_table, rows, write_page_checksum=True))
-        with path.open("rb") as file:
-            digests[table] = hashlib.file_digest(file, "sha256").hexdigest()
+        rows = described(run, table, pa.Table.from_pandas(stored, preserve_index=False))
+        replace(folder / f"{table}.parquet", functools.partial(pq.write_table, rows, write_page_checksum=True))
+        digests[table] = _digest(folder, table)
     return {"tables": digests, "recorded": history.ranks}
 
 
-def _described(table: str, stored: pd.DataFrame, run: str) -> pa.Table:
+def _digest(folder: Path, table: str) -> str:
+    with (folder / f"{table}.parquet").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def described(run: str, table: str, rows: pa.Table) -> pa.Table:
     """Return rows with the types, meanings and units of their columns."""
     described = {f.name: f for f in arrow_schema(table) if f != EXTRA}
-    rows = pa.Table.from_pandas(stored, preserve_index=False)
     rows = rows.cast(pa.schema([described.get(f.name, f) for f in rows.schema]))
     return rows.replace_schema_metadata({"gradlens.schema": str(SCHEMA_VERSION), "gradlens.run": run})
 
 
-def complete(folder: Path) -> None:
+def complete(folder: Path, compaction: Compaction | None = None) -> None:
     """Close a finished run that still lies in segments, unless somebody writes it.
+
+    Args:
+        folder: the run folder.
+        compaction: of the process that wrote it, if it was compacted meanwhile.
 
     Raises:
         RecordingError: somebody does, the disk refuses it, or segments are damaged; they stay.
@@ -67,7 +76,7 @@ def complete(folder: Path) -> None:
     try:
         manifest = read_manifest(folder)
         if manifest.get("status") in FINISHED and "tables" not in manifest:
-            closed = compact(folder, manifest.get("run", ""))
+            closed = compact(folder, manifest.get("run", ""), compaction)
             if "processes" in manifest:
                 manifest["processes"]["recorded"] = closed["recorded"]
             write_json(folder / "manifest.json", manifest | {"tables": closed["tables"]})
@@ -78,6 +87,7 @@ def complete(folder: Path) -> None:
 
 def remove_segments(folder: Path) -> None:
     """Remove the segments, which are no longer what is read; files of other names stay."""
+    remove_parts(folder)
     with contextlib.suppress(OSError):  # somebody may have one open, which some systems mind
         for path in (*segments(folder).values(), folder / "segments" / "run"):
             path.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from gradlens.recording.schema import ADDED, TABLES
 from gradlens.recording.segment import Segment, read
 
 #: Tables with rows of training steps, which are whole or not.
-_BY_STEP = ("norms", "activations", "params", "outputs", "attention", "tokens", "steps")
+BY_STEP = ("norms", "activations", "params", "outputs", "attention", "tokens", "steps")
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def read_history(folder: Path, run: str, only: Mapping[str, Collection[str]] = M
         )
     if bound < inf:
         damage.append(f"Steps from {bound:.0f} on are left out.")
-    tables = {table: merge(table, _expanded(frame)) for table, frame in tables.items()}
-    return History(tables, recorded_ranks(name for name, s in found.items() if s.batches), damage)
+    tables = {table: merge(table, expanded(frame)) for table, frame in tables.items()}
+    return History(tables, recorded_ranks(name for name, s in found.items() if s.rows is not None), damage)
 
 
 def _read_all(folder: Path, run: str) -> dict[Name, Segment]:
@@ -123,14 +123,14 @@ def _lost(attempt: _Attempt) -> Iterator[tuple[float, str]]:
         for table in [t for t, crc in wrote.items() if t not in missed and crc not in there.get(t, ())]:
             missed.add(table)
             # Rows of no step, and those that came after the step before.
-            step = counted[index] if table in _BY_STEP else counted[index - 1] if table == "probes" and index else -inf
+            step = counted[index] if table in BY_STEP else counted[index - 1] if table == "probes" and index else -inf
             yield step, f"segments/{steps.name.of(table)}.arrows lacks rows that belong to step {counted[index]}."
     last = max(counted, default=-inf)
     if steps.damage:
         began = attempt.start if attempt.start < inf else -inf  # what it replaced is not known
         yield (last + 1 if counted else began), f"segments/{steps.name}.arrows is damaged: {steps.damage}."
     for table, segment in attempt.segments.items():
-        ahead = sorted({step for step in segment.steps if step > last}) if table in _BY_STEP else []
+        ahead = sorted({step for step in segment.steps if step > last}) if table in BY_STEP else []
         if len(ahead) > 1 and not steps.grew:  # a kill leaves one
             yield ahead[0], f"segments/{steps.name}.arrows lacks step {ahead[0]}, which {table} has."
 
@@ -154,13 +154,13 @@ def _rows(attempts: list[_Attempt], table: str, only: Collection[str] | None) ->
     if only is not None:
         schema = pa.schema([column for column in schema if column.name in only])
     by_step = "step" in schema.names
-    latest = {a.rank: a for a in attempts if table in a.segments and a.segments[table].batches}
+    latest = {a.rank: a for a in attempts if table in a.segments and a.segments[table].rows is not None}
     parts = []
     for attempt in attempts:
-        batches = attempt.segments[table].batches if table in attempt.segments else []
-        if not batches or (not by_step and latest[attempt.rank] is not attempt):
+        stored = attempt.segments[table].rows if table in attempt.segments else None
+        if stored is None or (not by_step and latest[attempt.rank] is not attempt):
             continue
-        rows = _as_today(pa.Table.from_batches(batches).replace_schema_metadata(), schema)
+        rows = _as_today(stored.replace_schema_metadata(), schema)
         if by_step and attempt.end < inf:
             rows = rows.filter(pc.less(rows["step"], int(attempt.end)))
         parts.append(rows.append_column("rank_", pa.repeat(pa.scalar(attempt.rank, pa.int64()), len(rows))))
@@ -184,7 +184,7 @@ def _whole(frames: Mapping[str, pd.DataFrame], attempts: list[_Attempt], bound: 
         # Of an evaluation between recorded steps one process may know alone.
         recorded = steps[steps["seconds"].notna()] if steps["rank_"].nunique() > 1 else steps
         last = _last_whole(recorded, attempts)
-        for table in _BY_STEP:
+        for table in BY_STEP:
             if table in frames:
                 rows = frames[table]
                 whole = rows["step"] <= last
@@ -207,7 +207,8 @@ def _last_whole(recorded: pd.DataFrame, attempts: list[_Attempt]) -> float:
     return min((step for rank, step in reached.items() if max(step, began[rank]) >= latest), default=inf)
 
 
-def _expanded(frame: pd.DataFrame) -> pd.DataFrame:
+def expanded(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return rows with what the user passed in columns, where there is such."""
     return expand_extra(frame) if "extra" in frame else frame
 
 

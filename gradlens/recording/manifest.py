@@ -98,7 +98,7 @@ def _processes(value: Any) -> str:
 
 _setting = _fields(
     every=_whole(0), micro_batches=_whole(0), world=_whole(1), data=_whole(1), compiled=_texts, checkpointed=_texts,
-    input_dtypes=_values(_whole(0)), graphs_dropped=_flag, functional=_flag, loss_scale=_flag,
+    input_dtypes=_values(_whole(0)), graphs_dropped=_flag, functional=_flag, loss_scale=_flag, cadence=_text,
 )  # fmt: skip
 
 _AUDIT = _fields(
@@ -118,7 +118,7 @@ _MANIFEST = _fields(
     run=_text,
     tables=_tables,
     runs=_texts,
-    every=_whole(1),
+    every=lambda value: "" if value == "auto" else _whole(1)(value),
     watch=_texts,
     seeds=_each(_whole(0)),
     processes=_processes,

@@ -43,22 +43,35 @@ def load(path: str | Path, columns: Mapping[str, Collection[str]] | None = None)
     """
     folder = Path(path)
     manifest = read_manifest(folder)
+    if manifest.get("status") in FINISHED and "tables" not in manifest and (folder / "segments").exists():
+        # Whoever closed it last was killed before it had done so; who may not write here reads the segments.
+        with contextlib.suppress(RecordingError, OSError):
+            complete(folder)
+    return peek(folder, columns)
+
+
+def peek(folder: Path, columns: Mapping[str, Collection[str]] | None = None) -> Recording:
+    """Do as ``load``, and leave the folder as it is: a run that has ended may be closed by its own process right now.
+
+    Args:
+        folder: the run folder.
+        columns: as for ``load``.
+
+    Raises:
+        RecordingError: as for ``load``.
+    """
+    manifest = read_manifest(folder)
     if manifest.get("kind") in FOLDERS_OF_RUNS:
         runs = [str(run) for run in manifest.get("runs", ())]
         named = ", ".join(runs[:6]) + (f" and {len(runs) - 6} more" if len(runs) > 6 else "")
         what = FOLDERS_OF_RUNS[manifest["kind"]]
         raise RecordingError(f"A recording is one run; {folder} is a {what} of several. Load one of its runs: {named}.")
-    if manifest.get("status") in FINISHED and "tables" not in manifest and (folder / "segments").exists():
-        # Whoever closed it last was killed before it had done so; who may not write here reads the segments.
-        with contextlib.suppress(RecordingError, OSError):
-            complete(folder)
-            manifest = read_manifest(folder)
     only = {table: names for table, names in (columns or {}).items() if table in _LARGE}
     found, meta = _read(folder, manifest, only)
     if meta.get("status") == "running" and not being_written(folder):
         meta["status"] = "interrupted"
     if "damage" in meta:
-        warnings.warn(f"The recording at {folder} is damaged: {' '.join(meta['damage'])}", stacklevel=2)
+        warnings.warn(f"The recording at {folder} is damaged: {' '.join(meta['damage'])}", stacklevel=3)
     stored, public = (
         {name: printable_table(table.rows) for name, table in found.items() if table.public is which}
         for which in (False, True)

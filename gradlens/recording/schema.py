@@ -55,6 +55,10 @@ def _nan_loss(s: pd.DataFrame) -> pd.Series:
     return s["nan_loss"].eq(True) if "nan_loss" in s else pd.Series(False, s.index)
 
 
+def _reason(s: pd.DataFrame) -> pd.Series:
+    return s["reason"].astype("str") if "reason" in s else pd.Series(np.nan, s.index, dtype="str")
+
+
 _STEP = _key("step", "int", "optimizer step, from 0; in an init recording the index of the seed")
 _SITE = _key("site", "string", "the module's path, as named_modules gives it")
 _CALL = _key("call", "int", "k-th call of the module in the step, from 0")
@@ -153,11 +157,15 @@ STORED: dict[str, tuple[Column, ...]] = {
         Column("seconds", "float", "wall time since the step before", "s", merge="mean"),
         Column("nan_loss", "bool", "whether a loss was passed to step() that is NaN, by any process: it is missing "
                "then, as where none was passed", merge="max", formula=_nan_loss),
+        Column("reason", "string", "the event that the step follows, and is recorded for: loss or grad_norm (left its "
+               "recent range), nonfinite, skipped (by a scaler), lr (twofold), trained (other parameters); missing "
+               "where it follows none", formula=_reason),
     ),
 }  # fmt: skip
 
+_UNKNOWN_SUMS = dict.fromkeys((c.name for c in PARAMETER_SUMS), float("nan"))
 #: Columns that recordings of an earlier gradlens lack, and what stands for them.
-ADDED: dict[str, Any] = {"nan_loss": False, **dict.fromkeys((c.name for c in PARAMETER_SUMS), float("nan"))}
+ADDED: dict[str, Any] = {"nan_loss": False, "reason": None, **_UNKNOWN_SUMS}
 
 #: Sums of gradients squared: a loss that is s times as large has them s² times as large.
 GRADIENT_SQUARES = tuple(c.name for c in STORED["norms"] if "loss" in c.unit)

@@ -13,8 +13,9 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import pyarrow as pa
@@ -40,8 +41,8 @@ class Segment:
 
     Attributes:
         name: whose it is.
-        batches: all rows of batches that are whole, from the first on; several written ones may be one.
-        steps: the first step of each batch that was written; none where the table has no steps.
+        rows: of all batches that are whole, from the first on; None where there is none.
+        lengths: rows of each batch that was written.
         crcs: of all up to each batch that was written.
         wrote: of each batch of ``steps``, every other table's CRC.
         before: segments of the process' earlier attempts, with the sizes that they had.
@@ -51,8 +52,8 @@ class Segment:
     """
 
     name: Name
-    batches: list[pa.RecordBatch] = field(default_factory=list)
-    steps: list[int] = field(default_factory=list)
+    rows: pa.Table | None = None
+    lengths: list[int] = field(default_factory=list)
     crcs: list[int] = field(default_factory=list)
     wrote: list[dict[str, int]] = field(default_factory=list)
     before: dict[str, int] = field(default_factory=dict)
@@ -60,11 +61,23 @@ class Segment:
     grew: bool = False
     damage: str = ""
 
-    def add(self, batch: pa.RecordBatch, written: int = 1) -> None:
-        """Add the rows of so many batches, of equally many rows each, that were written one behind the other."""
-        self.batches.append(batch)
-        if "step" in batch.schema.names and len(batch):
-            self.steps += batch["step"].to_numpy()[:: len(batch) // written].tolist()
+    @functools.cached_property
+    def steps(self) -> list[int]:
+        """The first step of each batch; none where the table has no steps."""
+        if self.rows is None or "step" not in self.rows.schema.names:
+            return []
+        begins = [end - length for end, length in zip(accumulate(self.lengths), self.lengths, strict=True) if length]
+        return list(self.rows["step"].take(pa.array(begins, pa.int64())).to_pylist())
+
+    def take(self, batches: Iterable[tuple[pa.RecordBatch, int]]) -> None:
+        """Take all rows, in one piece: of a batch a step there are very many.
+
+        Args:
+            batches: each with how many written ones it is of, of equally many rows.
+        """
+        taken = list(batches)
+        self.lengths = [len(batch) // written for batch, written in taken for _ in range(written)]
+        self.rows = pa.Table.from_batches([batch for batch, _ in taken]).combine_chunks() if taken else None
 
 
 class _TornError(Exception):
@@ -151,16 +164,16 @@ def _message(view: memoryview, at: int, crc: int, shape: bytes) -> tuple[Message
         shape: of the message before.
     """
     end = _metadata_end(view, at)
-    metadata = bytearray(view[at + PREFIX.size : end])
-    seal = _SEAL.search(metadata)
+    begin = at + PREFIX.size
+    seal = _SEAL.search(view[begin:end])
     if seal is None:
         raise _DamagedError("a batch has no checksum")
     told, body, others = seal[1], int(seal[2]), seal[3].decode()
     if end + body > len(view):
         raise _TornError
-    own = bytes(metadata[: seal.start()] + metadata[seal.end() :])
-    metadata[seal.start(1) : seal.end(1)] = BLANK
-    crc = zlib.crc32(view[end : end + body], zlib.crc32(metadata, crc))
+    own = bytes(view[begin : begin + seal.start()]) + bytes(view[begin + seal.end() : end])
+    crc = zlib.crc32(BLANK, zlib.crc32(view[begin : begin + seal.start(1)], crc))
+    crc = zlib.crc32(view[begin + seal.end(1) : end + body], crc)
     if crc != int(told, 16):
         raise _DamagedError("the checksum of a batch does not fit")
     wrote = {table: int(value, 16) for table, value in (one.split("=") for one in others.split())}
@@ -169,7 +182,6 @@ def _message(view: memoryview, at: int, crc: int, shape: bytes) -> tuple[Message
 
 def _decode(segment: Segment, data: bytes, messages: Sequence[Message], run: str) -> None:
     """Fill a segment with the rows of messages, whose bytes are those that were written, and with what was before."""
-    name = segment.name
     try:
         schema = pa.ipc.open_stream(data).schema
         batches, named = list(read_batches(pa.py_buffer(data), schema, messages)), schema.metadata or {}
@@ -179,13 +191,12 @@ def _decode(segment: Segment, data: bytes, messages: Sequence[Message], run: str
         raise _DamagedError(f"Arrow cannot read it ({_short(error)})") from error
     if of != run:
         raise _DamagedError("it is of another run")
-    if whose != str(name):
+    if whose != str(segment.name):
         raise _DamagedError(f"it is {printable(whose)} under another name")
-    if not _fits(schema, name.table):
+    if not _fits(schema, segment.name.table):
         raise _DamagedError("it has other columns")
     segment.before = before
-    for batch, written in batches:
-        segment.add(batch, written)
+    segment.take(batches)
 
 
 def _fits(schema: pa.Schema, table: str) -> bool:
@@ -196,6 +207,7 @@ def _fits(schema: pa.Schema, table: str) -> bool:
 
 def _believe(segment: Segment, data: bytes) -> None:
     """Fill a segment of before there were checksums: with whatever Arrow reads of it."""
+    batches: list[pa.RecordBatch] = []
     try:
         reader = pa.ipc.open_stream(data)
         if (reader.schema.metadata or {}).get(b"gradlens.run"):
@@ -204,11 +216,12 @@ def _believe(segment: Segment, data: bytes) -> None:
             batch.validate(full=True)
             if not _fits(batch.schema, segment.name.table):
                 raise _DamagedError("it has other columns")
-            segment.add(batch)
+            batches.append(batch)
     except (pa.ArrowException, OSError, EOFError, ValueError) as error:
-        if not segment.batches and len(data) > 4096:  # more than a torn first batch's schema
+        if not batches and len(data) > 4096:  # more than a torn first batch's schema
             raise _DamagedError(f"Arrow cannot read it ({_short(error)})") from error
-    segment.crcs, segment.wrote = [0] * len(segment.batches), [{}] * len(segment.batches)
+    segment.take((batch, 1) for batch in batches)
+    segment.crcs, segment.wrote = [0] * len(batches), [{}] * len(batches)
 
 
 def _short(error: BaseException) -> str:

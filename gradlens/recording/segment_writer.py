@@ -3,7 +3,7 @@
 import functools
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class SegmentWriter:
         self._header = self._schema.serialize().to_pybytes()
         #: CRC of all that was written.
         self.crc = zlib.crc32(self._header[PREFIX.size :])
+        #: Called with the header and each batch, once that is written.
+        self.on_written: Callable[[bytes, bytes], None] | None = None
         self._file: OwnFile | None = None
         self._template: Template | None = None
         self._told = 0
@@ -58,9 +60,12 @@ class SegmentWriter:
         message[at : at + 8] = b"%08x" % crc
         if self._file is None:
             self._file = OwnFile(self.path)
-            message = self._header + message
-        self._file.write(memoryview(message))
+            self._file.write(memoryview(self._header + message))
+        else:
+            self._file.write(memoryview(message))
         self.crc = crc
+        if self.on_written is not None:
+            self.on_written(self._header, bytes(message))  # a copy: the next batch is made of it
 
     def _new(self, columns: Mapping[str, Any], told: bytes) -> bytearray:
         """Return a batch as a message, with room for its CRC, and keep it as a template."""

@@ -8,12 +8,14 @@ manifest; the last one to close leaves the Parquet files.
 """
 
 import contextlib
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gradlens.errors import RecordingError
-from gradlens.recording.closing import complete
+from gradlens.recording.closing import complete, described
+from gradlens.recording.compaction import Compaction, remove_parts
 from gradlens.recording.folder import FINISHED, Name, agreed_run, read_manifest, refused, segments, write_json
 from gradlens.recording.locks import claim, release
 from gradlens.recording.schema import SCHEMA_VERSION
@@ -36,6 +38,7 @@ class RunWriter:
         self.folder, self.rank = folder, rank
         self._segments: dict[str, SegmentWriter] = {}
         self._failed: OSError | None = None
+        self._compaction: Compaction | None = None
         self._lock = claim(folder, rank)
         try:
             before = read_manifest(folder) if (folder / "manifest.json").exists() else {}
@@ -49,6 +52,10 @@ class RunWriter:
             self.meta: dict[str, Any] = {**before, **meta, **run, "schema": SCHEMA_VERSION, "status": "running"}
             (folder / "segments").mkdir(exist_ok=True)
             self._begin(int(before.get("attempts", 0)) if rank == 0 else 0)
+            remove_parts(folder)
+            # What several attempts or processes wrote is merged when all of it is there.
+            if self.run and not segments(folder) and "processes" not in self.meta:
+                self._compaction = Compaction(folder, functools.partial(described, self.run))
         except OSError as error:
             release(self._lock)
             raise RecordingError(refused(folder, error)) from error
@@ -92,7 +99,9 @@ class RunWriter:
         if self._failed is None:
             if table not in self._segments:
                 name = Name(self.attempt, self.rank, table)
-                self._segments[table] = SegmentWriter(self.folder, name, self.run, self._before)
+                segment = self._segments[table] = SegmentWriter(self.folder, name, self.run, self._before)
+                if self._compaction is not None:
+                    segment.on_written = functools.partial(self._compaction.keep, table)
             try:
                 self._segments[table].append(columns, self._wrote() if table == "steps" else {})
                 return
@@ -103,6 +112,7 @@ class RunWriter:
 
     def go_back(self) -> None:
         """Begin a further attempt: from its first step on, what it records replaces what was recorded before."""
+        self._drop()
         for segment in self._segments.values():
             segment.close()
         self._segments.clear()
@@ -122,6 +132,15 @@ class RunWriter:
             self.annotate({"status": status})
         finally:
             release(self._lock)
-        if status in FINISHED and self._failed is None:
+        whole = status in FINISHED and self._failed is None
+        if not whole or (self._compaction is not None and not self._compaction.began):
+            self._drop()
+        if whole:
             with contextlib.suppress(FileNotFoundError):
-                complete(self.folder)
+                complete(self.folder, self._compaction)
+
+    def _drop(self) -> None:
+        """Compact nothing more."""
+        if self._compaction is not None:
+            self._compaction.drop()
+            self._compaction = None

@@ -198,7 +198,7 @@ def test_torch_encoder_layers_are_placed_by_norm_first(norm_first):
     ("call", "message"),
     [
         (lambda: gradlens.attach("model"), "needs a torch.nn.Module; got str"),
-        (lambda: gradlens.attach(stack(), every=0), "every must be 1 or more; got 0"),
+        (lambda: gradlens.attach(stack(), every=0), "every must be 1 or more, or 'auto'; got 0"),
         (lambda: gradlens.attach(stack(), watch=("nroms[",)), "regular expressions"),
         (lambda: gradlens.attach(stack(), watch=("atention",)), "no module's path matches 'atention'"),
         (lambda: gradlens.register_norm("x", axes=-1), "class derived from nn.Module"),

@@ -46,7 +46,7 @@ def record(writer: RunWriter, step: int, numbers: np.random.Generator, *, counte
         writer.append(table, rows | whole | {name: value for name, value in keys.items() if name in rows})
     if counted:
         told = {c.name: numbers.uniform(0.1, 1.0, 1) for c in STORED["steps"]}
-        told |= {"step": [step], "nan_loss": [False]}
+        told |= {"step": [step], "nan_loss": [False], "reason": [None]}
         writer.append("steps", told | {"extra": [{"accuracy": float(numbers.uniform())}]})
 
 

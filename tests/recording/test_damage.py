@@ -190,7 +190,12 @@ def test_a_run_recorded_before_there_were_checksums_is_read(tmp_path, kind):
 def test_a_run_begun_before_there_were_checksums_goes_on(tmp_path):
     run = older("killed", tmp_path / "run")
     writer = RunWriter(run, {"label": "later"})
-    row = {name: [1.0] for name in names(STORED["steps"])} | {"step": [STEPS], "nan_loss": [False], "extra": [{}]}
+    row = {name: [1.0] for name in names(STORED["steps"])} | {
+        "step": [STEPS],
+        "nan_loss": [False],
+        "reason": [None],
+        "extra": [{}],
+    }
     writer.append("steps", row)
     writer.close("complete")
     assert steps_of(load(run)) == [*range(STEPS + 1)]
@@ -261,7 +266,7 @@ def test_metadata_that_json_cannot_hold_are_refused_and_do_not_stay(tmp_path):
 
 def test_a_run_whose_process_was_killed_before_it_left_tables_is_completed_by_the_next_reader(tmp_path, monkeypatch):
     run = tmp_path / "run"
-    monkeypatch.setattr("gradlens.recording.store.complete", lambda folder: None)
+    monkeypatch.setattr("gradlens.recording.store.complete", lambda *_: None)
     shutil.copytree(make("two finished", tmp_path / "made"), run)
     assert not list(run.glob("*.parquet"))
     recording = load(run)
@@ -274,7 +279,7 @@ def test_a_run_whose_process_was_killed_before_it_left_tables_is_completed_by_th
 
 def test_who_may_not_write_the_folder_reads_the_segments(tmp_path, monkeypatch):
     run = tmp_path / "run"
-    monkeypatch.setattr("gradlens.recording.store.complete", lambda folder: None)
+    monkeypatch.setattr("gradlens.recording.store.complete", lambda *_: None)
     shutil.copytree(make("two finished", tmp_path / "made"), run)
 
     def refuse(folder: Path) -> None:
@@ -289,7 +294,7 @@ def test_who_may_not_write_the_folder_reads_the_segments(tmp_path, monkeypatch):
 def test_a_run_killed_at_any_moment_of_its_closing_reads_the_same_and_is_completed(tmp_path, monkeypatch, left):
     """After so many files were written, or segments removed, the process is gone."""
     run = tmp_path / "run"
-    monkeypatch.setattr("gradlens.recording.store.complete", lambda folder: None)
+    monkeypatch.setattr("gradlens.recording.store.complete", lambda *_: None)
     shutil.copytree(make("two finished", tmp_path / "made"), run)
 
     class Killed(BaseException):
@@ -317,7 +322,7 @@ def test_a_run_killed_at_any_moment_of_its_closing_reads_the_same_and_is_complet
 
 def test_a_run_whose_segments_are_damaged_keeps_them(tmp_path, monkeypatch):
     run = tmp_path / "run"
-    monkeypatch.setattr("gradlens.recording.store.complete", lambda folder: None)
+    monkeypatch.setattr("gradlens.recording.store.complete", lambda *_: None)
     shutil.copytree(make("two finished", tmp_path / "made"), run)
     flip(segment(run, "norms-r1-a0"), 0.6)
     with pytest.raises(RecordingError, match="cannot be closed"):
@@ -328,7 +333,7 @@ def test_a_run_whose_segments_are_damaged_keeps_them(tmp_path, monkeypatch):
 
 def test_segments_that_a_closed_run_lost_while_they_were_read_are_not_missed(tmp_path, monkeypatch):
     run = tmp_path / "run"
-    monkeypatch.setattr("gradlens.recording.store.complete", lambda folder: None)
+    monkeypatch.setattr("gradlens.recording.store.complete", lambda *_: None)
     shutil.copytree(make("two finished", tmp_path / "made"), run)
     monkeypatch.setattr("gradlens.recording.reading.complete", lambda folder: None)
     read = folder.segments
@@ -413,7 +418,7 @@ def test_a_message_reaches_a_terminal_without_control_characters(tmp_path):
 def test_texts_from_a_folder_are_printable(tmp_path):
     writer = RunWriter(tmp_path / "run", {"label": "red\x1b[31m\u202e"})
     row = {name: [1.0] for name in names(STORED["steps"])}
-    writer.append("steps", row | {"step": [0], "nan_loss": [False], "extra": [{"a\x07b": 1.0}]})
+    writer.append("steps", row | {"step": [0], "nan_loss": [False], "reason": [None], "extra": [{"a\x07b": 1.0}]})
     site = {name: [None] for name in names(STORED["sites"])} | {"site": ["layer\x1b]0;x\x07"], "kind": ["norm"]}
     writer.append("sites", site | {"order": [0]})
     writer.close("complete")

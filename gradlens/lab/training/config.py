@@ -34,7 +34,7 @@ class TrainingConfig:
         clip: largest L2 norm of the whole gradient; None leaves it as it is.
         seed: of the weights, the data order and dropout together.
         device: ``"auto"`` (CUDA, else Apple's MPS, else the CPU) or a name that torch knows.
-        every: the lens records each ``every``-th step.
+        every: the lens records each ``every``-th step; ``"auto"``: as often as its budget of time allows.
         evaluate_every: steps between evaluations on held-out data, and one after the last step; 0 for none.
         evaluation_batches: batches in one evaluation.
         checkpoint_every: steps between checkpoints, from which a killed run goes on; 0 for none.
@@ -55,14 +55,15 @@ class TrainingConfig:
     clip: float | None = None
     seed: int = 0
     device: str = "auto"
-    every: int = 1
+    every: int | Literal["auto"] = 1
     evaluate_every: int = 50
     evaluation_batches: int = 8
     checkpoint_every: int = 50
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation", "every", "evaluation_batches"):
+        for name in ("steps", "batch_size", "accumulation", "evaluation_batches"):
             self._require(name, _is_count(getattr(self, name), 1), "a whole number from 1 up")
+        self._require("every", self.every == "auto" or _is_count(self.every, 1), "a whole number from 1 up, or 'auto'")
         for name in ("warmup", "seed", "evaluate_every", "checkpoint_every"):
             self._require(name, _is_count(getattr(self, name), 0), "a whole number from 0 up")
         self._require("length", _is_count(self.length, 2), "a whole number from 2 up")
