@@ -173,7 +173,7 @@ def moments(of: Seen, x: Tensor, phase: int, block: Any, gain: Tensor | None = N
 
 @lru_cache(4096)
 def _spread(gain: tuple[int, ...], of: Seen) -> tuple[tuple[int, ...] | None, bool, int] | None:
-    """Say how γ is laid out for the core: expanded to which sizes, one an entry or a vector, and after how many again."""
+    """Say how γ is laid out: expanded to which sizes, one an entry or one a vector, and after how many vectors again."""
     gain = (1,) * (len(of.shape) - len(gain)) + gain
     entries = [dim % len(gain) for dim in of.dims]
     of_vectors = [size for dim, size in enumerate(gain) if dim not in entries]
@@ -186,7 +186,7 @@ def _spread(gain: tuple[int, ...], of: Seen) -> tuple[tuple[int, ...] | None, bo
         return None
     if tail and entries != list(range(len(gain) - len(entries), len(gain))):
         return None
-    shape = tuple(of.shape[dim] if dim in entries or tail and size > 1 else size for dim, size in enumerate(gain))
+    shape = tuple(of.shape[dim] if dim in entries or (tail and size > 1) else size for dim, size in enumerate(gain))
     return shape, True, prod(tail)
 
 
@@ -265,7 +265,7 @@ def _alike(grad: Tensor, weight: Tensor) -> bool:
         takes(grad)
         and takes(weight)
         and grad.dtype is weight.dtype
-        and (weight.is_contiguous() and grad.is_contiguous() or _dense(weight) and grad.stride() == weight.stride())
+        and ((weight.is_contiguous() and grad.is_contiguous()) or (_dense(weight) and grad.stride() == weight.stride()))
         and grad.shape == weight.shape
     )
 
