@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from gradlens.lens.world import local
-from gradlens.native import core
+from gradlens.native import parameters as native
 
 #: Entries below which a tensor on the host needs no kernel of its own, which would cost more than its sum.
 _SMALL = 4096
@@ -50,7 +50,7 @@ def measure(grads: Sequence[Tensor], weights: Sequence[Tensor], rows: Sequence[i
         rows: of each how many there are along the first dimension; 0 where they are not looked at.
         products: whether Σ grad·w is taken, for which both are read again.
     """
-    if (found := core.parameters(grads, weights, rows)) is not None:
+    if (found := native.parameters(grads, weights, rows)) is not None:
         matrices = tuple(i for i, n in enumerate(rows) if n)
         sums = Sums(found[0], matrices, tuple(rows[i] for i in matrices), found[1])
         sums.numbers[_DOTS, ~np.isfinite(sums.numbers[_DOTS]) if products else slice(None)] = nan

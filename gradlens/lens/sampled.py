@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from gradlens.lens.parameter_sums import totals
 from gradlens.lens.world import local
-from gradlens.native import core
+from gradlens.native.core import takes
+from gradlens.native.parameters import gather
 
 #: Most entries that are taken of a parameter.
 MOST = 1024
@@ -208,9 +209,9 @@ class Sampler:
         """Return the sampled entries of parameters, or of something of their shapes, end to end."""
         held = {i: local(tensor) for i, tensor in tensors.items()}
         dtype = next(iter(held.values())).dtype
-        if all(one.dtype is dtype and core.takes(one) and self._lies_alike(i, one) for i, one in held.items()):
+        if all(one.dtype is dtype and takes(one) and self._lies_alike(i, one) for i, one in held.items()):
             taken, distances = zip(*map(self._spacing, held), strict=True)
-            return core.gather(list(held.values()), taken, distances)
+            return gather(list(held.values()), taken, distances)
         return torch.cat([entries(one, self._orders[i]) for i, one in held.items()])
 
     def _lies_alike(self, index: int, held: Tensor) -> bool:

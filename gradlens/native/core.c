@@ -329,22 +329,27 @@ FOR_EACH_MACHINE void moments(const Layout *at, const void *x, const double *gai
     block[8 * n] = known ? ends[0] : NAN, block[8 * n + 1] = known ? ends[1] : NAN;
 }
 
-/* Sums of calls over their vectors that are finite in all moments, [count, 14]; variance is that plus eps. */
+/* Sums of calls over their vectors that are finite in all moments, as lens.statistics.columns takes them; how many
+   vectors there are, and the ends of the input: [count, 16]. */
 FOR_EACH_MACHINE void sums(int64_t count, const double *const *blocks, const int64_t *vectors, double *out) {
-    for (int64_t c = 0; c < count; c++, out += 14) {
-        int64_t n = vectors[c];
-        const double *m[8];
-        for (int k = 0; k < 8; k++) m[k] = blocks[c] + k * n;
-        memset(out, 0, 14 * sizeof *out);
+    for (int64_t c = 0; c < count; c++, out += 16) {
+        const int64_t n = vectors[c];
+        const double *m = blocks[c];
+        double some = 0, x1 = 0, inverse = 0, x2 = 0, xx = 0, oo = 0, g2 = 0, gg = 0, i2 = 0, ii = 0;
+        double precise2 = 0, precise = 0, scaled = 0;
+#pragma omp simd reduction(+ : some, x1, inverse, x2, xx, oo, g2, gg, i2, ii, precise2, precise, scaled)
         for (int64_t v = 0; v < n; v++) {
-            double all = 0, squares[8], precision, variance;
-            for (int k = 0; k < 8; k++) all += m[k][v], squares[k] = m[k][v] * m[k][v];
-            if (!(all * 0 == 0)) continue;
-            precision = squares[2], variance = 1.0 / (precision > 0 ? precision : 1.0);
-            out[0] += 1, out[1] += m[0][v], out[2] += m[2][v], out[3] += variance;
-            out[4] += squares[0], out[5] += squares[1], out[6] += squares[3], out[7] += squares[4];
-            out[8] += squares[5], out[9] += squares[6], out[10] += squares[7];
-            out[11] += squares[4] * precision, out[12] += squares[5] * precision, out[13] += squares[7] * variance;
+            double x = m[v], norm = m[n + v], s = m[2 * n + v], o = m[3 * n + v], g = m[4 * n + v], h = m[5 * n + v];
+            double i = m[6 * n + v], k = m[7 * n + v], all = x + norm + s + o + g + h + i + k;
+            int finite = fabs(all) < INFINITY;
+            x = finite ? x : 0, norm = finite ? norm : 0, s = finite ? s : 0, o = finite ? o : 0;
+            g = finite ? g : 0, h = finite ? h : 0, i = finite ? i : 0, k = finite ? k : 0;
+            some += finite ? 1.0 : 0.0, x1 += x, inverse += s;
+            x2 += x * x, xx += norm * norm, oo += o * o, g2 += g * g, gg += h * h, i2 += i * i, ii += k * k;
+            precise2 += g * g * (s * s), precise += h * h * (s * s), scaled += k * k / (s > 0 ? s * s : 1.0);
         }
+        const double found[16] = {some, x1, inverse, x2, xx, oo, g2, gg, i2, ii, precise2, precise, scaled,
+                                  (double)n, m[8 * n], m[8 * n + 1]};
+        memcpy(out, found, sizeof found);
     }
 }
