@@ -4,6 +4,8 @@ help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 install: ## install the package with everything the tests need
 	$(PYTHON) -m pip install -c constraints.txt -e ".[test]"
+native: ## compile the native core in place, as installing does; without a C compiler torch measures
+	$(PYTHON) gradlens/native/building.py
 test: ## run the tests
 	$(PYTHON) -m pytest -n auto --dist worksteal
 lint: ## types and style
@@ -29,4 +31,4 @@ published: ## rebuild the published comparison
 reproduced: ## rebuild the published reproductions: two to three hours on two cores
 	gradlens reproduce xu2019 --budget medium --out reports/build/xu2019
 	gradlens reproduce xiong2020 --budget medium --out reports/build/xiong2020
-.PHONY: help install test lint bench fuzz theory norms norms-environment published reproduced
+.PHONY: help install native test lint bench fuzz theory norms norms-environment published reproduced

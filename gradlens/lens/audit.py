@@ -31,7 +31,7 @@ class Audit:
         setting: what the numbers depend on besides the model (compiled norms, checkpoints, precision, loss scale,
             the fewest and the most backward passes that make up a step's gradient, in how many recorded steps it holds
             what was there before them, cadence, processes, norms whose placement no pass has shown, the first place
-            that was not finite).
+            that was not finite), and whether the native core or torch's operations measured.
         notes: anything else that changes what the numbers mean.
     """
 
@@ -119,7 +119,9 @@ class Audit:
         several = [f"{number} backward passes make up the gradient of a step."] if most > 1 or fewest < most else []
         names = [path for path in self.setting.get("by_names", ()) if path in self.fired]
         by_names = [f"Placements by known names, for no pass showed them: {_some(tuple(names))}."] if names else []
-        head = " ".join([head, *several, *self.passes, *by_names])
+        by = {"native": "the native core", "torch": "torch's operations"}.get(self.setting.get("measured_by", ""))
+        measured = [f"Measured by {by}."] if by else []
+        head = " ".join([head, *measured, *several, *self.passes, *by_names])
         return "\n".join([head, *(f"- {problem}" for problem in self.problems())])
 
 
