@@ -107,11 +107,10 @@ class Row:
         seen = vectors.seen(grad, dims) if self.block is not None and core.takes(grad) else None
         if seen is None or not vectors.fits(seen, gain):
             wide = raised(grad)
-            gain = gain if gain is None else gain.to(wide.dtype)
             of_output = phase == GRAD_OUTPUT
             self.keep_gradient(phase, grad_output_moments(wide, gain, dims) if of_output else moments_of(wide, dims))
         elif self._awaits(phase, seen.vectors):
-            vectors.moments(seen, grad, phase, self.block, gain if gain is None else gain.double())
+            vectors.moments(seen, grad, phase, self.block, gain)
 
     def _awaits(self, phase: int, shape: tuple[int, ...]) -> bool:
         """Whether a gradient that comes now is to be kept; makes room for it."""

@@ -21,7 +21,8 @@ _OPTIONS = ("-std=c11", "-O3", "-fno-trapping-math", "-fno-math-errno", "-fopenm
 
 def compiled() -> Path:
     """Return where the core lies that was compiled from the source as it is, if it was."""
-    return SOURCE.with_name(f"core-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]}.so")
+    source = b"".join(SOURCE.with_name(name).read_bytes() for name in ("numbers.h", SOURCE.name))
+    return SOURCE.with_name(f"core-{hashlib.sha256(source).hexdigest()[:16]}.so")
 
 
 def measures() -> str:

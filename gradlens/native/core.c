@@ -1,75 +1,16 @@
 /* Sums over tensors in the host's memory, each in one call and one look at every entry.
 
    Knows neither torch nor Python: addresses, sizes, kinds of number. A tensor is seen as [v0, e0, v1, e1] in the order of
-   memory, v counting vectors and e the entries of a vector. Sums are taken in double. A NaN is ordered by no comparison
-   here, so none of -ffast-math's promises may be made; the order of a sum is left to the compiler, loop by loop. */
-#include <math.h>
-#include <stdatomic.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+   memory, v counting vectors and e the entries of a vector. Blocks of entries are summed in float32, the sums of blocks in
+   double; what has no square in float32 is summed in double throughout. */
+#include "numbers.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-/* The loader takes what the machine can do: what is compiled here runs on any x86-64. */
-#define FOR_EACH_MACHINE __attribute__((target_clones("arch=haswell", "default")))
-#else
-#define FOR_EACH_MACHINE
-#endif
-
-enum { FLOAT32, FLOAT64, BFLOAT16, FLOAT16 };
 enum { INPUT, GRAD_OUTPUT, GRAD_INPUT };
 enum { NO_SIGMA, EPS_AT_ROOT, EPS_AT_SIGMA, EPS_AT_NORM, UNSCALED };
+enum { BLOCK = 1024 };
 
-INLINE float of_bits(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-INLINE float of_half(uint16_t half) {
-    uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = half & 0x7c00, rest = half & 0x7fff;
-    float small = (float)(int32_t)rest * 0x1p-24f; /* no denormal, which somebody may have told the machine to flush */
-    uint32_t normal = (rest << 13) + (exponent == 0x7c00 ? 0x70000000 : 0x38000000);
-    float size = exponent ? of_bits(normal) : small;
-    return sign ? -size : size;
-}
-
-INLINE double load(const void *x, int64_t i, const int dtype) {
-    switch (dtype) {
-    case FLOAT32: return ((const float *)x)[i];
-    case FLOAT64: return ((const double *)x)[i];
-    case BFLOAT16: return of_bits((uint32_t)((const uint16_t *)x)[i] << 16);
-    default: return of_half(((const uint16_t *)x)[i]);
-    }
-}
-
-/* ---------------------------------------------------------------- work that several threads share */
-
-/* As libgomp's GOMP_parallel: the threads are those which torch has already. */
-typedef void (*Fork)(void (*run)(void *), void *data, unsigned threads, unsigned flags);
-
-typedef struct {
-    void (*run)(void *job, int64_t part);
-    void *job;
-    int64_t parts;
-    atomic_llong next;
-} Work;
-
-static void take_parts(void *data) {
-    Work *work = data;
-    int64_t part;
-    while ((part = atomic_fetch_add(&work->next, 1)) < work->parts) work->run(work->job, part);
-}
-
-static void share(void (*run)(void *, int64_t), void *job, int64_t parts, Fork fork, int64_t threads) {
-    Work work = {run, job, parts, 0};
-    threads = threads < parts ? threads : parts;
-    if (fork && threads > 1)
-        fork(take_parts, &work, (unsigned)threads, 0);
-    else
-        take_parts(&work);
-}
+/* Whether float32 has held a sum of squares, but for what does not count. */
+INLINE int held(double squares) { return squares > 1e-24 && squares < 1e36; }
 
 /* ---------------------------------------------------------------- parameters */
 
@@ -81,20 +22,37 @@ typedef struct { double grad2, most, weight2, wrong, product; } Numbers;
 typedef struct { int64_t parameter, from, to, row; uint8_t *dead; Numbers numbers; } Part;
 typedef struct { const void *const *grads, *const *weights; int64_t dtype; Part *parts; } Parameters;
 
-INLINE void add_entries(const void *grad, const void *weight, int64_t from, int64_t to, Numbers *n, const int dtype) {
-    double grad2 = 0, most = 0, weight2 = 0, wrong = 0, product = 0;
+INLINE void add_exactly(const void *grad, const void *weight, int64_t from, int64_t to, Numbers *n, const int dtype) {
+    double grad2 = 0, most = n->most, weight2 = 0, wrong = 0, product = 0;
 #pragma omp simd reduction(+ : grad2, weight2, wrong, product) reduction(max : most)
     for (int64_t i = from; i < to; i++) {
         double g = load(grad, i, dtype), w = load(weight, i, dtype), size = fabs(g);
         double finite = size < INFINITY ? size : 0.0;
         wrong += size < INFINITY ? 0.0 : 1.0;
-        grad2 += finite * finite;
+        grad2 += finite * finite, weight2 += w * w, product += g * w;
         most = finite > most ? finite : most;
-        weight2 += w * w;
-        product += g * w;
     }
-    n->grad2 += grad2, n->weight2 += weight2, n->wrong += wrong, n->product += product;
-    n->most = most > n->most ? most : n->most;
+    n->grad2 += grad2, n->weight2 += weight2, n->wrong += wrong, n->product += product, n->most = most;
+}
+
+INLINE void add_entries(const void *grad, const void *weight, int64_t from, int64_t to, Numbers *n, const int dtype) {
+    for (int64_t end; from < to; from = end) {
+        float grad2 = 0, most = 0, weight2 = 0, product = 0;
+        end = to - from < BLOCK ? to : from + BLOCK;
+        if (dtype != FLOAT64) {
+#pragma omp simd reduction(+ : grad2, weight2, product) reduction(max : most)
+            for (int64_t i = from; i < end; i++) {
+                float g = load32(grad, i, dtype), w = load32(weight, i, dtype), size = fabsf(g);
+                grad2 += g * g, weight2 += w * w, product += g * w;
+                most = size > most ? size : most;
+            }
+        }
+        if ((held(grad2) || (grad2 == 0 && most == 0)) && held(weight2)) {
+            n->grad2 += grad2, n->weight2 += weight2, n->product += product;
+            n->most = most > n->most ? most : n->most;
+        } else
+            add_exactly(grad, weight, from, end, n, dtype);
+    }
 }
 
 INLINE void measure_part(const void *grad, const void *weight, Part *part, const int dtype) {
@@ -164,146 +122,135 @@ typedef struct {
     double freedom, eps;
 } Layout;
 
-/* gain is [period, entries] where per_entry is set, else [period]: period vectors have one each, in turn. */
+/* gain, in float64 as x or else in float32, is [period, entries] where per_entry is set, else [period]: so many vectors
+   have one each, in turn. */
 typedef struct {
     const Layout *at;
-    const void *x;
-    const double *gain;
+    const void *x, *gain;
     int64_t per_entry, period, parts;
-    double *plain, *total, *norm, *ends; /* ends: [parts, 2] */
+    double *plain, *total, *norm, *ends; /* ends: [parts, 2], where they are wanted */
 } Moments;
 
-INLINE void add_plain(const void *x, int64_t at, int64_t n, double *total, double *square, double ends[2],
-                      const int dtype) {
-    double sum = 0, squares = 0, least = ends[0], most = ends[1];
-#pragma omp simd reduction(+ : sum, squares) reduction(min : least) reduction(max : most)
-    for (int64_t i = 0; i < n; i++) {
-        double a = load(x, at + i, dtype);
-        sum += a, squares += a * a;
-        least = a < least ? a : least, most = a > most ? a : most;
-    }
-    *total += sum, *square += squares, ends[0] = least, ends[1] = most;
-}
+typedef struct { double plain, total, square; } Sums;
+enum { PLAIN, CENTERED, GAINED };
 
-INLINE void add_centered(const void *x, int64_t at, int64_t n, double mean, double *square, const int dtype) {
-    double squares = 0;
-#pragma omp simd reduction(+ : squares)
-    for (int64_t i = 0; i < n; i++) {
-        double a = load(x, at + i, dtype) - mean;
-        squares += a * a;
+/* n entries from a place on: as they are, less the mean, or times the gain. */
+INLINE void add_run(const void *x, int64_t at, int64_t n, double mean, const void *gain, Sums *s, const int dtype,
+                    const int how) {
+    int64_t from = 0;
+    for (int64_t end; dtype != FLOAT64 && from < n; from = end) {
+        float plain = 0, total = 0, square = 0, middle = (float)mean;
+        end = n - from < BLOCK ? n : from + BLOCK;
+#pragma omp simd reduction(+ : plain, total, square)
+        for (int64_t i = from; i < end; i++) {
+            float a = load32(x, at + i, dtype), b = a;
+            if (how == GAINED) b = a * ((const float *)gain)[i], plain += a * a;
+            if (how == CENTERED) b = a - middle;
+            if (how != CENTERED) total += b;
+            square += b * b;
+        }
+        if (!held(square) || (how == GAINED && !held(plain))) break;
+        s->plain += how == GAINED ? plain : square, s->total += total, s->square += square;
     }
-    *square += squares;
-}
-
-INLINE void add_gained(const void *x, int64_t at, int64_t n, const double *gain, double *plain, double *total,
-                       double *square, const int dtype) {
-    double own = 0, sum = 0, squares = 0;
-#pragma omp simd reduction(+ : own, sum, squares)
-    for (int64_t i = 0; i < n; i++) {
-        double a = load(x, at + i, dtype), b = a * gain[i];
-        own += a * a, sum += b, squares += b * b;
+    double plain = 0, total = 0, square = 0;
+#pragma omp simd reduction(+ : plain, total, square)
+    for (int64_t i = from; i < n; i++) {
+        double a = load(x, at + i, dtype), b = a;
+        if (how == GAINED) b = a * load(gain, i, dtype == FLOAT64 ? FLOAT64 : FLOAT32);
+        if (how == CENTERED) b = a - mean;
+        plain += a * a, total += b, square += b * b;
     }
-    *plain += own, *total += sum, *square += squares;
+    s->plain += plain, s->total += total, s->square += square;
 }
 
 /* Vectors whose entries lie together, or in runs: those from one to another. */
-INLINE void measure_vectors(const Moments *m, int64_t from, int64_t to, double ends[2], const int dtype) {
+INLINE void measure_vectors(const Moments *m, int64_t from, int64_t to, const int dtype) {
     const Layout *at = m->at;
-    int64_t run = at->e1, runs = at->e0;
+    int64_t run = at->e1, runs = at->e0, size = dtype == FLOAT64 ? 8 : 4;
     for (int64_t v = from; v < to; v++) {
         int64_t first = (v / at->v1 * runs * at->v1 + v % at->v1) * run, apart = at->v1 * run;
-        double plain = 0, total = 0, square = 0;
+        Sums s = {0, 0, 0}, centered = {0, 0, 0};
         for (int64_t e = 0; e < runs; e++)
-            if (m->per_entry)
-                add_gained(m->x, first + e * apart, run, m->gain + (v % m->period * runs + e) * run, &plain, &total,
-                           &square, dtype);
-            else
-                add_plain(m->x, first + e * apart, run, &total, &square, ends, dtype);
-        if (at->centered) {
-            square = 0;
-            for (int64_t e = 0; e < runs; e++)
-                add_centered(m->x, first + e * apart, run, total / (double)(runs * run), &square, dtype);
-        }
-        if (m->plain) m->plain[v] = m->per_entry ? plain : square;
-        m->total[v] = total, m->norm[v] = square;
+            if (m->per_entry) {
+                const char *gain = (const char *)m->gain + (v % m->period * runs + e) * run * size;
+                add_run(m->x, first + e * apart, run, 0, gain, &s, dtype, GAINED);
+            } else
+                add_run(m->x, first + e * apart, run, 0, 0, &s, dtype, PLAIN);
+        double mean = s.total / (double)(runs * run);
+        for (int64_t e = 0; at->centered && e < runs; e++)
+            add_run(m->x, first + e * apart, run, mean, 0, &centered, dtype, CENTERED);
+        if (m->plain) m->plain[v] = s.plain;
+        m->total[v] = s.total, m->norm[v] = at->centered ? centered.square : s.square;
     }
 }
 
 /* Vectors that lie side by side, [v0, e0, v1]: some of each v0, for which the sums are the innermost loop. */
-INLINE void measure_columns(const Moments *m, int64_t from, int64_t to, double ends[2], const int dtype) {
+INLINE void measure_columns(const Moments *m, int64_t from, int64_t to, const int dtype) {
     const Layout *at = m->at;
-    double least = ends[0], most = ends[1];
     for (int64_t outer = 0; outer < at->v0; outer++) {
         double *total = m->total + outer * at->v1, *square = m->norm + outer * at->v1;
-        double *plain = m->plain ? m->plain + outer * at->v1 : 0;
-        for (int64_t v = from; v < to; v++) total[v] = square[v] = 0;
-        for (int64_t v = from; plain && v < to; v++) plain[v] = 0;
-        for (int64_t pass = 0; pass <= (at->centered ? 1 : 0); pass++) {
-            for (int64_t v = from; pass && v < to; v++) square[v] = 0;
-            for (int64_t e = 0; e < at->e0; e++) {
-                int64_t row = (outer * at->e0 + e) * at->v1;
-                double gain = m->per_entry ? m->gain[e] : 1.0, each = 1.0 / (double)at->e0;
-                if (pass) {
+        const double each = 1.0 / (double)at->e0;
+        for (int64_t pass = 0; pass <= (at->centered != 0); pass++) {
+            for (int64_t v = from; v < to; v++) square[v] = 0, total[v] = pass ? total[v] : 0;
+            for (int64_t e = 0, row = outer * at->e0 * at->v1; e < at->e0; e++, row += at->v1)
 #pragma omp simd
-                    for (int64_t v = from; v < to; v++) {
-                        double a = load(m->x, row + v, dtype) - total[v] * each;
-                        square[v] += a * a;
-                    }
-                    continue;
-                }
-#pragma omp simd reduction(min : least) reduction(max : most)
                 for (int64_t v = from; v < to; v++) {
-                    double a = load(m->x, row + v, dtype), b = a * gain;
-                    total[v] += b, square[v] += b * b;
-                    least = a < least ? a : least, most = a > most ? a : most;
+                    double a = load(m->x, row + v, dtype), b = pass ? a - total[v] * each : a;
+                    total[v] += pass ? 0 : a, square[v] += b * b;
                 }
-                for (int64_t v = from; plain && v < to; v++) {
-                    double a = load(m->x, row + v, dtype);
-                    plain[v] += a * a;
-                }
-            }
         }
+        for (int64_t v = from; m->plain && v < to; v++) m->plain[outer * at->v1 + v] = square[v];
     }
-    ends[0] = least, ends[1] = most;
 }
 
-/* Whether vectors lie side by side. */
-INLINE int in_columns(const Layout *at) { return at->e1 == 1 && at->v1 > 1; }
+INLINE void find_ends(const void *x, int64_t from, int64_t to, double ends[2], const int dtype) {
+    double least = INFINITY, most = -INFINITY;
+    float low = INFINITY, high = -INFINITY;
+    if (dtype == FLOAT64) {
+#pragma omp simd reduction(min : least) reduction(max : most)
+        for (int64_t i = from; i < to; i++) {
+            double a = load(x, i, dtype);
+            least = a < least ? a : least, most = a > most ? a : most;
+        }
+    } else {
+#pragma omp simd reduction(min : low) reduction(max : high)
+        for (int64_t i = from; i < to; i++) {
+            float a = load32(x, i, dtype);
+            low = a < low ? a : low, high = a > high ? a : high;
+        }
+    }
+    ends[0] = low < least ? low : least, ends[1] = high > most ? high : most;
+}
 
-INLINE void measure(const Moments *m, int64_t from, int64_t to, double ends[2], const int dtype) {
-    if (in_columns(m->at))
-        measure_columns(m, from, to, ends, dtype);
+INLINE void measure(const Moments *m, int64_t part, const int dtype) {
+    int64_t vectors = m->at->v0 * m->at->v1, entries = vectors * m->at->e0 * m->at->e1, parts = m->parts;
+    if (m->at->e1 == 1 && m->at->v1 > 1)
+        measure_columns(m, m->at->v1 * part / parts, m->at->v1 * (part + 1) / parts, dtype);
     else
-        measure_vectors(m, from, to, ends, dtype);
+        measure_vectors(m, vectors * part / parts, vectors * (part + 1) / parts, dtype);
+    if (m->ends) find_ends(m->x, entries * part / parts, entries * (part + 1) / parts, m->ends + 2 * part, dtype);
 }
 
 FOR_EACH_MACHINE static void run_moments(void *job, int64_t part) {
     const Moments *m = job;
-    int64_t all = in_columns(m->at) ? m->at->v1 : m->at->v0 * m->at->v1;
-    int64_t from = all * part / m->parts, to = all * (part + 1) / m->parts;
-    double *ends = m->ends + 2 * part;
-    ends[0] = INFINITY, ends[1] = -INFINITY;
     switch (m->at->dtype) {
-    case FLOAT32: measure(m, from, to, ends, FLOAT32); break;
-    case FLOAT64: measure(m, from, to, ends, FLOAT64); break;
-    case BFLOAT16: measure(m, from, to, ends, BFLOAT16); break;
-    default: measure(m, from, to, ends, FLOAT16);
+    case FLOAT32: measure(m, part, FLOAT32); break;
+    case FLOAT64: measure(m, part, FLOAT64); break;
+    case BFLOAT16: measure(m, part, BFLOAT16); break;
+    default: measure(m, part, FLOAT16);
     }
 }
 
 static double inverse_sigma(double norm, const Layout *at) {
-    switch (at->sigma) {
-    case EPS_AT_ROOT: return 1.0 / sqrt(norm * norm / at->freedom + at->eps);
-    case EPS_AT_SIGMA: return 1.0 / (norm / sqrt(at->freedom) + at->eps);
-    case EPS_AT_NORM: return sqrt(at->freedom) / (norm < at->eps ? at->eps : norm);
-    default: return 1.0;
-    }
+    if (at->sigma == EPS_AT_ROOT) return 1.0 / sqrt(norm * norm / at->freedom + at->eps);
+    if (at->sigma == EPS_AT_SIGMA) return 1.0 / (norm / sqrt(at->freedom) + at->eps);
+    return at->sigma == EPS_AT_NORM ? sqrt(at->freedom) / (norm < at->eps ? at->eps : norm) : 1.0;
 }
 
-enum { THREADS = 64, ALONE = 1 << 16 };
+enum { THREADS = 64, ALONE = 1 << 15 };
 
 /* The moments of one phase of a call into its place of block, [8, N] and the ends of the input. */
-FOR_EACH_MACHINE void moments(const Layout *at, const void *x, const double *gain, int64_t per_entry, int64_t period,
+FOR_EACH_MACHINE void moments(const Layout *at, const void *x, const void *gain, int64_t per_entry, int64_t period,
                               int64_t phase, double *block, Fork fork, int64_t threads) {
     int64_t n = at->v0 * at->v1, parts = n * at->e0 * at->e1 / ALONE;
     double *first = block + (phase == INPUT ? 0 : phase == GRAD_OUTPUT ? 4 : 6) * n, ends[2 * THREADS];
@@ -311,11 +258,11 @@ FOR_EACH_MACHINE void moments(const Layout *at, const void *x, const double *gai
     parts = parts < threads ? parts : threads;
     parts = parts < n && parts > 1 ? parts : 1;
     Moments job = {at, x, gain, gain && per_entry, period, parts, phase == GRAD_OUTPUT ? first - n : 0, first,
-                   first + n, ends};
+                   first + n, phase == INPUT ? ends : 0};
     share(run_moments, &job, parts, fork, threads);
     int known = 1; /* whether no sum is NaN, which an entry that is NaN makes it */
     for (int64_t v = 0; v < n; v++) {
-        double factor = gain && !per_entry ? gain[v % period] : 1.0;
+        double factor = gain && !per_entry ? load(gain, v % period, at->dtype == FLOAT64 ? FLOAT64 : FLOAT32) : 1.0;
         if (job.plain) job.plain[v] = sqrt(job.plain[v]);
         known &= job.total[v] == job.total[v];
         job.total[v] *= factor, job.norm[v] = sqrt(job.norm[v]) * fabs(factor);

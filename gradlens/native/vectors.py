@@ -50,7 +50,8 @@ class Seen:
         count: of vectors.
         width: H.
         in_order: whether a vector's entries lie in their own order.
-        together: whether they lie side by side.
+        in_columns: whether vectors lie side by side.
+        together: whether a vector's entries do.
         block: makes the memory for the moments of a call, [MOMENTS, count] and the ends of the input; zeros.
     """
 
@@ -59,7 +60,8 @@ class Seen:
         entries = {dim % len(shape) for dim in dims}
         self.vectors = tuple(size for dim, size in enumerate(shape) if dim not in entries)
         self.count, self.width = prod(self.vectors), prod(shape[dim] for dim in dims)
-        self.together = at.e0 == 1 and not (at.e1 == 1 and at.v1 > 1)
+        self.in_columns = at.e1 == 1 and at.v1 > 1
+        self.together = at.e0 == 1 and not self.in_columns
         self.block = ctypes.c_double * (MOMENTS * self.count + 2)
         self.at, self.address = at, ctypes.addressof(at)
 
@@ -109,13 +111,14 @@ def moments(of: Seen, x: Tensor, phase: int, block: Any, gain: Tensor | None = N
         x: [vectors..., entries...].
         phase: of ``lens.statistics``.
         block: of the call.
-        gain: γ in float64, one that ``fits``.
+        gain: γ, one that ``fits``.
     """
     assert core.core is not None
     at, per_entry, period = None, False, 1
     if gain is not None and (how := _spread(tuple(gain.shape), of)):
         shape, per_entry, period = how
-        gain = (gain if shape is None else gain.expand(shape)).contiguous()
+        wide = torch.float64 if x.dtype is torch.float64 else torch.float32
+        gain = (gain if shape is None else gain.expand(shape)).to(wide).contiguous()
         at = gain.data_ptr()
     core.core.moments(of.address, x.data_ptr(), at, per_entry, period, phase, block, FORK, torch.get_num_threads())
 
@@ -136,7 +139,7 @@ def _spread(gain: tuple[int, ...], of: Seen) -> tuple[tuple[int, ...] | None, bo
     if all(gain[dim] == 1 for dim in entries):
         # The vectors' last dimensions, whole.
         return (None, False, prod(tail)) if tail == of.vectors[first:] else None
-    if not of.in_order or (tail and not (of.together and tail == of.vectors[first:])):
+    if not of.in_order or of.in_columns or (tail and not (of.together and tail == of.vectors[first:])):
         return None
     if tail and entries != list(range(len(gain) - len(entries), len(gain))):
         return None

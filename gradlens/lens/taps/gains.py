@@ -18,7 +18,6 @@ from torch.utils.hooks import RemovableHandle
 from gradlens.errors import GradlensError
 from gradlens.lens.hook_state import HookState
 from gradlens.lens.hooks import Hook
-from gradlens.native.core import takes
 from gradlens.recognition.kinds import NormKind
 
 
@@ -76,8 +75,7 @@ class Gain:
         """
         given = None if self.is_parameter(module) else self._made_for(module)
         gain = None if self.kind is None else self.kind.gain(module, ndim, given)
-        # As the native core takes it, where that will measure.
-        return gain if gain is None else gain.to(torch.float64 if takes(gain) else gain.dtype, copy=True)
+        return gain if gain is None else gain.clone()
 
     def _made_for(self, module: nn.Module) -> Tensor | None:
         given = self._made.pop(threading.get_ident(), None)
