@@ -32,6 +32,7 @@ from gradlens.native import core, vectors
 
 #: The phase of each column.
 _PHASE_OF = [phase for phase, names in enumerate(SUMS) for _ in names]
+_UNKNOWN = Facts(0)
 #: Puts calls and gradients into the order in which they come.
 _clock = itertools.count()
 
@@ -59,20 +60,22 @@ class Row:
     The native core keeps all moments in one block; torch keeps those of a phase as tensors.
     """
 
+    __slots__ = ("block", "buffer", "call", "extremes", "facts", "moments", "pending", "settled", "step", "vectors")
+
     def __init__(self, buffer: "MomentBuffer", call: Call) -> None:
         self.buffer, self.call, self.step = buffer, call, buffer.step
-        self.facts = Facts(0)
+        self.facts = _UNKNOWN
         #: Smallest and largest entry of the input; in the block where there is one.
         self.extremes: tuple[Tensor, Tensor] | None = None
         #: Sizes of the vector dimensions; None before the input came.
         self.vectors: tuple[int, ...] | None = None
         self.block: Any = None
-        #: Moments of each phase, and of which pass those are that wait to be summed.
-        self.moments: list[Moments | None] = [None, None, None]
+        #: Moments by phase, where there is no block; and of which pass those of each phase are that wait to be summed.
+        self.moments: dict[int, Moments] = {}
         self.pending: list[int | None] = [None, None, None]
         #: Phases whose gradient came with a graph of its own (``create_graph``). What comes later holds derivatives of
         #: that gradient, too, and is no first-order gradient.
-        self.settled = [False, False, False]
+        self.settled: tuple[int, ...] = ()
 
     def keep_input(self, moments: Moments, extremes: tuple[Tensor, Tensor], facts: Facts) -> None:
         """Keep the moments of an input."""
@@ -116,9 +119,9 @@ class Row:
         """Whether a gradient that comes now is to be kept; makes room for it."""
         one = self.buffer.arm(self.call.forward)
         if self.step != self.buffer.step:
-            self.buffer.stale = self.buffer.stale or not self.settled[phase]
+            self.buffer.stale = self.buffer.stale or phase not in self.settled
             return False
-        if self.settled[phase]:
+        if phase in self.settled:
             return False
         if self.pending[phase] is not None:
             self.buffer.drain([self])
@@ -130,7 +133,8 @@ class Row:
             # Seen here, for once its moments lie beside those of others nobody knows whose fault it is.
             raise ValueError(f"gradients of {list(shape)} vectors, for {list(self.vectors)} of the input")
         self.pending[phase] = one.number
-        self.settled[phase] = torch.is_grad_enabled()
+        if torch.is_grad_enabled():
+            self.settled += (phase,)
         if self.call.returned is None:
             self.call.returned = next(_clock)
         return True
@@ -192,7 +196,7 @@ class MomentBuffer:
         groups: dict[Any, list[Row]] = defaultdict(list)
         blocks: dict[Any, list[Row]] = defaultdict(list)
         for row in wanted:
-            of_input = row.moments[INPUT]
+            of_input = row.moments.get(INPUT)
             if row.block is not None:
                 blocks[row.vectors if self._lengths else None].append(row)
             elif of_input is not None:
@@ -217,8 +221,8 @@ class MomentBuffer:
         moments = [
             moment
             for row in rows
-            for phase, names in zip(row.moments, MOMENTS, strict=True)
-            for moment in (phase or (zero,) * len(names))
+            for phase, names in enumerate(MOMENTS)
+            for moment in row.moments.get(phase, (zero,) * len(names))
         ]
         facts = torch.tensor([row.facts for row in rows], dtype=zero.dtype, device=self.device)
         stacked = torch.stack(moments).view(len(rows), -1, zero.numel())
@@ -232,7 +236,7 @@ class MomentBuffer:
         passes = np.array([[-2 if number is None else number for number in row.pending] for row in rows])
         for row in rows:
             # The input's moments stay: a graph that was retained may send further gradients.
-            row.moments[1:] = [None, None]
+            row.moments = {phase: moments for phase, moments in row.moments.items() if phase == INPUT}
             row.pending = [None, None, None]
         self._summed.append(Summed([row.call for row in rows], passes, added, extremes, tokens))
 

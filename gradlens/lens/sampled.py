@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from math import gcd, nan
+from math import gcd, nan, prod
 from typing import Any
 
 import numpy as np
@@ -60,22 +60,28 @@ def order_of(parameter: Tensor) -> tuple[int, ...] | None:
     return tuple(sorted(range(held.dim()), key=lambda dim: -held.stride(dim)))
 
 
-def spacing(tensor: Tensor, order: Sequence[int] | None) -> tuple[int, int]:
+def spacing(tensor: Tensor, order: tuple[int, ...] | None) -> tuple[int, int]:
     """Return how many entries of a parameter are sampled, and how far apart these lie.
 
     Args:
         tensor: this process's part of it.
         order: its own, of ``order_of``.
     """
-    parts = 2 if tensor.is_complex() else 1
-    numel, first = tensor.numel() * parts, tensor.shape[order[0] if order else 0] if tensor.dim() else parts
-    if numel <= MOST:
-        return numel, 1
-    stride = distance(numel, numel // first if tensor.dim() + parts > 2 else 1)
-    return -(-numel // stride), stride
+    return _spacing(tensor.shape, order, 2 if tensor.is_complex() else 1)
 
 
-def entries(tensor: Tensor, order: Sequence[int] | None) -> Tensor:
+@cache
+def _spacing(shape: tuple[int, ...], order: tuple[int, ...] | None, parts: int) -> tuple[int, int]:
+    entries = parts * prod(shape)
+    if entries <= MOST:
+        return entries, 1
+    # What is of one dimension, and real, has rows of one entry.
+    row = entries // shape[order[0] if order else 0] if len(shape) + parts > 2 else 1
+    stride = distance(entries, row)
+    return -(-entries // stride), stride
+
+
+def entries(tensor: Tensor, order: tuple[int, ...] | None) -> Tensor:
     """Return the sampled entries of a parameter, or of something of its shape, in one dimension.
 
     Args:

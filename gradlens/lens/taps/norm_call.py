@@ -30,6 +30,21 @@ class NormCall:
         module: the norm, or what a function was given.
     """
 
+    __slots__ = (
+        "_module",
+        "_tap",
+        "evidence",
+        "gain",
+        "gate",
+        "graph",
+        "is_plain",
+        "lies",
+        "look_up",
+        "row",
+        "waits",
+        "x",
+    )
+
     def __init__(self, tap: "NormTap", module: nn.Module) -> None:
         self._tap, self._module = tap, module
         #: Its row, where it is recorded, and whether its gradients are.
@@ -42,6 +57,8 @@ class NormCall:
         self.waits = self.look_up = False
         #: What it has to prove.
         self.evidence: Evidence | None = None
+        #: Whether γ is a parameter, which is there before the module runs.
+        self.is_plain = tap.gain.is_parameter(module)
         #: γ, where it is there before the module runs; and the tensor that is multiplied by besides.
         self.gain: Tensor | None = None
         self.gate: Tensor | None = None
@@ -55,10 +72,10 @@ class NormCall:
         view, dims = kind.vectors(module, local(x.detach()) if gate is None else self._gated(x, gate))
         found = norm_input.measured(kind, module, view, dims, x.dtype)
         if found is not None:
-            seen, block = found
+            seen, block, facts = found
             if (kept := norm_input.rounded(output, seen.vectors)) is not None:
-                vectors.put(block, 2, kept)
-            row.keep_block(seen, block, norm_input.facts(kind, module, seen.width, x.dtype))
+                vectors.put(block, norm_input.INV_SIGMA, kept)
+            row.keep_block(seen, block, facts)
             return
         view = statistics.raised(view)
         shape, width = sizes(view, dims)

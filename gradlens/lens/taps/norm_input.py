@@ -20,7 +20,8 @@ _FORWARDS = (
     nn.modules.batchnorm._BatchNorm.forward,
     nn.modules.instancenorm._InstanceNorm.forward,
 )
-_INV_SIGMA = statistics.MOMENTS[statistics.INPUT].index("inv_sigma")
+#: The place of 1/σ among the moments.
+INV_SIGMA = statistics.MOMENTS[statistics.INPUT].index("inv_sigma")
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -104,7 +105,7 @@ def computed(
 
 def measured(
     kind: NormKind, module: nn.Module, x: Tensor, dims: tuple[int, ...], dtype: torch.dtype
-) -> tuple[vectors.Seen, Any] | None:
+) -> tuple[vectors.Seen, Any, Facts] | None:
     """Let the native core compute the moments of an input.
 
     Args:
@@ -115,7 +116,7 @@ def measured(
         dtype: of the input as it came.
 
     Returns:
-        How it lies, and the block of its call; None where the core cannot.
+        How it lies, the block of its call, and its facts; None where the core cannot.
     """
     if not core.takes(x):
         return None
@@ -132,10 +133,11 @@ def measured(
     vectors.moments(seen, x, statistics.INPUT, block)
     if running is not None:
         inv_sigma = torch.rsqrt(running[1].detach() + sigma.eps)
-        vectors.put(block, _INV_SIGMA, inv_sigma.expand(seen.vectors))
+        vectors.put(block, INV_SIGMA, inv_sigma.expand(seen.vectors))
     elif dtype in HALF and _rounds(module):
-        vectors.put(block, _INV_SIGMA, vectors.as_tensor(block)[_INV_SIGMA].to(dtype))
-    return seen, block
+        vectors.put(block, INV_SIGMA, vectors.as_tensor(block)[INV_SIGMA].to(dtype))
+    recentered = float(kind.mean_gradient and running is None)
+    return seen, block, Facts(seen.width, float(kind.centered), recentered, 0.0, sigma.eps)
 
 
 def facts(kind: NormKind, module: nn.Module, width: int, dtype: torch.dtype, *, from_sigma: bool = False) -> Facts:
