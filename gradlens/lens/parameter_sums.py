@@ -121,10 +121,14 @@ def _dots(grads: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
         lengths = [grads[i].numel() for i in small]
         above, below = (totals((sign * g * w).clamp(min=0), lengths) for sign in (1, -1))
         found = dict(zip(small, above - below, strict=True))
-    for i, (grad, weight) in enumerate(zip(grads, weights, strict=True)):
-        if i not in found:
-            pairs = zip(*(torch.split(x.reshape(-1), _DOT) for x in (grad, weight)), strict=True)
-            found[i] = torch.stack([torch.dot(one, other) for one, other in pairs]).double().sum()
+    large = [i for i in range(len(grads)) if i not in found]
+    dots = []
+    for i in large:
+        pairs = zip(*(torch.split(x[i].reshape(-1), _DOT) for x in (grads, weights)), strict=True)
+        parts = [torch.dot(one, other) for one, other in pairs]
+        dots.append(parts[0] if len(parts) == 1 else torch.stack(parts).sum())
+    if large:
+        found |= zip(large, torch.stack(dots).double(), strict=True)
     return torch.stack([found[i] for i in range(len(grads))])
 
 
