@@ -1,4 +1,4 @@
-"""What the benchmark trains: the zoo's Transformer, many norms, a recurrent cell, and each Hugging Face architecture at a small but not toy size."""
+"""What the benchmark trains: the zoo's Transformer, extremes, and each Hugging Face architecture, small but no toy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -7,10 +7,6 @@
 
 enum { INPUT, GRAD_OUTPUT, GRAD_INPUT };
 enum { NO_SIGMA, EPS_AT_ROOT, EPS_AT_SIGMA, EPS_AT_NORM, UNSCALED };
-enum { BLOCK = 1024 };
-
-/* Whether float32 has held a sum of squares, but for what does not count. */
-INLINE int held(double squares) { return squares > 1e-24 && squares < 1e36; }
 
 /* ---------------------------------------------------------------- parameters */
 

@@ -1,4 +1,4 @@
-/* Reading numbers of any kind, and sharing work between threads. */
+/* Reading numbers of any kind, what float32 holds of their squares, and sharing work between threads. */
 #include <math.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -14,6 +14,7 @@
 #endif
 
 enum { FLOAT32, FLOAT64, BFLOAT16, FLOAT16 };
+
 INLINE float of_bits(uint32_t bits) {
     float value;
     memcpy(&value, &bits, sizeof value);
@@ -39,6 +40,12 @@ INLINE float load32(const void *x, int64_t i, const int dtype) {
 INLINE double load(const void *x, int64_t i, const int dtype) {
     return dtype == FLOAT64 ? ((const double *)x)[i] : load32(x, i, dtype);
 }
+
+/* Entries that are summed in float32. */
+enum { BLOCK = 1024 };
+
+/* Whether float32 has held a sum of squares, but for what does not count. */
+INLINE int held(double squares) { return squares > 1e-24 && squares < 1e36; }
 
 /* As libgomp's GOMP_parallel: the threads are those which torch has already. */
 typedef void (*Fork)(void (*run)(void *), void *data, unsigned threads, unsigned flags);

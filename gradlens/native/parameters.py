@@ -24,10 +24,10 @@ def parameters(
     Returns:
         None where some tensor is not what the core takes.
     """
-    if core.core is None or not all(_alike(*pair) for pair in zip(grads, weights, strict=True)):
+    if core.core is None or not all(map(_alike, grads, weights)):
         return None
     dtype, many = grads[0].dtype, len(grads)
-    if any(grad.dtype is not dtype for grad in grads):
+    if any(tensor.dtype is not dtype for tensor in (*grads, *weights)):
         return None
     if any(n and not _outermost(weight) for weight, n in zip(weights, rows, strict=True)):
         return None
@@ -58,13 +58,11 @@ def gather(tensors: Sequence[Tensor], taken: Sequence[int], distances: Sequence[
 
 def _alike(grad: Tensor, weight: Tensor) -> bool:
     """Whether a weight and its gradient lie alike, in one piece."""
-    return (
-        takes(grad)
-        and takes(weight)
-        and grad.dtype is weight.dtype
-        and ((weight.is_contiguous() and grad.is_contiguous()) or (_dense(weight) and grad.stride() == weight.stride()))
-        and grad.shape == weight.shape
-    )
+    if not (takes(grad) and takes(weight) and grad.numel() == weight.numel()):
+        return False
+    if grad.is_contiguous() and weight.is_contiguous():
+        return True
+    return grad.stride() == weight.stride() and _dense(weight)
 
 
 def _dense(x: Tensor) -> bool:
