@@ -27,8 +27,8 @@ from gradlens.lens.taps.evidence import Evidence
 from gradlens.lens.taps.norm_call import NormCall
 from gradlens.lens.taps.norm_in_graphs import NormTapInGraphs
 from gradlens.lens.taps.views import hook_output
-from gradlens.lens.world import local, placements
-from gradlens.native.core import takes
+from gradlens.lens.world import placements
+from gradlens.native import core
 from gradlens.outputs import first_tensor
 
 
@@ -217,8 +217,9 @@ class NormTap(NormTapInGraphs):
             call.row = waiting.popleft()
         else:
             call.row = self.row(x)
-            # The core takes moments in no more time than it takes to look them up.
-            call.look_up = self.is_norm and not takes(local(x)) and norm_input.keeps_moments(self.kind, module)
+            # The native core takes moments in no more time than it takes to look them up.
+            looks = core.core is None or not x.is_cpu
+            call.look_up = looks and self.is_norm and norm_input.keeps_moments(self.kind, module)
             # In half precision the output may tell which 1/σ its gradient will be taken with.
             call.waits = call.evidence is not None or call.look_up or x.dtype in norm_input.HALF
             if not call.waits:
