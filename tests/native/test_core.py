@@ -4,8 +4,11 @@ import math
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor
 
+import gradlens
+from gradlens.cli.list import command
 from gradlens.native import core, vectors
 from gradlens.native.building import SWITCH, measures
 from gradlens.native.parameters import gather, parameters
@@ -150,3 +153,21 @@ def test_it_can_be_switched_off(monkeypatch):
     assert measures() == "native"
     monkeypatch.setenv(SWITCH, "0")
     assert measures() == "torch"
+
+
+def test_the_audit_and_the_list_say_what_measures(monkeypatch):
+    def audit():
+        model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4))
+        lens = gradlens.attach(model)
+        model(draw(3, 4)).sum().backward()
+        lens.step()
+        lens.detach()
+        return lens.audit()
+
+    assert audit().setting["measured_by"] == "native"
+    assert "Measured by the native core." in str(audit())
+    assert "On the CPU the native core measures." in CliRunner().invoke(command, []).output
+    monkeypatch.setattr(core, "core", None)
+    assert "Measured by torch's operations." in str(audit())
+    monkeypatch.setenv(SWITCH, "0")
+    assert "torch's operations measure" in CliRunner().invoke(command, []).output
