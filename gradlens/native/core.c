@@ -134,16 +134,17 @@ enum { PLAIN, CENTERED, GAINED };
 INLINE void add_run(const void *x, int64_t at, int64_t n, double mean, const void *gain, Sums *s, const int dtype,
                     const int how) {
     int64_t from = 0;
-    for (int64_t end; dtype != FLOAT64 && from < n; from = end) {
+    for (int64_t half; dtype != FLOAT64 && from + 2 <= n; from += 2 * half) {
         float plain = 0, total = 0, square = 0, middle = (float)mean;
-        end = n - from < BLOCK ? n : from + BLOCK;
+        half = n - from < 2 * BLOCK ? (n - from) / 2 : BLOCK;
 #pragma omp simd reduction(+ : plain, total, square)
-        for (int64_t i = from; i < end; i++) {
-            float a = load32(x, at + i, dtype), b = a;
-            if (how == GAINED) b = a * ((const float *)gain)[i], plain += a * a;
-            if (how == CENTERED) b = a - middle;
-            if (how != CENTERED) total += b;
-            square += b * b;
+        for (int64_t i = from; i < from + half; i++) { /* two at once: a sum waits for the one before */
+            float a = load32(x, at + i, dtype), b = load32(x, at + half + i, dtype), c = a, d = b;
+            if (how == GAINED) c = a * ((const float *)gain)[i], d = b * ((const float *)gain)[half + i];
+            if (how == GAINED) plain += a * a + b * b;
+            if (how == CENTERED) c = a - middle, d = b - middle;
+            if (how != CENTERED) total += c + d;
+            square += c * c + d * d;
         }
         if (!held(square) || (how == GAINED && !held(plain))) break;
         s->plain += how == GAINED ? plain : square, s->total += total, s->square += square;
@@ -202,18 +203,16 @@ INLINE void measure_columns(const Moments *m, int64_t from, int64_t to, const in
 INLINE void find_ends(const void *x, int64_t from, int64_t to, double ends[2], const int dtype) {
     double least = INFINITY, most = -INFINITY;
     float low = INFINITY, high = -INFINITY;
-    if (dtype == FLOAT64) {
-#pragma omp simd reduction(min : least) reduction(max : most)
-        for (int64_t i = from; i < to; i++) {
-            double a = load(x, i, dtype);
-            least = a < least ? a : least, most = a > most ? a : most;
-        }
-    } else {
+    int64_t half = dtype == FLOAT64 ? 0 : (to - from) / 2;
 #pragma omp simd reduction(min : low) reduction(max : high)
-        for (int64_t i = from; i < to; i++) {
-            float a = load32(x, i, dtype);
-            low = a < low ? a : low, high = a > high ? a : high;
-        }
+    for (int64_t i = from; i < from + half; i++) {
+        float a = load32(x, i, dtype), b = load32(x, half + i, dtype), less = a < b ? a : b, more = a > b ? a : b;
+        low = less < low ? less : low, high = more > high ? more : high;
+    }
+#pragma omp simd reduction(min : least) reduction(max : most)
+    for (int64_t i = from + 2 * half; i < to; i++) {
+        double a = load(x, i, dtype);
+        least = a < least ? a : least, most = a > most ? a : most;
     }
     ends[0] = low < least ? low : least, ends[1] = high > most ? high : most;
 }
