@@ -89,7 +89,7 @@ def _setting(state: HookState, norms: list[NormTap], functions: Watcher) -> dict
         "older": seen.older,
         "every": seen.every,
         "functional": functions.record,
-        "measured_by": "native" if core.core is not None and state.device.type == "cpu" else "torch",
+        "measured_by": "native" if core.library is not None and state.device.type == "cpu" else "torch",
         "by_names": [tap.site.path for tap in norms if tap.site.path not in state.placing.read and not tap.site.told],
         "nonfinite": dict(seen.broken),
         "world": state.world.size,

@@ -28,27 +28,27 @@ def _load() -> ctypes.CDLL | None:
 def _fork() -> int:
     """Return the entry by which torch's own threads are given work; 0 where that is not to be found."""
     with suppress(OSError, AttributeError):
-        library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
-        return ctypes.cast(ctypes.CDLL(str(library)).GOMP_parallel, ctypes.c_void_p).value or 0
+        own = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+        return ctypes.cast(ctypes.CDLL(str(own)).GOMP_parallel, ctypes.c_void_p).value or 0
     return 0
 
 
 #: The library; None where torch's operations measure.
-core = _load()
-FORK = 0 if core is None else _fork()
-if core is not None:
+library = _load()
+FORK = 0 if library is None else _fork()
+if library is not None:
     _long, _at = ctypes.c_int64, ctypes.c_void_p
-    core.moments.argtypes = (_at, _at, _at, _long, _long, _long, _at, _at, _long)
-    core.moments.restype = core.sums.restype = core.gather.restype = None
-    core.sums.argtypes = (_long, _at, _at, _at)
-    core.gather.argtypes = (_long, _at, _at, _at, _long, _at)
-    core.parameters.argtypes = (_long, _at, _at, _at, _at, _long, _at, _at, _at, _long)
+    library.moments.argtypes = (_at, _at, _at, _long, _long, _long, _at, _at, _long)
+    library.moments.restype = library.sums.restype = library.gather.restype = None
+    library.sums.argtypes = (_long, _at, _at, _at)
+    library.gather.argtypes = (_long, _at, _at, _at, _long, _at)
+    library.parameters.argtypes = (_long, _at, _at, _at, _at, _long, _at, _at, _at, _long)
 
 
 def takes(x: Tensor) -> bool:
     """Whether a tensor is one that the core can read."""
     return bool(
-        core is not None
+        library is not None
         and type(x) in _PLAIN
         and x.is_cpu
         and x.dtype in DTYPES

@@ -24,7 +24,7 @@ def parameters(
     Returns:
         None where some tensor is not what the core takes.
     """
-    if core.core is None or not all(map(_alike, grads, weights)):
+    if core.library is None or not all(map(_alike, grads, weights)):
         return None
     dtype, many = grads[0].dtype, len(grads)
     if any(tensor.dtype is not dtype for tensor in (*grads, *weights)):
@@ -32,7 +32,7 @@ def parameters(
     if any(n and not _outermost(weight) for weight, n in zip(weights, rows, strict=True)):
         return None
     out, dead = np.empty((5, many)), np.empty(sum(rows), dtype=bool)
-    failed = core.core.parameters(
+    failed = core.library.parameters(
         many,
         pointers((grad.data_ptr() for grad in grads), many),
         pointers((weight.data_ptr() for weight in weights), many),
@@ -49,10 +49,12 @@ def parameters(
 
 def gather(tensors: Sequence[Tensor], taken: Sequence[int], distances: Sequence[int]) -> Tensor:
     """Return so many entries of each tensor, so far apart in memory, end to end in float64; all of one dtype."""
-    assert core.core is not None
+    assert core.library is not None
     out, many = torch.empty(sum(taken), dtype=torch.float64, device="cpu"), len(tensors)
     at = pointers((tensor.data_ptr() for tensor in tensors), many)
-    core.core.gather(many, at, longs(tuple(taken)), longs(tuple(distances)), DTYPES[tensors[0].dtype], out.data_ptr())
+    core.library.gather(
+        many, at, longs(tuple(taken)), longs(tuple(distances)), DTYPES[tensors[0].dtype], out.data_ptr()
+    )
     return out
 
 

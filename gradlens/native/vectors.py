@@ -113,14 +113,14 @@ def moments(of: Seen, x: Tensor, phase: int, block: Any, gain: Tensor | None = N
         block: of the call.
         gain: γ, one that ``fits``.
     """
-    assert core.core is not None
+    assert core.library is not None
     at, per_entry, period = None, False, 1
     if gain is not None and (how := _spread(tuple(gain.shape), of)):
         shape, per_entry, period = how
         wide = torch.float64 if x.dtype is torch.float64 else torch.float32
         gain = (gain if shape is None else gain.expand(shape)).to(wide).contiguous()
         at = gain.data_ptr()
-    core.core.moments(of.address, x.data_ptr(), at, per_entry, period, phase, block, FORK, torch.get_num_threads())
+    core.library.moments(of.address, x.data_ptr(), at, per_entry, period, phase, block, FORK, torch.get_num_threads())
 
 
 def fits(of: Seen, gain: Tensor | None) -> bool:
@@ -162,10 +162,10 @@ class Totals(NamedTuple):
 
 def sums(blocks: Sequence[Any]) -> Totals:
     """Sum the moments of calls over their vectors."""
-    assert core.core is not None
+    assert core.library is not None
     out, many = np.empty((len(blocks), 16)), len(blocks)
     counts = (ctypes.c_int64 * many)(*map(count, blocks))
-    core.core.sums(many, pointers(map(ctypes.addressof, blocks), many), counts, out.ctypes.data)
+    core.library.sums(many, pointers(map(ctypes.addressof, blocks), many), counts, out.ctypes.data)
     return Totals(out.T[:13], out[:, 13], out[:, 14:])
 
 

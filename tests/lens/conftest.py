@@ -9,7 +9,7 @@ from gradlens.native import core
 def measured_by(request, monkeypatch) -> str:
     """Run a test once with the native core, where it was compiled, and once with torch's operations."""
     if request.param == "torch":
-        monkeypatch.setattr(core, "core", None)
-    elif core.core is None:
+        monkeypatch.setattr(core, "library", None)
+    elif core.library is None:
         pytest.skip("the native core was not compiled")
     return request.param

@@ -53,13 +53,13 @@ def of_a_step(norms: int, watched: bool) -> int:
 
 
 def test_a_further_norm_takes_ten_operations(monkeypatch):
-    monkeypatch.setattr(core, "core", None)
+    monkeypatch.setattr(core, "library", None)
     own = [of_a_step(norms, watched=True) - of_a_step(norms, watched=False) for norms in (4, 14)]
     assert own[1] - own[0] <= 10 * 10
 
 
 def test_with_the_native_core_a_norm_takes_one_operation_a_copy_of_its_gain():
-    if core.core is None:
+    if core.library is None:
         pytest.skip("the native core was not compiled")
     own = [of_a_step(norms, watched=True) - of_a_step(norms, watched=False) for norms in (4, 14)]
     assert own[1] - own[0] <= 10

@@ -13,7 +13,7 @@ from gradlens.native import core, vectors
 from gradlens.native.building import SWITCH, measures
 from gradlens.native.parameters import gather, parameters
 
-pytestmark = pytest.mark.skipif(core.core is None, reason="the native core was not compiled")
+pytestmark = pytest.mark.skipif(core.library is None, reason="the native core was not compiled")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 #: Entry dimensions of a tensor of four.
 DIMS = [(-1,), (-3, -2, -1), (-4, -2, -1), (-3,), (-4, -3, -2), (-4, -3, -2, -1)]
@@ -167,7 +167,7 @@ def test_the_audit_and_the_list_say_what_measures(monkeypatch):
     assert audit().setting["measured_by"] == "native"
     assert "Measured by the native core." in str(audit())
     assert "On the CPU the native core measures." in CliRunner().invoke(command, []).output
-    monkeypatch.setattr(core, "core", None)
+    monkeypatch.setattr(core, "library", None)
     assert "Measured by torch's operations." in str(audit())
     monkeypatch.setenv(SWITCH, "0")
     assert "torch's operations measure" in CliRunner().invoke(command, []).output

@@ -218,7 +218,7 @@ class NormTap(NormTapInGraphs):
         else:
             call.row = self.row(x)
             # The native core takes moments in no more time than it takes to look them up.
-            looks = core.core is None or not x.is_cpu
+            looks = core.library is None or not x.is_cpu
             call.look_up = looks and self.is_norm and norm_input.keeps_moments(self.kind, module)
             # In half precision the output may tell which 1/σ its gradient will be taken with.
             call.waits = call.evidence is not None or call.look_up or x.dtype in norm_input.HALF
