@@ -4,6 +4,8 @@ help: ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 install: ## install the package with everything the tests need
 	$(PYTHON) -m pip install -c constraints.txt -e ".[test]"
+native: ## compile the native core in place, as installing does; without a C compiler torch measures
+	$(PYTHON) gradlens/native/building.py
 test: ## run the tests
 	$(PYTHON) -m pytest -n auto --dist worksteal
 lint: ## types and style

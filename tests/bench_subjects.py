@@ -1,4 +1,4 @@
-"""What the benchmark trains: the zoo's Transformer, and each Hugging Face architecture at a small but not toy size."""
+"""What the benchmark trains: the zoo's Transformer, extremes, and each Hugging Face architecture, small but no toy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -118,13 +118,48 @@ def _hugging_face(model_type: str, sizes: dict[str, Any]) -> Case:
     )
 
 
+class ManyNorms(nn.Module):
+    """A chain of norms of four entries each: all that a step takes is what a call takes."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.norms = nn.Sequential(*(nn.LayerNorm(4) for _ in range(number)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norms(x)
+
+
+class NormedLSTM(nn.Module):
+    """A recurrent cell whose state is normalized after each of the time steps."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.cell, self.norm = nn.LSTMCell(width, width), nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = c = x.new_zeros(x.shape[1:])
+        states = []
+        for now in x:
+            h, c = self.cell(now, (h, c))
+            h = self.norm(h)
+            states.append(h)
+        return torch.stack(states)
+
+
+def _numbers(*shape: int) -> Callable[[int], Tensor]:
+    return lambda seed: torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
 def cases() -> dict[str, Callable[[], Case]]:
     """Return the rows of the table, each made when it is its turn."""
     zoo = {
-        "width 256, 6 blocks, 8 x 128": lambda: _zoo("pre-ln", 256, 6, 8, 128, 1.03, memory=True),
-        "width 128, 4 blocks, 8 x 64": lambda: _zoo("pre-ln", 128, 4, 8, 64, 1.08, memory=True),
+        "width 512, 6 blocks, 8 x 128": lambda: _zoo("pre-ln", 512, 6, 8, 128, 1.03, memory=True),
+        "width 256, 6 blocks, 8 x 128": lambda: _zoo("pre-ln", 256, 6, 8, 128, 1.04, memory=True),
+        "width 128, 4 blocks, 8 x 64": lambda: _zoo("pre-ln", 128, 4, 8, 64, 1.10, memory=True),
         "width 128, 4 blocks, 8 x 64, every=10": lambda: _zoo("pre-ln", 128, 4, 8, 64, 1.01, every=10),
-        "width 256, 6 blocks, 8 x 128, compiled": lambda: _zoo("pre-ln", 256, 6, 8, 128, 1.05, compiled=True),
+        "width 256, 6 blocks, 8 x 128, compiled": lambda: _zoo("pre-ln", 256, 6, 8, 128, 1.02, compiled=True),
+        "1,500 norms of width 4": lambda: Case(lambda: ManyNorms(1500), _numbers(8, 4), limit=2.0),
+        "LSTM with LayerNorm, 100 time steps": lambda: Case(lambda: NormedLSTM(64), _numbers(100, 32, 64), limit=1.6),
     }
     others = {
         name: (lambda kind=kind, sizes=sizes: _hugging_face(kind, sizes))

@@ -20,9 +20,10 @@ MAY = {
     "gradlens.recording": {"gradlens.errors", "gradlens.text"},
     "gradlens.theory": {"gradlens.errors"},
     "gradlens.recognition": {"gradlens.errors"},
+    "gradlens.native": set(),
     "gradlens.lens": {
-        "gradlens", "gradlens.batches", "gradlens.errors", "gradlens.outputs", "gradlens.recognition",
-        "gradlens.recording",
+        "gradlens", "gradlens.batches", "gradlens.errors", "gradlens.native", "gradlens.outputs",
+        "gradlens.recognition", "gradlens.recording",
     },
     "gradlens.probes": {
         "gradlens.batches", "gradlens.errors", "gradlens.outputs", "gradlens.recording", "gradlens.registry",

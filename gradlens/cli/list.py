@@ -7,8 +7,14 @@ from gradlens.lab.models.variants import ARRANGEMENTS, WITHOUT_NORM, default_nor
 from gradlens.lab.norms import NORMS
 from gradlens.lab.studies import STUDIES
 from gradlens.lab.tasks import TASKS
+from gradlens.native.building import measures
 from gradlens.registry import Registry
 from gradlens.text import columns
+
+_MEASURED = {
+    "native": "On the CPU the native core measures.",
+    "torch": "On the CPU torch's operations measure: the native core was not compiled, or is switched off.",
+}
 
 
 @click.command("list")
@@ -26,7 +32,7 @@ def command(as_json: bool) -> None:
         "studies": _lines(STUDIES),
     }
     if as_json:
-        terminal.result_json({"variants": _variants(), **groups})
+        terminal.result_json({"variants": _variants(), **groups, "measured_by": measures()})
         return
     example = f"{next(iter(ARRANGEMENTS))}/{list(NORMS)[1]}"
     heads = {
@@ -38,7 +44,7 @@ def command(as_json: bool) -> None:
         f"{heads.get(group, group.capitalize())}\n{columns(list(lines.items()), indent=2)}"
         for group, lines in groups.items()
     ]
-    terminal.result("\n\n".join(parts))
+    terminal.result("\n\n".join([*parts, _MEASURED[measures()]]))
 
 
 def _variants() -> list[str]:

@@ -52,6 +52,7 @@ class Architecture:
         self._begins = {graph.loose_source(one.skip) for one in self.additions} | {one.skip for one in self.additions}
         self._stream = self._find_stream()
         self._behind = self._find_behind()
+        self._words: dict[Node, str] = {}
 
     def placements(self, calls: Iterable[Call]) -> dict[str, str]:
         """Return where norms stand, by site: of several calls the most frequent; one that has no word is left out."""
@@ -131,6 +132,12 @@ class Architecture:
 
     def word(self, norm: Node) -> str:
         """Return the placement of a call; empty where it has none of these."""
+        # Kept: what a norm is may depend on the norm before it, and that on the one before.
+        if norm not in self._words:
+            self._words[norm] = self._word(norm)
+        return self._words[norm]
+
+    def _word(self, norm: Node) -> str:
         graph, inside = self.graph, norm in self._inside
         if not graph.inputs[norm]:
             return ""

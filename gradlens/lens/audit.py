@@ -31,7 +31,8 @@ class Audit:
         setting: what the numbers depend on besides the model (compiled norms, checkpoints, precision, loss scale,
             the fewest and the most backward passes that make up a step's gradient, in how many recorded steps it holds
             what was there before them, cadence and what an automatic one came to, processes, norms whose placement no
-            pass has shown, the first place that was not finite).
+            pass has shown, the first place that was not finite), and whether the native core or torch's operations
+            measured.
         notes: anything else that changes what the numbers mean.
     """
 
@@ -119,8 +120,10 @@ class Audit:
         several = [f"{number} backward passes make up the gradient of a step."] if most > 1 or fewest < most else []
         names = [path for path in self.setting.get("by_names", ()) if path in self.fired]
         by_names = [f"Placements by known names, for no pass showed them: {_some(tuple(names))}."] if names else []
+        by = {"native": "the native core", "torch": "torch's operations"}.get(self.setting.get("measured_by", ""))
+        measured = [f"Measured by {by}."] if by else []
         cadence = [said] if (said := self.setting.get("cadence")) else []
-        head = " ".join([head, *cadence, *several, *self.passes, *by_names])
+        head = " ".join([head, *measured, *cadence, *several, *self.passes, *by_names])
         return "\n".join([head, *(f"- {problem}" for problem in self.problems())])
 
 

@@ -12,6 +12,7 @@ from gradlens.lens.parameters import ParameterReader
 from gradlens.lens.passes import NOTHING, PAUSED, RAISED, ZEROED
 from gradlens.lens.taps import NormTap, Tap
 from gradlens.lens.taps.functional import Watcher
+from gradlens.native import core
 
 _GRADIENT = "Parameter gradients: at the end of backward, after reductions, before clipping, loss scale divided out."
 #: What was left out, and why.
@@ -89,6 +90,7 @@ def _setting(state: HookState, norms: list[NormTap], functions: Watcher) -> dict
         "every": seen.cadence.every,
         "cadence": seen.cadence.told(),
         "functional": functions.record,
+        "measured_by": "native" if core.library is not None and state.device.type == "cpu" else "torch",
         "by_names": [tap.site.path for tap in norms if tap.site.path not in state.placing.read and not tap.site.told],
         "nonfinite": dict(seen.broken),
         "world": state.world.size,

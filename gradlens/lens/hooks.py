@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
@@ -20,7 +21,15 @@ Failed = Callable[[Exception], None]
 
 def hook_gradient(tensor: Tensor, hook: Callable[[Tensor], None], failed: Failed) -> None:
     """Call the hook with the tensor's gradient, once it is complete."""
-    tensor.register_hook(partial(_run, hook, failed))  # type: ignore[no-untyped-call]
+    run = partial(_run, hook, failed)
+    node = None if torch.compiler.is_compiling() or type(tensor) is not Tensor else tensor.grad_fn
+    if node is None or tensor._backward_hooks is not None:
+        tensor.register_hook(run)  # type: ignore[no-untyped-call]
+        return
+    # As register_hook does, less a handle that nobody keeps and that takes longer than all else. Handles are numbers:
+    # hooks of others have other keys.
+    tensor._backward_hooks = OrderedDict(gradlens=run)
+    node._register_hook_dict(tensor)
 
 
 def _run(hook: Callable[[Tensor], None], failed: Failed, grad: Tensor | None) -> None:

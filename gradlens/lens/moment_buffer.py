@@ -15,10 +15,24 @@ from torch import Tensor
 
 from gradlens.lens import first_tokens
 from gradlens.lens.passes import Forward, Pass
-from gradlens.lens.statistics import INPUT, MOMENTS, SUMS, Facts, Moments, sums
+from gradlens.lens.statistics import (
+    GRAD_OUTPUT,
+    INPUT,
+    MOMENTS,
+    SUMS,
+    Facts,
+    Moments,
+    columns,
+    grad_output_moments,
+    raised,
+    sums,
+)
+from gradlens.lens.statistics import moments as moments_of
+from gradlens.native import core, vectors
 
 #: The phase of each column.
 _PHASE_OF = [phase for phase, names in enumerate(SUMS) for _ in names]
+_UNKNOWN = Facts(0)
 #: Puts calls and gradients into the order in which they come.
 _clock = itertools.count()
 
@@ -41,49 +55,89 @@ class Call:
 
 
 class Row:
-    """The moments of a call on the device, its facts on the host. Whoever may bring a gradient holds it."""
+    """The moments of a call on the device, its facts on the host. Whoever may bring a gradient holds it.
+
+    The native core keeps all moments in one block; torch keeps those of a phase as tensors.
+    """
+
+    __slots__ = ("block", "buffer", "call", "extremes", "facts", "moments", "pending", "settled", "step", "vectors")
 
     def __init__(self, buffer: "MomentBuffer", call: Call) -> None:
         self.buffer, self.call, self.step = buffer, call, buffer.step
-        self.facts = Facts(0)
-        #: Smallest and largest entry of the input.
+        self.facts = _UNKNOWN
+        #: Smallest and largest entry of the input; in the block where there is one.
         self.extremes: tuple[Tensor, Tensor] | None = None
-        #: Moments of each phase, and of which pass those are that wait to be summed.
-        self.moments: list[Moments | None] = [None, None, None]
+        #: Sizes of the vector dimensions; None before the input came.
+        self.vectors: tuple[int, ...] | None = None
+        self.block: Any = None
+        #: Moments by phase, where there is no block; and of which pass those of each phase are that wait to be summed.
+        self.moments: dict[int, Moments] = {}
         self.pending: list[int | None] = [None, None, None]
         #: Phases whose gradient came with a graph of its own (``create_graph``). What comes later holds derivatives of
         #: that gradient, too, and is no first-order gradient.
-        self.settled = [False, False, False]
+        self.settled: tuple[int, ...] = ()
 
     def keep_input(self, moments: Moments, extremes: tuple[Tensor, Tensor], facts: Facts) -> None:
         """Keep the moments of an input."""
         self.extremes, self.facts = extremes, facts
-        self.moments[INPUT] = moments
+        self.moments[INPUT], self.vectors = moments, tuple(moments[0].shape)
+        self.pending[INPUT] = -1
+        self.buffer.waiting.append(self)
+
+    def keep_block(self, seen: vectors.Seen, block: Any, facts: Facts) -> None:
+        """Keep the moments of an input that the native core has taken."""
+        self.block, self.vectors, self.facts = block, seen.vectors, facts
         self.pending[INPUT] = -1
         self.buffer.waiting.append(self)
 
     def keep_gradient(self, phase: int, moments: Moments) -> None:
         """Keep the moments of a gradient."""
+        if self._awaits(phase, tuple(moments[0].shape)):
+            if self.block is None:
+                self.moments[phase] = moments
+            else:
+                vectors.put(self.block, vectors.FIRST[phase], *moments)
+
+    def measure_gradient(self, phase: int, grad: Tensor, dims: tuple[int, ...], gain: Tensor | None = None) -> None:
+        """Take and keep the moments of a gradient.
+
+        Args:
+            phase: which one it is.
+            grad: [vectors..., entries...], without its graph.
+            dims: the entry dimensions.
+            gain: γ for the gradient of an output, broadcastable to it; None where there is none.
+        """
+        seen = vectors.seen(grad, dims) if self.block is not None and core.takes(grad) else None
+        if seen is None or not vectors.fits(seen, gain):
+            wide = raised(grad)
+            of_output = phase == GRAD_OUTPUT
+            self.keep_gradient(phase, grad_output_moments(wide, gain, dims) if of_output else moments_of(wide, dims))
+        elif self._awaits(phase, seen.vectors):
+            vectors.moments(seen, grad, phase, self.block, gain)
+
+    def _awaits(self, phase: int, shape: tuple[int, ...]) -> bool:
+        """Whether a gradient that comes now is to be kept; makes room for it."""
         one = self.buffer.arm(self.call.forward)
         if self.step != self.buffer.step:
-            self.buffer.stale = self.buffer.stale or not self.settled[phase]
-            return
-        if self.settled[phase]:
-            return
+            self.buffer.stale = self.buffer.stale or phase not in self.settled
+            return False
+        if phase in self.settled:
+            return False
         if self.pending[phase] is not None:
             self.buffer.drain([self])
         if self.pending == [None, None, None]:
             self.buffer.waiting.append(self)
-        of_input = self.moments[INPUT]
-        if of_input is not None and moments[0].shape != of_input[0].shape:
+            if self.block is not None:
+                vectors.clear_gradients(self.block)
+        if self.vectors is not None and shape != self.vectors:
             # Seen here, for once its moments lie beside those of others nobody knows whose fault it is.
-            got, expected = list(moments[0].shape), list(of_input[0].shape)
-            raise ValueError(f"gradients of {got} vectors, for {expected} of the input")
-        self.moments[phase] = moments
+            raise ValueError(f"gradients of {list(shape)} vectors, for {list(self.vectors)} of the input")
         self.pending[phase] = one.number
-        self.settled[phase] = torch.is_grad_enabled()
+        if torch.is_grad_enabled():
+            self.settled += (phase,)
         if self.call.returned is None:
             self.call.returned = next(_clock)
+        return True
 
 
 class Summed(NamedTuple):
@@ -139,33 +193,51 @@ class MomentBuffer:
 
     def drain(self, wanted: list[Row]) -> None:
         """Turn the waiting moments of rows into sums; on the device, without a copy to the host."""
-        groups: dict[tuple[torch.Size, torch.dtype], list[Row]] = defaultdict(list)
+        groups: dict[Any, list[Row]] = defaultdict(list)
+        blocks: dict[Any, list[Row]] = defaultdict(list)
         for row in wanted:
-            of_input = row.moments[INPUT]
-            if of_input is not None:
+            of_input = row.moments.get(INPUT)
+            if row.block is not None:
+                blocks[row.vectors if self._lengths else None].append(row)
+            elif of_input is not None:
                 groups[of_input[0].shape, of_input[0].dtype].append(row)
         with torch.no_grad():
             for (shape, dtype), rows in groups.items():
                 self._drain_group(rows, torch.zeros(shape, dtype=dtype, device=self.device))
+            for rows in blocks.values():
+                self._drain_blocks(rows)
         self.waiting = [row for row in self.waiting if row.pending != [None, None, None]]
+
+    def _drain_blocks(self, rows: list[Row]) -> None:
+        blocks = [row.block for row in rows]
+        totals, every, extremes = vectors.sums(blocks)
+        facts = Facts(*np.array([row.facts for row in rows]).T)
+        tokens, shape = None, rows[0].vectors
+        if self._lengths and shape is not None:
+            tokens = first_tokens.sums(torch.stack([*map(vectors.as_tensor, blocks)]), shape, self._lengths)
+        self._take(rows, np.stack(columns(list(totals), every, facts), 1), extremes, tokens)
 
     def _drain_group(self, rows: list[Row], zero: Tensor) -> None:
         moments = [
             moment
             for row in rows
-            for phase, names in zip(row.moments, MOMENTS, strict=True)
-            for moment in (phase or (zero,) * len(names))
+            for phase, names in enumerate(MOMENTS)
+            for moment in row.moments.get(phase, (zero,) * len(names))
         ]
         facts = torch.tensor([row.facts for row in rows], dtype=zero.dtype, device=self.device)
         stacked = torch.stack(moments).view(len(rows), -1, zero.numel())
         added = sums(stacked, Facts(*facts.unbind(1)))
         extremes = torch.stack([end for row in rows for end in row.extremes or ()]).view(-1, 2)
+        self._take(
+            rows, added, extremes, first_tokens.sums(stacked, zero.shape, self._lengths) if self._lengths else None
+        )
+
+    def _take(self, rows: list[Row], added: Any, extremes: Any, tokens: Tensor | None) -> None:
         passes = np.array([[-2 if number is None else number for number in row.pending] for row in rows])
         for row in rows:
             # The input's moments stay: a graph that was retained may send further gradients.
-            row.moments[1:] = [None, None]
+            row.moments = {phase: moments for phase, moments in row.moments.items() if phase == INPUT}
             row.pending = [None, None, None]
-        tokens = first_tokens.sums(stacked, zero.shape, self._lengths) if self._lengths else None
         self._summed.append(Summed([row.call for row in rows], passes, added, extremes, tokens))
 
     def pull(self, counts: Callable[[Forward], bool]) -> list[Summed]:
@@ -177,8 +249,8 @@ class MomentBuffer:
         self.drain([row for row in self.waiting if counts(row.call.forward)])
         found = [
             one._replace(
-                sums=one.sums.cpu().numpy(),
-                extremes=one.extremes.cpu().numpy(),
+                sums=_on_host(one.sums),
+                extremes=_on_host(one.extremes),
                 tokens=None if one.tokens is None else one.tokens.cpu().numpy(),
             )
             for one in self._summed
@@ -194,6 +266,11 @@ def came(passes: np.ndarray, counted: Sequence[int]) -> np.ndarray:
         counts |= passes == number
     columns: np.ndarray = counts[:, _PHASE_OF]
     return columns
+
+
+def _on_host(values: Any) -> np.ndarray:
+    found: np.ndarray = values.cpu().numpy() if isinstance(values, Tensor) else values
+    return found
 
 
 def finite_peak(peak: Any) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from gradlens.lens.world import local
+from gradlens.native import parameters as native
 
 #: Entries below which a tensor on the host needs no kernel of its own, which would cost more than its sum.
 _SMALL = 4096
@@ -49,6 +50,11 @@ def measure(grads: Sequence[Tensor], weights: Sequence[Tensor], rows: Sequence[i
         rows: of each how many there are along the first dimension; 0 where they are not looked at.
         products: whether Σ grad·w is taken, for which both are read again.
     """
+    if (found := native.parameters(grads, weights, rows)) is not None:
+        matrices = tuple(i for i, n in enumerate(rows) if n)
+        sums = Sums(found[0], matrices, tuple(rows[i] for i in matrices), found[1])
+        sums.numbers[_DOTS, ~np.isfinite(sums.numbers[_DOTS]) if products else slice(None)] = nan
+        return sums
     sparse = grads[0].layout != torch.strided
     taken, rows = [raised(grad) for grad in grads], [0] * len(rows) if sparse else rows
     on = _on_host if taken[0].device.type == "cpu" else on_device
@@ -115,10 +121,14 @@ def _dots(grads: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
         lengths = [grads[i].numel() for i in small]
         above, below = (totals((sign * g * w).clamp(min=0), lengths) for sign in (1, -1))
         found = dict(zip(small, above - below, strict=True))
-    for i, (grad, weight) in enumerate(zip(grads, weights, strict=True)):
-        if i not in found:
-            pairs = zip(*(torch.split(x.reshape(-1), _DOT) for x in (grad, weight)), strict=True)
-            found[i] = torch.stack([torch.dot(one, other) for one, other in pairs]).double().sum()
+    large = [i for i in range(len(grads)) if i not in found]
+    dots = []
+    for i in large:
+        pairs = zip(*(torch.split(x[i].reshape(-1), _DOT) for x in (grads, weights)), strict=True)
+        parts = [torch.dot(one, other) for one, other in pairs]
+        dots.append(parts[0] if len(parts) == 1 else torch.stack(parts).sum())
+    if large:
+        found |= zip(large, torch.stack(dots).double(), strict=True)
     return torch.stack([found[i] for i in range(len(grads))])
 
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from math import gcd, nan
+from math import gcd, nan, prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from gradlens.lens.parameter_sums import totals
 from gradlens.lens.world import local
+from gradlens.native.core import takes
+from gradlens.native.parameters import gather
 
 #: Most entries that are taken of a parameter.
 MOST = 1024
@@ -58,20 +60,38 @@ def order_of(parameter: Tensor) -> tuple[int, ...] | None:
     return tuple(sorted(range(held.dim()), key=lambda dim: -held.stride(dim)))
 
 
-def entries(tensor: Tensor, order: Sequence[int] | None) -> Tensor:
+def spacing(tensor: Tensor, order: tuple[int, ...] | None) -> tuple[int, int]:
+    """Return how many entries of a parameter are sampled, and how far apart these lie.
+
+    Args:
+        tensor: this process's part of it.
+        order: its own, of ``order_of``.
+    """
+    return _spacing(tensor.shape, order, 2 if tensor.is_complex() else 1)
+
+
+@cache
+def _spacing(shape: tuple[int, ...], order: tuple[int, ...] | None, parts: int) -> tuple[int, int]:
+    entries = parts * prod(shape)
+    if entries <= MOST:
+        return entries, 1
+    # What is of one dimension, and real, has rows of one entry.
+    row = entries // shape[order[0] if order else 0] if len(shape) + parts > 2 else 1
+    stride = distance(entries, row)
+    return -(-entries // stride), stride
+
+
+def entries(tensor: Tensor, order: tuple[int, ...] | None) -> Tensor:
     """Return the sampled entries of a parameter, or of something of its shape, in one dimension.
 
     Args:
         tensor: lies in memory as the parameter does, or is copied.
         order: the parameter's.
     """
-    held = local(tensor)
-    held = held if order is None else held.permute(*order)
+    _, stride = spacing(tensor, order)
+    held = tensor if order is None else tensor.permute(*order)
     held = torch.view_as_real(held.resolve_conj()) if held.is_complex() else held
-    flat: Tensor = held.reshape(-1)
-    if flat.numel() <= MOST:
-        return flat
-    return flat[:: distance(flat.numel(), flat.numel() // held.shape[0] if held.dim() > 1 else 1)]
+    return held.reshape(-1)[::stride]
 
 
 @dataclass
@@ -120,13 +140,12 @@ class Sampler:
                 if every[i].requires_grad and local(every[i]).numel():
                     alike[every[i].device, every[i].dtype].append(i)
             for group in alike.values():
-                parts = self._entries({i: every[i] for i in group})
-                lengths = {i: part.numel() for i, part in zip(group, parts, strict=True)}
+                weights = self._entries({i: every[i] for i in group})
                 versions = [every[i]._version for i in group]
-                self._groups.append(_Group(group, versions, torch.cat(parts), lengths))
+                self._groups.append(_Group(group, versions, weights, {i: self._spacing(i)[0] for i in group}))
         for one in self._groups:
             grads = {i: grad for i in one.indices if has_gradient(i) and not (grad := local(every[i].grad)).is_sparse}
-            one.with_gradient, one.active = list(grads), torch.cat(self._entries(grads)) != 0 if grads else None
+            one.with_gradient, one.active = list(grads), self._entries(grads) != 0 if grads else None
 
     def pull(self, state: Mapping[Any, Any]) -> np.ndarray:
         """Take the weights again, and copy all sums to the host: [parameters, len(COLUMNS)], missing where unknown.
@@ -154,13 +173,11 @@ class Sampler:
 
     def _changes(self, group: _Group) -> Iterator[tuple[list[int], Sequence[str], Tensor]]:
         """Yield parameters, names of sums, and these: [names, parameters]."""
-        now = self._entries({i: self._parameters[i] for i in group.indices})
-        if [one.numel() for one in now] != list(group.lengths.values()) or any(
-            one.device != group.weights.device for one in now
-        ):
+        own = {i: self._parameters[i] for i in group.indices}
+        if any(self._spacing(i)[0] != group.lengths[i] or own[i].device != group.weights.device for i in own):
             return  # they were moved in between
         weights = group.weights.double()
-        change = torch.cat(now).double() - weights
+        change = self._entries(own).double() - weights
         still, lengths = change == 0, list(group.lengths.values())
         changed = change.square_()
         powers = (weights.square_() if weights is not group.weights else weights * weights, changed)
@@ -187,10 +204,23 @@ class Sampler:
             if all(isinstance(x, Tensor) and x.shape == parameter.shape and x.device == parameter.device for x in both):
                 kept[i] = both
         if kept:
-            parts = [entries(own[m], self._orders[i]) for m in range(len(_MOMENTS)) for i, own in kept.items()]
-            lengths = [group.lengths[i] for i in kept] * len(_MOMENTS)
-            sums = totals(torch.cat(parts).double().square_(), lengths)
-            yield list(kept), COLUMNS[6:], sums.reshape(len(_MOMENTS), -1)
+            lengths = [group.lengths[i] for i in kept]
+            parts = [self._entries({i: own[m] for i, own in kept.items()}) for m in range(len(_MOMENTS))]
+            yield list(kept), COLUMNS[6:], torch.stack([totals(part.double().square_(), lengths) for part in parts])
 
-    def _entries(self, tensors: Mapping[int, Tensor]) -> list[Tensor]:
-        return [entries(tensor, self._orders[i]) for i, tensor in tensors.items()]
+    def _spacing(self, index: int) -> tuple[int, int]:
+        return spacing(local(self._parameters[index]), self._orders[index])
+
+    def _entries(self, tensors: Mapping[int, Tensor]) -> Tensor:
+        """Return the sampled entries of parameters, or of something of their shapes, end to end."""
+        held = {i: local(tensor) for i, tensor in tensors.items()}
+        dtype = next(iter(held.values())).dtype
+        if all(one.dtype is dtype and takes(one) and self._lies_alike(i, one) for i, one in held.items()):
+            taken, distances = zip(*map(self._spacing, held), strict=True)
+            return gather(list(held.values()), taken, distances)
+        return torch.cat([entries(one, self._orders[i]) for i, one in held.items()])
+
+    def _lies_alike(self, index: int, held: Tensor) -> bool:
+        """Whether a tensor lies in one piece, in the order in which the parameter is sampled."""
+        order = self._orders[index]
+        return (held if order is None else held.permute(*order)).is_contiguous()

@@ -7,6 +7,7 @@ an infinity anywhere are left out, and counted. Nothing here copies to the host.
 Theorem 1, in the symbols of ``recording.schema``.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -144,12 +145,30 @@ def sums(moments: Tensor, facts: Facts) -> Tensor:
     x_sum, _, inverse = summed[:, :3, 0].unbind(1)
     plain, precise, scaled = summed[:, moments.shape[1] :].unbind(2)
     x_sum2, x_squares, _, out_squares, g_sum2, g_squares, in_sum2, in_squares = plain.unbind(1)
-    n, every = counted.sum(1), torch.full_like(x_sum, moments.shape[2])
-    width, centered, recenters, from_sigma, eps = facts
-    known = width * (variance.sum(1) - n * eps).clamp_min(0.0)
+    n, from_sigma = counted.sum(1), facts.from_sigma
+    if isinstance(from_sigma, Tensor):
+        known = facts.width * (variance.sum(1) - n * facts.eps).clamp_min(0.0)
+        x_squares = torch.where(from_sigma > 0, known, x_squares)
+    totals = (
+        *(n, x_sum, inverse, x_sum2, x_squares, out_squares, g_sum2, g_squares, in_sum2, in_squares),
+        *(precise[:, 4], precise[:, 5], scaled[:, 7]),
+    )
+    return torch.stack(columns(totals, torch.full_like(x_sum, moments.shape[2]), facts), 1)
+
+
+def columns(totals: Sequence[Any], every: Any, facts: Facts) -> list[Any]:
+    """Return ``COLUMNS`` of S calls, each [S].
+
+    Args:
+        totals: over the vectors that are finite, [S] each: how many; Σ of inputs and of 1/σ; of the squares of all
+            other moments; Σ (Σg)²/σ², Σ ‖g‖²/σ², and Σ ‖grad_input‖²·σ².
+        every: how many vectors there are.
+        facts: of the calls.
+    """
+    n, x_sum, inverse, x_sum2, x_squares, out_squares, g_sum2, g_squares, in_sum2, in_squares, *weighed = totals
+    width, centered, recenters, _, _ = facts
     energy_mean, mean2_actual = g_sum2 / width, in_sum2 / width**2
-    mean2_detached = precise[:, 4] / width**2
-    x_squares = torch.where(from_sigma > 0, known, x_squares) if isinstance(from_sigma, Tensor) else x_squares
+    mean2_detached = weighed[0] / width**2
     found = {
         "vectors": every,
         "entries": width * every,
@@ -163,14 +182,14 @@ def sums(moments: Tensor, facts: Facts) -> Tensor:
         "energy_mean": energy_mean,
         "energy_recentering": recenters * energy_mean,
         "mean2_detached": mean2_detached,
-        "var_detached": precise[:, 5] / width - mean2_detached,
+        "var_detached": weighed[1] / width - mean2_detached,
         "n_grad_input": n,
         "energy_grad_input": in_squares,
-        "energy_kept": scaled[:, 7],
+        "energy_kept": weighed[2],
         "mean2_actual": mean2_actual,
         "var_actual": in_squares / width - mean2_actual,
     }
-    return torch.stack([found[name] for name in COLUMNS], 1)
+    return [found[name] for name in COLUMNS]
 
 
 def _products(rows: Tensor, weights: Tensor) -> Tensor:

@@ -184,7 +184,8 @@ class NormKind:
             axis = 0 if self.layout == "instances" and _unbatched(module, ndim) else 1
         elif axis is None:
             axis = self.axes[0] if self.layout == "axes" else -1
-        return weight.view(-1, *([1] * (ndim - 1 - axis % ndim)))
+        after = ndim - 1 - axis % ndim
+        return weight.view(-1, *([1] * after)) if after else weight
 
     # ------------------------------------------------------------------ σ
 

@@ -630,3 +630,9 @@ def test_operations_are_called_what_torch_calls_them():
     known = {name.partition("Backward")[0] for name in dir(torch._C._functions)}
     kinds = (autograd_graph._SAME, autograd_graph._LOOSE, autograd_graph._LOOK_UP, autograd_graph._PRODUCTS)
     assert frozenset().union(*kinds, architecture._TURNS, architecture._MASKED, architecture._PRODUCTS) <= known
+
+
+def test_a_long_chain_of_norms_is_read_at_once():
+    lens = recorded(nn.Sequential(nn.Linear(4, 4), *(nn.LayerNorm(4) for _ in range(1100))), torch.randn(2, 4))
+    assert not lens.audit().notes
+    assert not lens.audit().setting["by_names"]

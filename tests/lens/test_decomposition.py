@@ -7,6 +7,8 @@ from torch import Tensor, nn
 import gradlens
 from tests.oracles import Case, assert_row, expected_row
 
+pytestmark = pytest.mark.usefixtures("measured_by")
+
 
 class T5Like(nn.Module):
     """The RMS norm of T5: no mean, no bias, variance in float32."""

@@ -7,6 +7,8 @@ from torch import nn
 import gradlens
 from tests.oracles import SHARES, Case, expected_row
 
+pytestmark = pytest.mark.usefixtures("measured_by")
+
 #: A norm, the shape of its input, and how the oracle sees it.
 WIDTH, CHANNELS = 256, 32
 NORMS = {

@@ -11,6 +11,8 @@ from gradlens.recording.parameter_columns import IDLE
 from tests.lens.test_sampled_updates import Weights, exact, numbers, stepped
 from tests.lens.training_loop import train
 
+pytestmark = pytest.mark.usefixtures("measured_by")
+
 
 @pytest.mark.parametrize("size", [10, 5000, 200_000])
 @pytest.mark.parametrize("device", [False, True])

@@ -11,9 +11,12 @@ from gradlens.lens import statistics
 from gradlens.lens.hook_state import HookState
 from gradlens.lens.hooks import hook_gradient, in_backward
 from gradlens.lens.sites import Site
-from gradlens.lens.statistics import Facts, Moments
+from gradlens.lens.statistics import INPUT, Facts, Moments
 from gradlens.lens.taps.tap import Tap, sizes
 from gradlens.lens.taps.views import lasting_in_graph
+from gradlens.lens.world import local
+from gradlens.native import vectors
+from gradlens.native.core import takes
 from gradlens.outputs import first_tensor
 
 
@@ -57,9 +60,14 @@ class ActivationTap(Tap):
         call = self.traced_call(x) if compiling else None
         if compiling and call is None:
             return
-        view = statistics.raised(x)
         # Tokens, or whole samples where an image has rows and columns: fewer numbers that say as much.
         dims = (-1,) if x.dim() <= 3 else tuple(range(1 - x.dim(), 0))
+        if call is None and takes(own := local(x.detach())) and (seen := vectors.seen(own, dims)):
+            block = seen.block()
+            vectors.moments(seen, own, INPUT, block)
+            self.row(x).keep_block(seen, block, Facts(seen.width))
+            return
+        view = statistics.raised(x)
         total, norm = statistics.moments(view, dims)
         moments, facts = (total, norm, torch.zeros_like(norm)), Facts(sizes(view, dims)[1])
         if call is not None:

@@ -28,6 +28,7 @@ from gradlens.lens.taps.norm_call import NormCall
 from gradlens.lens.taps.norm_in_graphs import NormTapInGraphs
 from gradlens.lens.taps.views import hook_output
 from gradlens.lens.world import placements
+from gradlens.native import core
 from gradlens.outputs import first_tensor
 
 
@@ -84,7 +85,7 @@ class NormTap(NormTapInGraphs):
         self._registered = [
             module.register_forward_pre_hook(self.hook(self.before), with_kwargs=True),
             module.register_forward_hook(self.hook(self.after), with_kwargs=True),
-            *self._gain.handles(self.hook),
+            *self.gain.handles(self.hook),
         ]
         return self._registered
 
@@ -101,7 +102,7 @@ class NormTap(NormTapInGraphs):
         if not self.state.records(self.site.path) or not self._is_recordable(module, x):
             return None
         call.x, call.lies = x, placements(x)
-        if self._gain.is_parameter(module):
+        if call.is_plain:
             # A gain that is computed is not there yet, and to ask for it would compute it.
             call.evidence = self.proving.begin(module, x, args, kwargs)
         if not self.is_norm and (call.evidence is None or not self.likely):
@@ -155,8 +156,8 @@ class NormTap(NormTapInGraphs):
             why = f"its output is a {type(output).__name__} without a tensor"
             self.unsupported(why)
         elif y.requires_grad:
-            if not self._gain.is_parameter(module):
-                call.gain = self._gain.of_this_call(module, call.x.dim())
+            if not call.is_plain:
+                call.gain = self.gain.of_this_call(module, call.x.dim())
             self.state.placing.call(self.site.path, y)
             hook_output(y, call.x, call.on_grad_output(), self.failed)
         else:
@@ -180,7 +181,7 @@ class NormTap(NormTapInGraphs):
             if before is None:
                 self.on_found(self.site)
         if recorded and call.graph and call.x is not None:
-            call.gain = self._gain.of_this_call(module, call.x.dim())
+            call.gain = self.gain.of_this_call(module, call.x.dim())
         evidence.release()
         if self.proving.over:
             self._stop()
@@ -216,7 +217,9 @@ class NormTap(NormTapInGraphs):
             call.row = waiting.popleft()
         else:
             call.row = self.row(x)
-            call.look_up = self.is_norm and norm_input.keeps_moments(self.kind, module)
+            # The native core takes moments in no more time than it takes to look them up.
+            looks = core.library is None or not x.is_cpu
+            call.look_up = looks and self.is_norm and norm_input.keeps_moments(self.kind, module)
             # In half precision the output may tell which 1/σ its gradient will be taken with.
             call.waits = call.evidence is not None or call.look_up or x.dtype in norm_input.HALF
             if not call.waits:
@@ -224,7 +227,7 @@ class NormTap(NormTapInGraphs):
         if graph:
             call.graph = True
             # As it is now: torch.func.functional_call takes parameters away again, FSDP frees what it gathered.
-            if call.evidence is None and self._gain.is_parameter(module):
-                call.gain = self._gain.of_this_call(module, x.dim())
+            if call.evidence is None and call.is_plain:
+                call.gain = self.gain.of_this_call(module, x.dim())
         elif without_graph is not None:
             self._without_graph.setdefault(without_graph, deque()).append(call.row)

@@ -14,7 +14,8 @@ from gradlens.lens.statistics import GRAD_INPUT, GRAD_OUTPUT
 from gradlens.lens.taps import norm_input
 from gradlens.lens.taps.evidence import Evidence
 from gradlens.lens.taps.tap import sizes
-from gradlens.lens.world import placements
+from gradlens.lens.world import local, placements
+from gradlens.native import vectors
 from gradlens.recognition.proof import gradient
 
 if TYPE_CHECKING:
@@ -29,6 +30,21 @@ class NormCall:
         module: the norm, or what a function was given.
     """
 
+    __slots__ = (
+        "_module",
+        "_tap",
+        "evidence",
+        "gain",
+        "gate",
+        "graph",
+        "is_plain",
+        "lies",
+        "look_up",
+        "row",
+        "waits",
+        "x",
+    )
+
     def __init__(self, tap: "NormTap", module: nn.Module) -> None:
         self._tap, self._module = tap, module
         #: Its row, where it is recorded, and whether its gradients are.
@@ -41,6 +57,8 @@ class NormCall:
         self.waits = self.look_up = False
         #: What it has to prove.
         self.evidence: Evidence | None = None
+        #: Whether γ is a parameter, which is there before the module runs.
+        self.is_plain = tap.gain.is_parameter(module)
         #: γ, where it is there before the module runs; and the tensor that is multiplied by besides.
         self.gain: Tensor | None = None
         self.gate: Tensor | None = None
@@ -50,14 +68,22 @@ class NormCall:
         tap, module, x, row, gate = self._tap, self._module, self.x, self.row, self.gate
         assert x is not None
         assert row is not None
-        tap.dtype = x.dtype
-        view, dims = tap.kind.vectors(module, statistics.raised(x) if gate is None else self._gated(x, gate))
-        vectors, width = sizes(view, dims)
-        moments = norm_input.saved(output, vectors, width) if self.look_up else None
-        facts = norm_input.facts(tap.kind, module, width, x.dtype, from_sigma=moments is not None)
+        tap.dtype, kind = x.dtype, tap.kind
+        view, dims = kind.vectors(module, local(x.detach()) if gate is None else self._gated(x, gate))
+        found = norm_input.measured(kind, module, view, dims, x.dtype)
+        if found is not None:
+            seen, block, facts = found
+            if (kept := norm_input.rounded(output, seen.vectors)) is not None:
+                vectors.put(block, norm_input.INV_SIGMA, kept)
+            row.keep_block(seen, block, facts)
+            return
+        view = statistics.raised(view)
+        shape, width = sizes(view, dims)
+        moments = norm_input.saved(output, shape, width) if self.look_up else None
+        facts = norm_input.facts(kind, module, width, x.dtype, from_sigma=moments is not None)
         if moments is None:
-            moments = norm_input.computed(tap.kind, module, view, dims, width, x.dtype)
-            kept = norm_input.rounded(output, vectors)
+            moments = norm_input.computed(kind, module, view, dims, width, x.dtype)
+            kept = norm_input.rounded(output, shape)
             moments = moments if kept is None else (*moments[:2], kept.to(moments[2].dtype))
         row.keep_input(moments, (gate is None and tap.state.known_extremes(x)) or statistics.extremes(view), facts)
 
@@ -78,8 +104,7 @@ class NormCall:
         if not self._is_measurable(grad):
             return
         assert self.row is not None
-        view, dims = self._tap.kind.vectors(self._module, statistics.raised(grad))
-        self.row.keep_gradient(GRAD_OUTPUT, statistics.grad_output_moments(view, gain, dims))
+        self.row.measure_gradient(GRAD_OUTPUT, *self._tap.kind.vectors(self._module, local(grad.detach())), gain)
 
     def _gated_grad_output(self, x: Tensor, gate: Tensor, grad: Tensor) -> None:
         """Do as ``_grad_output`` where the output, or what is normalized, is a product with a gate."""
@@ -98,7 +123,7 @@ class NormCall:
         norm, eps = torch.linalg.vector_norm(h, dim=-1, keepdim=True), kind.eps(module, x.dtype)
         inverse = kind.inv_sigma(norm, h.shape[-1], eps)
         back = gradient(kind, g if gain is None else g * gain, h * inverse, norm, inverse, eps)
-        self.row.keep_gradient(GRAD_INPUT, statistics.moments(back, dims))
+        self.row.measure_gradient(GRAD_INPUT, back, dims)
 
     def grad_input(self, grad: Tensor) -> None:
         """Keep the moments of the gradient of the alias."""
@@ -109,8 +134,7 @@ class NormCall:
             return  # that of its product is there already
         if not self._is_measurable(grad):
             return
-        view, dims = tap.kind.vectors(self._module, statistics.raised(grad))
-        self.row.keep_gradient(GRAD_INPUT, statistics.moments(view, dims))
+        self.row.measure_gradient(GRAD_INPUT, *tap.kind.vectors(self._module, local(grad.detach())))
 
     def _is_measurable(self, grad: Tensor) -> bool:
         """Whether a gradient is one, and lies across processes as the input did; to bring it there would wait."""

@@ -36,7 +36,7 @@ class NormTapInGraphs(Tap):
         assert site.taken is not None
         self._input_name, *_ = names = _parameters(site.module)
         self.proving = Proving(site.taken, names)
-        self._gain = Gain(self.proving.kind, site.module, state)
+        self.gain = Gain(self.proving.kind, site.module, state)
 
     @property
     def kind(self) -> NormKind:
@@ -51,7 +51,7 @@ class NormTapInGraphs(Tap):
 
     def _knows(self, kind: NormKind) -> None:
         """Take a kind that was found out."""
-        self._gain.kind = kind
+        self.gain.kind = kind
 
     def _input_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the argument that is normalized: the first, or the keyword of that name."""
@@ -105,7 +105,7 @@ class NormTapInGraphs(Tap):
 
     def untraceable(self) -> str:
         """Return what keeps its hooks out of compiled graphs; empty where nothing does."""
-        return "" if self._gain.is_parameter(self.site.module) else _COMPUTED
+        return "" if self.gain.is_parameter(self.site.module) else _COMPUTED
 
     def rehearse(self, x: Tensor, y: Tensor) -> None:
         """Do on fake tensors all that is done in a graph; raises what dynamo would."""

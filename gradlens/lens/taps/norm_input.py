@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gradlens.lens import statistics
 from gradlens.lens.statistics import Facts, Moments
 from gradlens.lens.world import local, placements
+from gradlens.native import core, vectors
 from gradlens.recognition.kinds import NormKind
 
 #: Backward nodes that hold mean and 1/σ in the open, [vectors] each.
@@ -19,6 +20,8 @@ _FORWARDS = (
     nn.modules.batchnorm._BatchNorm.forward,
     nn.modules.instancenorm._InstanceNorm.forward,
 )
+#: The place of 1/σ among the moments.
+INV_SIGMA = statistics.MOMENTS[statistics.INPUT].index("inv_sigma")
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -98,6 +101,43 @@ def computed(
             # As the kernels do (a BatchNorm's but nearly), where what they keep cannot be looked at.
             inv_sigma = inv_sigma.to(dtype).to(norm.dtype)
     return total, norm, inv_sigma
+
+
+def measured(
+    kind: NormKind, module: nn.Module, x: Tensor, dims: tuple[int, ...], dtype: torch.dtype
+) -> tuple[vectors.Seen, Any, Facts] | None:
+    """Let the native core compute the moments of an input.
+
+    Args:
+        kind: how the module normalizes.
+        module: the norm.
+        x: [vectors..., entries...], without its graph.
+        dims: the entry dimensions.
+        dtype: of the input as it came.
+
+    Returns:
+        How it lies, the block of its call, and its facts; None where the core cannot.
+    """
+    if not core.takes(x):
+        return None
+    running = kind.running(module)
+    at = vectors.SIGMA[kind.eps_at or ("sigma" if kind.unbiased else "root")] if kind.scaled else vectors.UNSCALED
+    sigma = vectors.Sigma(kind.centered, at, kind.unbiased, kind.eps(module, dtype))
+    seen = vectors.seen(x, dims, sigma)
+    if seen is None:
+        x = x.contiguous()
+        seen = vectors.seen(x, dims, sigma)
+    if seen is None:
+        return None
+    block = seen.block()
+    vectors.moments(seen, x, statistics.INPUT, block)
+    if running is not None:
+        inv_sigma = torch.rsqrt(running[1].detach() + sigma.eps)
+        vectors.put(block, INV_SIGMA, inv_sigma.expand(seen.vectors))
+    elif dtype in HALF and _rounds(module):
+        vectors.put(block, INV_SIGMA, vectors.as_tensor(block)[INV_SIGMA].to(dtype))
+    recentered = float(kind.mean_gradient and running is None)
+    return seen, block, Facts(seen.width, float(kind.centered), recentered, 0.0, sigma.eps)
 
 
 def facts(kind: NormKind, module: nn.Module, width: int, dtype: torch.dtype, *, from_sigma: bool = False) -> Facts:
