@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class GradlensCallback(TrainerCallback):
 
     Args:
         out: run folder to write; None keeps the recording in memory, as ``callback.lens.recording``.
-        every: record every n-th step.
+        every: record every n-th step; by default as many as ``cost``, 2 % of the time, allows, and what follows events.
         on_finding: what becomes of the cause of what goes wrong while it trains: "log", "raise" (a ``GradlensError``),
             or a function that is called with it; once a code. Looking takes at most 2 % of the time.
         options: of ``gradlens.attach``; ``send`` is used on the process of rank 0.
@@ -35,7 +35,11 @@ class GradlensCallback(TrainerCallback):
     """
 
     def __init__(
-        self, out: str | Path | None = None, every: int = 10, on_finding: OnFinding = None, **options: Any
+        self,
+        out: str | Path | None = None,
+        every: int | Literal["auto"] = "auto",
+        on_finding: OnFinding = None,
+        **options: Any,
     ) -> None:
         self._attach = {"out": out, "every": every, **options}
         self._on_finding = checked(on_finding)
@@ -62,7 +66,7 @@ class GradlensCallback(TrainerCallback):
         lens.start_at(state.global_step)
         # Its level is "warning" unless somebody sets it: the verdict would not be seen.
         say = logging.get_logger("transformers.trainer").warning
-        self._session = Session(lens, options["every"], say, self._on_finding, main)
+        self._session = Session(lens, say, self._on_finding, main)
         self._losses.of(model, args.world_size if args.average_tokens_across_devices else 1)
 
     def on_step_begin(

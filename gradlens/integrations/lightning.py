@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class GradlensCallback(Callback):
 
     Args:
         out: run folder to write; None keeps the recording in memory, as ``callback.lens.recording``.
-        every: record every n-th step.
+        every: record every n-th step; by default as many as ``cost``, 2 % of the time, allows, and what follows events.
         on_finding: what becomes of the cause of what goes wrong while it trains: "log", "raise" (a ``GradlensError``),
             or a function that is called with it; once a code. Looking takes at most 2 % of the time.
         options: of ``gradlens.attach``; ``send`` is used on the process of rank 0.
@@ -40,7 +40,11 @@ class GradlensCallback(Callback):
     """
 
     def __init__(
-        self, out: str | Path | None = None, every: int = 10, on_finding: OnFinding = None, **options: Any
+        self,
+        out: str | Path | None = None,
+        every: int | Literal["auto"] = "auto",
+        on_finding: OnFinding = None,
+        **options: Any,
     ) -> None:
         super().__init__()
         self._attach = {"out": out, "every": every, **options}
@@ -79,7 +83,7 @@ class GradlensCallback(Callback):
         )
         lens.start_at(self._steps)
         say = logging.getLogger(type(trainer).__module__.partition(".trainer")[0]).info
-        self._session = Session(lens, options["every"], say, self._on_finding, trainer.is_global_zero)
+        self._session = Session(lens, say, self._on_finding, trainer.is_global_zero)
 
     def on_train_batch_end(
         self, trainer: "Trainer", pl_module: "LightningModule", outputs: Any, batch: Any, batch_idx: int

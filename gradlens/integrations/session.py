@@ -25,22 +25,20 @@ class Session:
 
     Args:
         lens: attached.
-        every: every how many steps it records.
         say: puts a sentence into the trainer's log.
         on_finding: what becomes of the cause of what is wrong, once a code.
         judges: whether this process looks, and gives the verdict; the others record only.
     """
 
     def __init__(
-        self, lens: Lens, every: int, say: Callable[[str], object], on_finding: OnFinding = None, judges: bool = True
+        self, lens: Lens, say: Callable[[str], object], on_finding: OnFinding = None, judges: bool = True
     ) -> None:
         self.lens, self._say, self._judges = lens, say, judges
         self._on_finding = on_finding if judges else None
         self.ended = False
         self._told: set[str] = set()
-        self._every = every
-        #: Steps until the next look, and the time from which on there may be one.
-        self._left, self._from = _FIRST * every, 0.0
+        #: Recorded steps before the next look, and the time from which on there may be one.
+        self._next, self._from = _FIRST, 0.0
 
     def step(self, **numbers: Tensor | float | None) -> None:
         """Close a step, as ``Lens.step`` does, and look at what was recorded where it is time to.
@@ -49,11 +47,10 @@ class Session:
             GradlensError: something was found, and ``on_finding`` is "raise"; a function may raise anything.
         """
         self.lens.step(**numbers)  # type: ignore[arg-type]
-        self._left -= 1
         began = time.monotonic()
-        if self._on_finding is not None and self._left < 0 and began >= self._from:
+        if self._on_finding is not None and self.lens.recorded > self._next and began >= self._from:
             found, now = self._look(), time.monotonic()
-            self._left, self._from = _AGAIN * self._every, now + _PAUSE * (now - began)
+            self._next, self._from = self.lens.recorded + _AGAIN, now + _PAUSE * (now - began)
             self._tell(found, ending=False)
 
     def end(self, status: str = "complete") -> None:

@@ -188,6 +188,11 @@ class Lens:
         self._status = status
 
     @property
+    def recorded(self) -> int:
+        """How many steps were recorded so far."""
+        return self._recorder.recorded
+
+    @property
     def stopped(self) -> str:
         """Why nothing more is recorded, where something went wrong; empty otherwise."""
         return self._stopped

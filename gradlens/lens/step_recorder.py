@@ -77,6 +77,11 @@ class StepRecorder:
         state.passes.on_replaced = guarded(self._replaced)
         self.before_optimizer, self.after_optimizer = guarded(self._before_optimizer), guarded(self._after_optimizer)
 
+    @property
+    def recorded(self) -> int:
+        """How many steps were recorded."""
+        return self._cadence.recorded
+
     def watch(self, taps: Iterable[Tap]) -> None:
         """Record more taps."""
         self._module_taps += taps

@@ -18,7 +18,7 @@ class Run:
         self.model, self.said, self.bad_from = Net(), [], bad_from
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=3e-3)
         lens = gradlens.attach(self.model, optimizer=self.optimizer, every=every, out=out)
-        self.session = Session(lens, every, self.said.append, on_finding, judges)
+        self.session = Session(lens, self.said.append, on_finding, judges)
         self.steps = 0
 
     def train(self, steps):
