@@ -8,6 +8,7 @@ from analyses.making import SYMPTOMS, Check
 from analyses.tables import first, listed, pick
 from gradlens.analysis import Finding, Status
 
+_EXPLAINS = (*SYMPTOMS, "GL001", "GL204", "GL309", "GL311", "GL405", "GL406", "GL407", "GL704")
 CHECK = Check(
     code="GL401",
     analysis="parameters",
@@ -19,7 +20,8 @@ CHECK = Check(
         "blocks of its stack that are trained, asks for a look too; where no backward pass comes to the model at all "
         "it fails. "
         "Biases whose gradient is rounding are no fault: in front of a norm over the batch, and of attention's keys, "
-        "it is 0 in exact arithmetic."
+        "it is 0 in exact arithmetic. Less than {share:g} of the model's entries, and no whole block, explains only "
+        "what else is told of the same places: what the rest does it does not do for want of them."
     ),
     unit="parameters",
     expected=0.0,
@@ -32,7 +34,7 @@ CHECK = Check(
         "Units that never fire (dead ReLUs), or saturated ones, behind which nothing flows back.",
         "A factor that stays at 0, as a branch's scale without a gradient of its own.",
     ),
-    explains=(*SYMPTOMS, "GL001", "GL204", "GL309", "GL311", "GL405", "GL406", "GL407", "GL704"),
+    explains=_EXPLAINS,
     remedies=(
         "Look for what cuts the graph at the first place named.",
         "Freeze what is not to be trained (requires_grad_(False)) and leave it out of the optimizer.",
@@ -85,6 +87,9 @@ def reached(summary: pd.DataFrame, label: str, frozen_known: bool) -> Finding:
     others = without[~without["stack"].isin(dead)]["group"].tolist()
     what = [f"the whole of {_some(dead)}"] if dead else []
     what += [_some(others)] if others else []
+    size = rows["high"].sum()
+    small = not dead and without["high"].sum() < CHECK.limit("share") * size
+    follows = {"explains": (), "explains_there": _EXPLAINS} if small else {}
     return CHECK.finding(
         status,
         f"{label}: no gradient reaches {len(without)} of {len(rows)} parameters in {steps:.0f} steps: "
@@ -92,6 +97,7 @@ def reached(summary: pd.DataFrame, label: str, frozen_known: bool) -> Finding:
         label,
         value=float(len(without)),
         sites=(*dead, *others),
+        **follows,
     )
 
 
