@@ -10,7 +10,7 @@ from analyses.depth import blocks, gradient_norms
 from analyses.heat import successive
 from analyses.intervals import block_bootstrap_interval
 from analyses.limits import limit
-from analyses.parameters import gain, idle, moved, rate, still
+from analyses.parameters import gain, idle, moved, rate, still, whole
 from analyses.parameters.lasting import since
 from analyses.parameters.places import gradient_by_group, places
 from analyses.tables import identity, tidy
@@ -45,6 +45,7 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
     rounding = {row["group"] for row in reached if row["value"] <= limit("GL401", "rounding")}
     for rows in (
         reached,
+        whole.numbers(trained, run),
         _frozen_inside(params, frozen or (), run),
         _no_pass(params, run),
         _share(run),
