@@ -36,7 +36,9 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
     compiled = "compiled" if setting.get("compiled") else ""
     yield {"quantity": "recorded", "group": compiled, "value": outputs["step"].nunique()}
     if "older" in setting:
-        yield {"quantity": "not zeroed", "value": setting["older"], "n": audit.get("steps", 0)}
+        yield {"quantity": "not zeroed", "value": setting["older"], "n": setting.get("older_of", audit.get("steps", 0))}
+        for name, count in (setting.get("older_in") or {}).items():
+            yield {"quantity": "not zeroed in", "group": name, "value": count}
     for site, own in outputs.groupby("site", sort=False):
         steps = own.set_index("step").sort_index()
         for rows in (_weight(steps), _sign(steps), _twice(steps), _labels(steps, run), _input(steps, run)):

@@ -21,8 +21,9 @@ CHECK = Check(
         "blocks of its stack that are trained, asks for a look too; where no backward pass comes to the model at all "
         "it fails, and where the whole gradient is 0 in {whole:g} recorded steps to the end, or in {nearly:g} of all. "
         "Biases whose gradient is rounding, or comes as 0 where their weight has one, are no fault: in front of a norm "
-        "over the batch, of attention's keys, and where a loss is a difference of outputs, it cancels. Less than {share:g} of the model's entries, and no whole block, explains only "
-        "what else is told of the same places: what the rest does it does not do for want of them."
+        "over the batch, of attention's keys, and where a loss is a difference of outputs, it cancels. Less than "
+        "{share:g} of the model's entries, and no whole block, explains only what else is told of the same places: "
+        "what the rest does it does not do for want of them."
     ),
     unit="parameters",
     expected=0.0,

@@ -40,7 +40,8 @@ CHECK = Check(
         "Give the optimizer model.parameters() when the model is complete, and look at the rate of each group.",
         "Keep weights in float32 and compute in 16 bits (torch.autocast), or round stochastically.",
     ),
-    explains=("GL306", "GL311", "GL404"),
+    explains=("GL306", "GL404"),
+    explains_there=("GL706",),
 )
 #: Half the spacing of numbers beside 1.
 _ROUNDING = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float64": 2.0**-53}
