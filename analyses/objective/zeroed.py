@@ -63,9 +63,9 @@ def zeroed(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
             )
             yield CHECK.finding("inconclusive", claim, label, value=value)
             return
-        parts = pick(rows, quantity="not zeroed in")
-        names = parts.loc[parts["value"] >= count / 2, "group"].tolist()
-        if names:
+        often = rows[rows["value"] >= count / 2]
+        names = pick(often, quantity="not zeroed in")["group"].tolist()
+        if names and len(pick(often, quantity="zeroed in")):
             claim = (
                 f"{label}: the gradients of some parameters are never zeroed, such as of {few(names)}: in {count} of "
                 f"{steps} steps they hold those of all steps before; those of others do not."

@@ -88,6 +88,7 @@ def _setting(state: HookState, norms: list[NormTap], functions: Watcher) -> dict
         "older": seen.older,
         "older_of": seen.asked_older,
         "older_in": dict(seen.older_in),
+        "zeroed_in": dict(seen.zeroed_in),
         "every": seen.every,
         "functional": functions.record,
         "by_names": [tap.site.path for tap in norms if tap.site.path not in state.placing.read and not tap.site.told],

@@ -13,7 +13,7 @@ from gradlens.lens.world import distributed, local, sharded_groups
 #: Identity and version of each tensor, None where there is none.
 Marks: TypeAlias = tuple[tuple[int, int] | None, ...]
 #: Gradients are looked at in so many parameters where not all need be seen.
-_LOOKED_AT = 8
+FEW = 8
 
 
 class State(NamedTuple):
@@ -97,8 +97,8 @@ class Gradients:
         """Return a few of the parameters that have a gradient: from all over the model, of the smaller half."""
         held = [index for index, grad in enumerate(grads) if grad is not None]
         held.sort(key=lambda index: self._parameters[index].numel())
-        small = sorted(held[: max(_LOOKED_AT, len(held) // 2)])
-        return small[:: max(1, -(-len(small) // _LOOKED_AT))]
+        small = sorted(held[: max(FEW, len(held) // 2)])
+        return small[:: max(1, -(-len(small) // FEW))]
 
     def any_entry(self, index: int) -> Tensor:
         """Return whether a gradient has an entry that is not zero, on its device: nobody waits for it."""

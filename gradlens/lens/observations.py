@@ -97,9 +97,9 @@ class Observations:
         #: Backward passes that count: the fewest in a recorded step, and the most.
         self.backwards = (0, 0)
         #: Recorded steps whose gradient also holds what was there before them, of those that could tell; and in how
-        #: many of them that of which parameters does, of a few, while that of others does not.
+        #: many of them that of which parameters does, of a few, and that of which does not.
         self.older, self.asked_older = 0, 0
-        self.older_in: Counter[str] = Counter()
+        self.older_in, self.zeroed_in = Counter[str](), Counter[str]()
         #: Why passes were left out, to how many and the first step.
         self.left_out: dict[str, tuple[int, int]] = {}
         #: The first step in which no gradient was seen in the parameters, and passes all count.
@@ -127,7 +127,8 @@ class Observations:
         self.asked_older += counted.older is not None
         if counted.older:
             self.older += 1
-            self.older_in.update(counted.older if counted.zeroed else ())
+            self.older_in.update(counted.older)
+            self.zeroed_in.update(counted.zeroed)
             self._once(_OLDER, step)
         if shown.repeated:
             self._once(_REPEATED, step)

@@ -9,12 +9,12 @@ to the backward passes that went through it, if only through one of its hooks. W
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from gradlens.lens.gradients import Gradients, State, read
+from gradlens.lens.gradients import FEW, Gradients, State, read
 from gradlens.lens.hooks import inside_backward
 
 #: Why a backward pass is left out.
@@ -84,7 +84,7 @@ class Counted:
         visible: whether a gradient was seen in the parameters; without one, all passes count that came to their end.
         older: the parameters, of a few, whose gradient also holds what was there before the step's first pass; None
             where nobody could tell.
-        zeroed: whether that of others does not.
+        zeroed: others, of a few, whose gradient was not there then, or 0.
     """
 
     numbers: tuple[int, ...] = ()
@@ -93,7 +93,7 @@ class Counted:
     left_out: Counter[str] = field(default_factory=Counter)
     visible: bool = True
     older: tuple[str, ...] | None = None
-    zeroed: bool = False
+    zeroed: tuple[str, ...] = ()
 
     def counts(self, forward: Forward) -> bool:
         """Whether the rows of a forward pass are the step's. Where no backward pass was seen, nobody can tell."""
@@ -205,14 +205,17 @@ class Passes:
             if one.graph and one not in counted and any(one.forwards & other.forwards for other in counted):
                 counted.append(one)
         counted.sort(key=lambda one: one.number)
+        new = {index for one in counted for index in one.filled if index is not None and index not in held}
         return Counted(
             tuple(one.number for one in counted),
             frozenset(forward for one in counted for forward in (*one.forwards, one.near) if forward is not None),
             seen=bool(step),
             left_out=Counter(why for one, why in left_out.items() if one not in counted),
             visible=visible or not step,
-            older=tuple(self._gradients.names[index] for index in sorted(older))
-            if visible and asked is not None
-            else None,
-            zeroed=older != set(asked or ()) or any(index not in held for one in counted for index in one.filled),
+            older=self._named(older) if visible and asked is not None else None,
+            zeroed=self._named((set(asked or ()) - older) | new),
         )
+
+    def _named(self, indices: Iterable[int]) -> tuple[str, ...]:
+        """Return the names of the first few parameters."""
+        return tuple(self._gradients.names[index] for index in sorted(indices)[:FEW])
