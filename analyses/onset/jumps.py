@@ -25,7 +25,7 @@ _LEAST_NOISE = 0.02
 _SIGMA = 1.4826
 #: Logarithms beyond this say no more than that it is far.
 _FARTHEST = 230.0
-#: Share of a jump, of its logarithm, that is left in the end.
+#: Share of a jump, of its logarithm, that is left in the end; and that, gone before it, makes it no jump.
 _STAYS = 0.5
 #: A level this many times the first one has left it.
 _AWAY = 1.5
@@ -101,6 +101,24 @@ def _largest(own: Array, steps: np.ndarray) -> dict[str, Any]:
     chance = min(1.0, 2 * float(stdtr(windows, -abs(size) / noise)) * windows)
     factor, stayed = _factor(at_once), _factor(stayed)
     return {"step": int(steps[start]), "factor": factor, "stayed": stayed, "chance": chance}
+
+
+def settles(level: pd.Series, one: Jump, loss: pd.Series) -> bool:
+    """Whether a jump among the first steps only goes on with what a series did before it, while the loss falls.
+
+    Args:
+        level: of the series, of ``beside``.
+        one: its largest jump.
+        loss: by step.
+    """
+    before = level.dropna()
+    before = before[before.index < one.step]
+    few = min(WINDOW, len(before) // 2)
+    if len(before) > 4 * WINDOW or not few or one.factor == 1.0:
+        return False
+    way = float(before.tail(few).median() - before.head(few).median())
+    falls = loss[loss.index >= one.step].head(WINDOW).median() < loss[loss.index < one.step].tail(WINDOW).median()
+    return bool(falls) and way / math.log(one.factor) >= _STAYS
 
 
 def _factor(logarithm: float) -> float:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analyses.depth import blocks, gradient_norms, stream_by_depth
 from analyses.heat import successive
-from analyses.onset.jumps import FEWEST, beside, drifts, jumps
+from analyses.onset.jumps import FEWEST, beside, drifts, jumps, settles
 from analyses.parameters.places import gradient_by_group, places
 from analyses.tables import identity, tidy
 from gradlens.recording import Recording
@@ -36,9 +36,10 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
     yield from _first_broken(run)
     yield from _overflow(run)
     stacks = blocks(run)
-    yield from _jumped(_growth(run), "growth", stacks.loc[stacks["block"] == 0, "site"].tolist())
+    loss = run.steps.set_index("step").sort_index()["loss"].dropna()
+    yield from _jumped(_growth(run), loss, "growth", stacks.loc[stacks["block"] == 0, "site"].tolist())
     if len(run.params):
-        yield from _jumped(_gradients(run), "gradient")
+        yield from _jumped(_gradients(run), loss, "gradient")
         yield from _died(run)
 
 
@@ -103,11 +104,14 @@ def _gradients(run: Recording) -> pd.DataFrame:
     return norms[inside] if len(inside) >= FEWEST else norms
 
 
-def _jumped(series: pd.DataFrame, quantity: str, first: Collection[str] = ()) -> Iterator[dict[str, Any]]:
+def _jumped(
+    series: pd.DataFrame, loss: pd.Series, quantity: str, first: Collection[str] = ()
+) -> Iterator[dict[str, Any]]:
     """Yield the level of each series beside the others, in means over successive steps, and its largest jump.
 
     Args:
         series: as ``beside`` takes them.
+        loss: by step.
         quantity: what they are of.
         first: blocks that begin a stack, whose drift says nothing: they begin with an embedding, that may be small.
     """
@@ -118,7 +122,10 @@ def _jumped(series: pd.DataFrame, quantity: str, first: Collection[str] = ()) ->
             yield {"panel": quantity, "quantity": "level", "group": str(name), "x": part.index[0],
                    "value": math.exp(mean)}  # fmt: skip
     late = levels[[name for name in levels if name not in first]] if len(levels) else levels
-    for what, found in (("jump", jumps(levels)), ("drift", drifts(late))):
+    real = [one for one in jumps(levels) if not settles(levels[one.name], one, loss)]
+    if len(levels) and not real:
+        yield {"quantity": f"jump of {quantity}", "value": 1.0, "low": 1.0, "high": 1.0, "x": levels.index[0]}
+    for what, found in (("jump", real), ("drift", drifts(late))):
         for one in found:
             yield {"quantity": f"{what} of {quantity}", "group": one.name, "x": one.step, "value": one.factor,
                    "low": one.stayed, "high": one.chance, "n": levels[one.name].notna().sum()}  # fmt: skip
