@@ -25,7 +25,7 @@ _LEAST_NOISE = 0.02
 _SIGMA = 1.4826
 #: Logarithms beyond this say no more than that it is far.
 _FARTHEST = 230.0
-#: Share of a jump, of its logarithm, that is left in the end; and that, gone before it, makes it no jump.
+#: Share of a jump, of its logarithm, that is left in the end.
 _STAYS = 0.5
 #: A level this many times the first one has left it.
 _AWAY = 1.5
@@ -103,22 +103,18 @@ def _largest(own: Array, steps: np.ndarray) -> dict[str, Any]:
     return {"step": int(steps[start]), "factor": factor, "stayed": stayed, "chance": chance}
 
 
-def settles(level: pd.Series, one: Jump, loss: pd.Series) -> bool:
-    """Whether a jump among the first steps only goes on with what a series did before it, while the loss falls.
+def settles(levels: pd.DataFrame, one: Jump, loss: pd.Series) -> bool:
+    """Whether a jump is one of a run's first steps, in which gradients find their sizes, and the loss goes on falling.
 
     Args:
-        level: of the series, of ``beside``.
-        one: its largest jump.
+        levels: of ``beside``.
+        one: the largest jump of one of them.
         loss: by step.
     """
-    before = level.dropna()
-    before = before[before.index < one.step]
-    few = min(WINDOW, len(before) // 2)
-    if len(before) > 4 * WINDOW or not few or one.factor == 1.0:
+    if (levels.index < one.step).sum() > 4 * WINDOW:
         return False
-    way = float(before.tail(few).median() - before.head(few).median())
-    falls = loss[loss.index >= one.step].head(WINDOW).median() < loss[loss.index < one.step].tail(WINDOW).median()
-    return bool(falls) and way / math.log(one.factor) >= _STAYS
+    behind, before = loss[loss.index >= one.step].head(WINDOW), loss[loss.index < one.step].tail(WINDOW)
+    return bool(behind.median() < before.median())
 
 
 def _factor(logarithm: float) -> float:

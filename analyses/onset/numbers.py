@@ -37,9 +37,9 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
     yield from _overflow(run)
     stacks = blocks(run)
     loss = run.steps.set_index("step").sort_index()["loss"].dropna()
-    yield from _jumped(_growth(run), loss, "growth", stacks.loc[stacks["block"] == 0, "site"].tolist())
+    yield from _jumped(_growth(run), "growth", stacks.loc[stacks["block"] == 0, "site"].tolist())
     if len(run.params):
-        yield from _jumped(_gradients(run), loss, "gradient")
+        yield from _jumped(_gradients(run), "gradient", loss=loss)
         yield from _died(run)
 
 
@@ -105,15 +105,15 @@ def _gradients(run: Recording) -> pd.DataFrame:
 
 
 def _jumped(
-    series: pd.DataFrame, loss: pd.Series, quantity: str, first: Collection[str] = ()
+    series: pd.DataFrame, quantity: str, first: Collection[str] = (), loss: pd.Series | None = None
 ) -> Iterator[dict[str, Any]]:
     """Yield the level of each series beside the others, in means over successive steps, and its largest jump.
 
     Args:
         series: as ``beside`` takes them.
-        loss: by step.
         quantity: what they are of.
         first: blocks that begin a stack, whose drift says nothing: they begin with an embedding, that may be small.
+        loss: by step, of what may settle in the first steps.
     """
     levels = beside(series)
     for steps in successive(len(levels), POINTS):
@@ -122,7 +122,7 @@ def _jumped(
             yield {"panel": quantity, "quantity": "level", "group": str(name), "x": part.index[0],
                    "value": math.exp(mean)}  # fmt: skip
     late = levels[[name for name in levels if name not in first]] if len(levels) else levels
-    real = [one for one in jumps(levels) if not settles(levels[one.name], one, loss)]
+    real = [one for one in jumps(levels) if loss is None or not settles(levels, one, loss)]
     if len(levels) and not real:
         yield {"quantity": f"jump of {quantity}", "value": 1.0, "low": 1.0, "high": 1.0, "x": levels.index[0]}
     for what, found in (("jump", real), ("drift", drifts(late))):

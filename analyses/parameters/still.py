@@ -20,8 +20,8 @@ CHECK = Check(
         "bit by bit as they were though their gradient was not 0. A parameter of which none ever moves asks for a "
         "look, be it while others do or none at all: nobody wrote to it, or what was written changed nothing. So do "
         "weights in 16 bits, where {most:g} or more stand still in the median step: they are too coarse for the "
-        "update. In float32 rounding takes only updates that GL404 calls too small. Not judged are parameters whose gradient is rounding, frozen "
-        "ones, and those whose update would be lost in rounding beside that of the others."
+        "update. In float32 rounding takes only updates that GL404 calls too small. Not judged are parameters whose "
+        "gradient is rounding, frozen ones, and those whose update would be lost in rounding beside that of the others."
     ),
     unit="of the entries with a gradient",
     expected=0.0,
@@ -112,8 +112,8 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
     if len(none):
         count, steps = none[["value", "n"]].iloc[0]
         claim = (
-            f"{label}: none of the {count:.0f} parameters that have a gradient moves in {steps:.0f} steps: the optimizer "
-            "holds other ones."
+            f"{label}: none of the {count:.0f} parameters that have a gradient moves in {steps:.0f} steps: the "
+            "optimizer holds other ones."
         )
         also = (*CHECK.explains, "GL311", "GL706")
         return CHECK.finding("warn", claim, label, value=1.0, sites=tuple(none["group"]), born="update", explains=also)

@@ -181,12 +181,13 @@ def test_what_is_infinite_or_far_beyond_has_a_level_that_can_be_written() -> Non
     assert all(math.isfinite(one.factor) and one.factor > 0 for one in found)
 
 
-@pytest.mark.parametrize(("fall", "settling"), [(-1.0, True), (1.0, False)])
-def test_what_a_block_did_from_the_first_step_on_is_no_jump_while_the_loss_falls(fall: float, settling: bool) -> None:
+@pytest.mark.parametrize(("at", "slope", "settling"), [(12, -1.0, True), (12, 1.0, False), (60, -1.0, False)])
+def test_in_the_first_steps_gradients_find_their_sizes_while_the_loss_falls(
+    at: int, slope: float, settling: bool
+) -> None:
     values = series()
-    values["blocks.1"] *= np.exp(np.interp(range(len(values)), [0, 15, 16, len(values)], [4.0, 2.0, 0.2, 0.0]))
+    values.loc[at:, "blocks.1"] *= 8.0
     levels = beside(values)
-    (one,) = (one for one in jumps(levels) if one.name == "blocks.1")
-    assert settles(levels["blocks.1"], one, pd.Series(fall * np.arange(len(values)), values.index)) == settling
-    assert large([one], 4.0, 1e-3)
-    assert not settles(levels["blocks.1"], one._replace(step=60), pd.Series(-np.arange(len(values)), values.index))
+    (one,) = large(jumps(levels), 4.0, 1e-3)
+    assert (one.name, one.step) == ("blocks.1", at)
+    assert settles(levels, one, pd.Series(slope * np.arange(len(values)), values.index)) == settling
