@@ -59,9 +59,9 @@ def reached(summary: pd.DataFrame, label: str, frozen_known: bool) -> Finding:
             f"{label}: no backward pass comes to the model, and no gradient to its {nothing['value']:.0f} parameters."
         )
         return CHECK.finding("fail", claim, label, value=float(nothing["value"]))
-    lost = whole.judged(CHECK, summary, label)
-    if lost is not None:
-        return lost
+    none = whole.judged(CHECK, summary, label)
+    if none is not None:
+        return none
     if rows.empty:
         return CHECK.silent(f"{label}: no parameter has a gradient in any recorded step.", label)
     inside = pick(summary, quantity="frozen inside")["group"].tolist()
@@ -96,9 +96,7 @@ def reached(summary: pd.DataFrame, label: str, frozen_known: bool) -> Finding:
     others = without[~without["stack"].isin(dead)]["group"].tolist()
     what = [f"the whole of {_some(dead)}"] if dead else []
     what += [_some(others)] if others else []
-    size = rows["high"].sum()
-    small = not dead and without["high"].sum() < CHECK.limit("share") * size
-    follows = {"explains": (), "explains_there": _EXPLAINS} if small else {}
+    small = not dead and without["high"].sum() < CHECK.limit("share") * rows["high"].sum()
     return CHECK.finding(
         status,
         f"{label}: no gradient reaches {len(without)} of {len(rows)} parameters in {steps:.0f} steps: "
@@ -106,7 +104,8 @@ def reached(summary: pd.DataFrame, label: str, frozen_known: bool) -> Finding:
         label,
         value=float(len(without)),
         sites=(*dead, *others),
-        **follows,
+        explains=() if small else _EXPLAINS,
+        explains_there=_EXPLAINS if small else (),
     )
 
 

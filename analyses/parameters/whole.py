@@ -27,23 +27,22 @@ def numbers(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
     lasting = start is not None and (zero.index >= start).sum() >= least
     if not lasting and not (zero.sum() >= least and zero.mean() >= limit("GL401", "nearly")):
         return
-    begins = start if lasting else zero.idxmax()
+    begins = int(start) if start is not None and lasting else int(zero.index[zero][0])
     steps = zero.index[zero & (zero.index >= begins)]
     yield {"quantity": "whole gradient is 0", "value": zero.sum(), "n": len(zero),
            "x": onset(begins, zero.index.min())}  # fmt: skip
     norms = run.norms[run.norms["step"].isin(steps)].merge(run.sites[["site", "order"]], on="site")
     largest = norms.dropna(subset="grad_output_norm").groupby("site")[["order", "grad_output_norm"]].max()
     # Registered in the order in which they run, as far as anybody knows: the way back ends at the first.
-    back = largest.sort_values("order", ascending=False)["grad_output_norm"]
-    alive = [str(site) for site in back.index[back > 0]]
+    largest = largest.sort_values("order", ascending=False)
+    back = dict(zip(largest.index.astype(str), largest["grad_output_norm"] > 0, strict=True))
+    alive = [site for site, comes in back.items() if comes]
     outputs = run.outputs[run.outputs["step"].isin(steps)]
     yield {"quantity": "it comes as far as", "group": alive[-1] if alive else "", "n": len(alive),
            "value": float((outputs["grad_row_norm"] > 0).any())}  # fmt: skip
     names = params.loc[params["square"].notna(), ["name", "group"]].drop_duplicates()
-    after = back.index[back.index.get_loc(alive[-1]) + 1 :] if alive else []
-    lost = [str(site) for site in after[:1]]
-    if not alive:
-        lost = [names["name"].iloc[-1].rpartition(".")[0] or "the model itself"]
+    last = str(names["name"].iloc[-1]).rpartition(".")[0] or "the model itself"
+    lost = list(back)[list(back).index(alive[-1]) + 1 :][:1] if alive else [last]
     for site in lost or names["group"].drop_duplicates():
         yield {"quantity": "it is lost at" if lost else "it is lost in", "group": str(site), "n": names.shape[0]}
 
