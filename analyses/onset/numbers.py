@@ -132,20 +132,28 @@ def _jumped(
 
 
 def _died(run: Recording) -> Iterator[dict[str, Any]]:
-    """Yield the parameters whose gradient was there, and is exactly 0 from a step on while that of others is not."""
+    """Yield the parameters whose gradient was there, and is exactly 0 from a step on while that of others is not.
+
+    ``n`` is their entries, as a share of the model's.
+    """
     frozen = set(run.meta.get("frozen") or ())
     norms = gradient_norms(run)
     norms = norms[[name for name in norms if name not in frozen]]
     alive = norms[(norms > 0).any(axis=1)]  # of a step without any gradient nobody is dead
     if alive.empty:
         return
-    group = dict(zip(places(run)["name"], places(run)["group"], strict=True))
+    found = places(run)
+    group = dict(zip(found["name"], found["group"], strict=True))
+    blocks_of = set(found.loc[found["block"], "group"])
     sizes = Counter(group[name] for name in norms)
+    entries = run.params.drop_duplicates("name").set_index("name")["numel"].reindex(norms.columns).to_dict()
+    whole = max(1, sum(entries.values()))
     for name in alive:
         at = _last((alive[name] > 0).to_numpy())
         if 0 <= at < len(alive) - 1:
             yield {"quantity": "died", "group": name, "stack": str(group[name]), "x": alive.index[at + 1],
-                   "value": len(alive) - 1 - at, "low": at + 1, "high": sizes[group[name]]}  # fmt: skip
+                   "value": len(alive) - 1 - at, "low": at + 1, "high": sizes[group[name]],
+                   "n": entries[name] / whole, "unit": "block" if group[name] in blocks_of else "module"}  # fmt: skip
 
 
 def _last(there: np.ndarray) -> int:
