@@ -10,7 +10,17 @@ from analyses import limits
 from gradlens.analysis import Finding, Status
 
 _NUMBERS = ("value", "low", "high")
-_SHARED = ("unit", "expected", "expected_from", "threshold", "causes", "remedies", "reference", "explains")
+_SHARED = (
+    "unit",
+    "expected",
+    "expected_from",
+    "threshold",
+    "causes",
+    "remedies",
+    "reference",
+    "explains",
+    "explains_there",
+)
 #: What a run shows whose model, data or optimizer is at fault, whatever the fault: causes name them as symptoms.
 SYMPTOMS = (
     "GL101", "GL203", "GL301", "GL303", "GL304", "GL305", "GL306", "GL311", "GL402", "GL403", "GL404", "GL704",
@@ -36,6 +46,7 @@ class Check:
         remedies: what to try.
         reference: paper and equation.
         explains: codes of findings that follow from it by themselves.
+        explains_there: codes of those that do where they are told of the same places.
     """
 
     code: str
@@ -49,6 +60,7 @@ class Check:
     remedies: tuple[str, ...] = ()
     reference: str = ""
     explains: tuple[str, ...] = ()
+    explains_there: tuple[str, ...] = ()
 
     def finding(
         self,

@@ -15,7 +15,10 @@ ANALYSIS = Analysis(
         "attention": ("step", "site", "head", "relative_entropy", "first_share", "logit_max"),
         "steps": ("step",),
     },
-    uses={"tokens": ("step", "site", "grad_output_ratio", "inv_sigma_ratio")},
+    uses={
+        "attention": ("sampled", "queries"),
+        "tokens": ("step", "site", "grad_output_ratio", "inv_sigma_ratio"),
+    },
     compute=compute,
     plot=plot,
     judge=judge,

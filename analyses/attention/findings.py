@@ -47,7 +47,8 @@ _UNIFORM = _check(
         "alike: after {steps:g} steps their entropy is within {nothing:g} of the largest; or, after {long:g}, within "
         "{apart:g}, and has not left it by {grown:g} times more than in the first recorded steps. At initialization, "
         "and as long as little was learned, that is as it should be; later what the site computes is a mean over all "
-        "tokens."
+        "tokens. A site where no query ever sees two keys, because a mask hides them, has no choice: that warns from "
+        "{masked:g} recorded steps on. What lies 5,000 below the largest logit, or itself so low, is a mask's."
     ),
     unit="below the largest entropy",
     expected="above {nothing:g}, and growing",
@@ -98,8 +99,38 @@ def judge(table: pd.DataFrame) -> list[Finding]:
     findings = []
     for label, rows in pick(table, panel="summary").groupby("label", sort=False):
         name = str(label)
-        findings += [_saturated(rows, name), _uniform(rows, name), _sink(rows, name)]
+        findings += [_without_a_choice(rows, name)] if len(pick(rows, quantity="no choice")) else []
+        if len(pick(rows, quantity="relative entropy")):
+            findings += [_saturated(rows, name), _uniform(rows, name), _sink(rows, name)]
     return findings
+
+
+def _without_a_choice(rows: pd.DataFrame, label: str) -> Finding:
+    """GL902 of sites whose mask leaves no query two keys."""
+    found = pick(rows, quantity="no choice")
+    sites, steps = found["group"].tolist(), found["n"].max()
+    claim = f"{label}: no query that was looked at sees two keys at {_some(sites)}, in {steps:.0f} steps"
+    if steps < _UNIFORM.limit("masked"):
+        return _UNIFORM.finding("inconclusive", f"{claim}: too few to tell.", label, remedies=("Record more steps.",))
+    return _UNIFORM.finding(
+        "warn",
+        f"{claim}: the mask hides all keys, or all but one.",
+        label,
+        value=0.0,
+        unit="keys to choose from",
+        expected="two or more",
+        expected_from="attention that has a choice",
+        threshold="two",
+        sites=tuple(sites),
+        born="forward",
+        causes=(
+            "Sequences of one token (innocent).",
+            "A mask the wrong way round: of bool, True hides a key in one interface and shows it in another.",
+            "A mask that is made for another length, or for padding on the other side.",
+        ),
+        remedies=("Look at one batch's mask: how many keys does each query see?",),
+        explains=("GL406",),
+    )
 
 
 def _some(sites: list[str]) -> str:

@@ -27,12 +27,15 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
     Args:
         recordings: those that are not of kind ``init``, and hold attention, are used.
     """
-    runs = [r for r in recordings if r.meta.get("kind") != "init" and r.attention["relative_entropy"].notna().any()]
+    runs = [r for r in recordings if r.meta.get("kind") != "init" and len(r.attention)]
     return tidy({**identity(run), **row} for run in runs for row in _rows(run))
 
 
 def _rows(run: Recording) -> Iterator[dict[str, Any]]:
+    yield from _without_a_choice(run.attention)
     rows = run.attention.dropna(subset="relative_entropy")
+    if rows.empty:
+        return
     sites = rows["site"].drop_duplicates().tolist()
     heads = rows.pivot_table("relative_entropy", "step", ["site", "head"], "mean")
     over = {site: heads[site] for site in sites}
@@ -47,6 +50,15 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
     share = at_the_end(first.mean(axis=1).dropna())
     yield {"panel": "summary", "quantity": "share of the first key", "value": share.mean(), "n": len(share)}
     yield from _first_token(run.tokens)
+
+
+def _without_a_choice(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield the sites none of whose queries ever sees two keys, and in how many steps they were looked at."""
+    looked = rows[rows["sampled"] > 0].groupby("site", sort=False).agg(
+        queries=("queries", "sum"), steps=("step", "nunique")
+    )  # fmt: skip
+    for site, steps in looked.loc[looked["queries"] == 0, "steps"].items():
+        yield {"panel": "summary", "quantity": "no choice", "group": site, "value": 0.0, "n": steps}
 
 
 def _picture(by_site: pd.DataFrame) -> Iterator[dict[str, Any]]:

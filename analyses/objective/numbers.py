@@ -39,7 +39,11 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
     compiled = "compiled" if setting.get("compiled") else ""
     yield {"quantity": "recorded", "group": compiled, "value": outputs["step"].nunique()}
     if "older" in setting:
-        yield {"quantity": "not zeroed", "value": setting["older"], "n": audit.get("steps", 0)}
+        yield {"quantity": "not zeroed", "value": setting["older"], "n": setting.get("older_of", audit.get("steps", 0))}
+        alive = set(run.params.loc[run.params["grad_norm"] > 0, "name"])
+        for quantity, told in (("not zeroed in", "older_in"), ("zeroed in", "zeroed_in")):
+            for name in sorted(alive & (setting.get(told) or {}).keys()):
+                yield {"quantity": quantity, "group": name, "value": setting[told][name]}
     for site, own in outputs.groupby("site", sort=False):
         steps = own.set_index("step").sort_index()
         for rows in (_weight(steps), _sign(steps), _twice(steps), _labels(steps, run), _input(steps, run),

@@ -19,7 +19,7 @@ ANALYSIS = Analysis(
     },
     uses={
         "norms": ("step", "nonfinite"),
-        "params": ("nonfinite",),
+        "params": ("numel", "nonfinite"),
         "activations": ("absmax", "numel"),
     },
     compute=compute,

@@ -15,9 +15,10 @@ CHECK = Check(
     explanation=(
         "A block that begins to amplify, or to fade. What each block makes of the size of its input, and the norm of "
         "its gradient, are held against those of all other blocks in the same step: what moves all of them, such as a "
-        "schedule, plays no part. A jump within {window:g} recorded steps that stays is named with its step, and so is "
-        "a block that has come to make {drift:g} times as much of its input as at the start, however slowly; where "
-        "there are no blocks, norms and modules stand for them. Chances are corrected for the number of blocks."
+        "schedule, plays no part. A jump within {window:g} recorded steps that stays is named with its step, but not "
+        "of the gradient in a run's first steps while the loss falls: there gradients find their sizes. So is a block "
+        "that has come to make {drift:g} times as much of its input as at the start, however slowly; where there are "
+        "no blocks, norms and modules stand for them. Chances are corrected for the number of blocks."
     ),
     unit="times its level before, beside the others",
     expected=1.0,

@@ -8,6 +8,7 @@ from functools import partial
 
 import pandas as pd
 
+from analyses.limits import limit
 from analyses.making import SYMPTOMS, Check, codes
 from analyses.onset import amplifies
 from analyses.tables import few, first, number, percent, pick
@@ -61,7 +62,7 @@ _DIES = _check(
     explanation=(
         "A part that dies. Parameters whose gradient was there, and is exactly 0, or absent, from a step on to the "
         "end, while others still have one. It fails where all of a block's, or most of its matrices, do. Parameters "
-        "that never had a gradient are GL401's."
+        "that never had a gradient are GL401's; as there, a small part explains only what is told of the same places."
     ),
     unit="parameters",
     expected=0.0,
@@ -172,6 +173,8 @@ def _died(rows: pd.DataFrame, label: str) -> Finding:
     whole = counts.index[counts["lost"] >= _DIES.limit("share") * counts["all"]].tolist()
     names = dead.loc[~dead["stack"].isin(whole), "group"].tolist()
     said = [*whole, *names]
+    small = not set(whole) & set(dead.loc[dead["unit"] == "block", "stack"])
+    small &= bool(dead["n"].sum() < limit("GL401", "share"))
     return _DIES.finding(
         "fail" if whole else "warn",
         f"{label}: from step {began} on no gradient reaches {len(dead)} parameters that had one before: {few(said)}.",
@@ -181,4 +184,6 @@ def _died(rows: pd.DataFrame, label: str) -> Finding:
         steps=(began,),
         onset=began,
         born="backward",
+        explains=() if small else _DIES.explains,
+        explains_there=_DIES.explains if small else (),
     )

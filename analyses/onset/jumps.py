@@ -109,6 +109,20 @@ def _largest(own: Array, steps: np.ndarray) -> dict[str, Any]:
     return {"step": int(steps[start]), "factor": factor, "stayed": stayed, "chance": chance}
 
 
+def settles(levels: pd.DataFrame, one: Jump, loss: pd.Series) -> bool:
+    """Whether a jump is one of a run's first steps, in which gradients find their sizes, and the loss goes on falling.
+
+    Args:
+        levels: of ``beside``.
+        one: the largest jump of one of them.
+        loss: by step.
+    """
+    if (levels.index < one.step).sum() > 4 * WINDOW:
+        return False
+    behind, before = loss[loss.index >= one.step].head(WINDOW), loss[loss.index < one.step].tail(WINDOW)
+    return bool(behind.median() < before.median())
+
+
 def _factor(logarithm: float) -> float:
     """Return a factor that neither leaves the numbers there are nor comes to 0."""
     return math.exp(min(max(logarithm, -_FARTHEST), _FARTHEST))

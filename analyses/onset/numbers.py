@@ -10,7 +10,7 @@ import pandas as pd
 
 from analyses.depth import blocks, gradient_norms, parents, stream_by_depth
 from analyses.heat import successive
-from analyses.onset.jumps import FEWEST, beside, drifts, jumps
+from analyses.onset.jumps import FEWEST, beside, drifts, jumps, settles
 from analyses.parameters.places import gradient_by_group, places
 from analyses.tables import identity, tidy
 from gradlens.recording import Recording
@@ -36,9 +36,10 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
     yield from _first_broken(run)
     yield from _overflow(run)
     stacks = blocks(run)
+    loss = run.steps.set_index("step").sort_index()["loss"].dropna()
     yield from _jumped(_growth(run), "growth", stacks.loc[stacks["block"] == 0, "site"].tolist())
     if len(run.params):
-        yield from _jumped(_gradients(run), "gradient")
+        yield from _jumped(_gradients(run), "gradient", loss=loss)
         yield from _died(run)
 
 
@@ -104,13 +105,16 @@ def _gradients(run: Recording) -> pd.DataFrame:
     return norms[inside] if len(inside) >= FEWEST else norms
 
 
-def _jumped(series: pd.DataFrame, quantity: str, first: Collection[str] = ()) -> Iterator[dict[str, Any]]:
+def _jumped(
+    series: pd.DataFrame, quantity: str, first: Collection[str] = (), loss: pd.Series | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield the level of each series beside the others, in means over successive steps, and its largest jump.
 
     Args:
         series: as ``beside`` takes them.
         quantity: what they are of.
         first: blocks that begin a stack, whose drift says nothing: they begin with an embedding, that may be small.
+        loss: by step, of what may settle in the first steps.
     """
     levels = beside(series)
     for steps in successive(len(levels), POINTS):
@@ -120,25 +124,36 @@ def _jumped(series: pd.DataFrame, quantity: str, first: Collection[str] = ()) ->
                "value": np.array([math.exp(mean) for mean in means])}  # fmt: skip
     late = levels[[name for name in levels if name not in first]] if len(levels) else levels
     recorded = levels.notna().sum()
-    for what, found in (("jump", jumps(levels)), ("drift", drifts(late))):
+    real = [one for one in jumps(levels) if loss is None or not settles(levels, one, loss)]
+    if len(levels) and not real:
+        yield {"quantity": f"jump of {quantity}", "value": 1.0, "low": 1.0, "high": 1.0, "x": levels.index[0]}
+    for what, found in (("jump", real), ("drift", drifts(late))):
         for one in found:
             yield {"quantity": f"{what} of {quantity}", "group": one.name, "x": one.step, "value": one.factor,
                    "low": one.stayed, "high": one.chance, "n": recorded[one.name]}  # fmt: skip
 
 
 def _died(run: Recording) -> Iterator[dict[str, Any]]:
-    """Yield the parameters whose gradient was there, and is exactly 0 from a step on while that of others is not."""
+    """Yield the parameters whose gradient was there, and is exactly 0 from a step on while that of others is not.
+
+    ``n`` is their entries, as a share of the model's.
+    """
     frozen = set(run.meta.get("frozen") or ())
     norms = gradient_norms(run)
     norms = norms[[name for name in norms if name not in frozen]]
     alive = norms[(norms > 0).any(axis=1)]  # of a step without any gradient nobody is dead
     if alive.empty:
         return
-    group = dict(zip(places(run)["name"], places(run)["group"], strict=True))
+    found = places(run)
+    group = dict(zip(found["name"], found["group"], strict=True))
+    blocks_of = set(found.loc[found["block"], "group"])
     sizes = Counter(group[name] for name in norms)
+    entries = run.params.drop_duplicates("name").set_index("name")["numel"].reindex(norms.columns).to_dict()
+    whole = max(1, sum(entries.values()))
     there = (alive > 0).to_numpy()
     lasts = np.where(there.any(axis=0), len(alive) - 1 - there[::-1].argmax(axis=0), -1)
     for name, at in zip(alive, lasts, strict=True):
         if 0 <= at < len(alive) - 1:
             yield {"quantity": "died", "group": name, "stack": str(group[name]), "x": alive.index[at + 1],
-                   "value": len(alive) - 1 - at, "low": at + 1, "high": sizes[group[name]]}  # fmt: skip
+                   "value": len(alive) - 1 - at, "low": at + 1, "high": sizes[group[name]],
+                   "n": entries[name] / whole, "unit": "block" if group[name] in blocks_of else "module"}  # fmt: skip

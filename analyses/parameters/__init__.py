@@ -16,7 +16,9 @@ ANALYSIS = Analysis(
         "steps": ("step",),
     },
     uses={
+        "norms": ("step", "site", "grad_output_norm"),
         "params": (
+            "nonfinite",
             "weight_norm",
             "update_norm",
             "update_ratio",

@@ -10,7 +10,7 @@ from analyses.depth import blocks, gradient_norms
 from analyses.heat import successive
 from analyses.intervals import block_bootstrap_interval
 from analyses.limits import limit
-from analyses.parameters import gain, idle, moved, rate, still
+from analyses.parameters import gain, idle, moved, rate, still, whole
 from analyses.parameters.lasting import since
 from analyses.parameters.places import gradient_by_group, places
 from analyses.tables import identity, tidy
@@ -45,6 +45,7 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
     rounding = {row["group"] for row in reached if row["value"] <= limit("GL401", "rounding")}
     for rows in (
         reached,
+        whole.numbers(trained, run),
         _frozen_inside(params, frozen or (), run),
         _no_pass(params, run),
         _share(run),
@@ -70,7 +71,7 @@ def _picture(norms: pd.DataFrame) -> Iterator[dict[str, Any]]:
 def _reached(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Yield a row a parameter: its largest gradient over the model's usual one, by entry, in all steps but the first.
 
-    In the first step what stands behind a factor of 0 (ReZero, LoRA) has none.
+    ``high`` is the number of its entries. In the first step what stands behind a factor of 0 (ReZero, LoRA) has none.
     """
     if not (params["square"] > 0).any():
         return
@@ -80,10 +81,10 @@ def _reached(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
     times = rms / judged["step"].map(usual)
     steps = int(judged.loc[judged["square"] > 0, "step"].nunique())
     largest = times.groupby(judged["name"], sort=False).max()
-    found = params[["name", "group", "block"]].drop_duplicates()
-    for name, group, block in found.itertuples(index=False):
+    found = params.drop_duplicates("name")[["name", "group", "block", "numel"]]
+    for name, group, block, numel in found.itertuples(index=False):
         yield {"quantity": "reached", "group": name, "stack": group, "unit": "block" if block else "module",
-               "value": largest.get(name, np.nan), "n": steps}  # fmt: skip
+               "value": largest.get(name, np.nan), "high": numel, "n": steps}  # fmt: skip
 
 
 def _no_pass(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:

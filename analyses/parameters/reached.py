@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analyses.making import SYMPTOMS, Check
+from analyses.parameters import whole
 from analyses.tables import first, listed, pick
 from gradlens.analysis import Finding, Status
 
+_EXPLAINS = (*SYMPTOMS, "GL001", "GL204", "GL309", "GL311", "GL405", "GL406", "GL704")
 CHECK = Check(
     code="GL401",
     analysis="parameters",
@@ -17,9 +19,11 @@ CHECK = Check(
         "attached. A block of which no parameter has one fails; in older recordings, which do not tell what was "
         "frozen, only if gradients of 0 arrived, and else asks for a look. A block that was frozen as a whole, between "
         "blocks of its stack that are trained, asks for a look too; where no backward pass comes to the model at all "
-        "it fails. "
-        "Biases whose gradient is rounding are no fault: in front of a norm over the batch, and of attention's keys, "
-        "it is 0 in exact arithmetic."
+        "it fails, and where the whole gradient is 0 in {whole:g} recorded steps to the end, or in {nearly:g} of all. "
+        "Biases whose gradient is rounding, or comes as 0 where their weight has one, are no fault: in front of a norm "
+        "over the batch, of attention's keys, and where a loss is a difference of outputs, it cancels. Less than "
+        "{share:g} of the model's entries, and no whole block, explains only what else is told of the same places: "
+        "what the rest does it does not do for want of them."
     ),
     unit="parameters",
     expected=0.0,
@@ -32,7 +36,7 @@ CHECK = Check(
         "Units that never fire (dead ReLUs), or saturated ones, behind which nothing flows back.",
         "A factor that stays at 0, as a branch's scale without a gradient of its own.",
     ),
-    explains=(*SYMPTOMS, "GL001", "GL204", "GL309", "GL311", "GL405", "GL406", "GL704"),
+    explains=_EXPLAINS,
     remedies=(
         "Look for what cuts the graph at the first place named.",
         "Freeze what is not to be trained (requires_grad_(False)) and leave it out of the optimizer.",
@@ -55,6 +59,9 @@ def reached(summary: pd.DataFrame, label: str, frozen_known: bool) -> Finding:
             f"{label}: no backward pass comes to the model, and no gradient to its {nothing['value']:.0f} parameters."
         )
         return CHECK.finding("fail", claim, label, value=float(nothing["value"]))
+    none = whole.judged(CHECK, summary, label)
+    if none is not None:
+        return none
     if rows.empty:
         return CHECK.silent(f"{label}: no parameter has a gradient in any recorded step.", label)
     inside = pick(summary, quantity="frozen inside")["group"].tolist()
@@ -63,10 +70,14 @@ def reached(summary: pd.DataFrame, label: str, frozen_known: bool) -> Finding:
         claim = f"{label}: {steps + 1:.0f} steps with a gradient are too few to tell which parameters never get one."
         return CHECK.finding("inconclusive", claim, label, remedies=("Record more steps.",))
     rounding = rows["value"].between(0, CHECK.limit("rounding"), inclusive="right") & (rows["value"] > 0)
-    innocent = rounding & rows["group"].str.endswith("bias")
+    with_one = set(rows.loc[rows["value"] > CHECK.limit("rounding"), "group"])
+    cancels = (rows["value"] == 0) & rows["group"].str.replace("bias$", "weight", regex=True).isin(with_one)
+    innocent = (rounding | cancels) & rows["group"].str.endswith("bias")
     without = rows[(rounding | ~(rows["value"] > 0)) & ~innocent]
     told = (
-        f"; of {innocent.sum()} biases it is rounding, as in front of a norm over the batch" if innocent.any() else ""
+        f"; of {innocent.sum()} biases it is 0 or rounding, as in front of a norm over the batch"
+        if innocent.any()
+        else ""
     )
     if without.empty and inside:
         claim = (
@@ -85,6 +96,7 @@ def reached(summary: pd.DataFrame, label: str, frozen_known: bool) -> Finding:
     others = without[~without["stack"].isin(dead)]["group"].tolist()
     what = [f"the whole of {_some(dead)}"] if dead else []
     what += [_some(others)] if others else []
+    small = not dead and without["high"].sum() < CHECK.limit("share") * rows["high"].sum()
     return CHECK.finding(
         status,
         f"{label}: no gradient reaches {len(without)} of {len(rows)} parameters in {steps:.0f} steps: "
@@ -92,6 +104,8 @@ def reached(summary: pd.DataFrame, label: str, frozen_known: bool) -> Finding:
         label,
         value=float(len(without)),
         sites=(*dead, *others),
+        explains=() if small else _EXPLAINS,
+        explains_there=_EXPLAINS if small else (),
     )
 
 

@@ -18,11 +18,11 @@ CHECK = Check(
     analysis="parameters",
     explanation=(
         "Entries that stand still. Of at most 1,024 entries of each parameter, those that the optimizer's step left "
-        "bit by bit as they were though their gradient was not 0. A parameter of which none ever moves while others "
-        "do asks for a look: nobody wrote to it, or what was written changed nothing. So do weights in 16 bits, where "
-        "{most:g} or more stand still in the median step: they are too coarse for the update. In float32 rounding "
-        "takes only updates that GL404 calls too small. Not judged are parameters whose gradient is rounding, frozen "
-        "ones, and those whose update would be lost in rounding beside that of the others."
+        "bit by bit as they were though their gradient was not 0. A parameter of which none ever moves asks for a "
+        "look, be it while others do or none at all: nobody wrote to it, or what was written changed nothing. So do "
+        "weights in 16 bits, where {most:g} or more stand still in the median step: they are too coarse for the "
+        "update. In float32 rounding takes only updates that GL404 calls too small. Not judged are parameters whose "
+        "gradient is rounding, frozen ones, and those whose update would be lost in rounding beside that of the others."
     ),
     unit="of the entries with a gradient",
     expected=0.0,
@@ -41,7 +41,8 @@ CHECK = Check(
         "Give the optimizer model.parameters() when the model is complete, and look at the rate of each group.",
         "Keep weights in float32 and compute in 16 bits (torch.autocast), or round stochastically.",
     ),
-    explains=("GL203", "GL304", "GL306", "GL404", "GL704", "GL706"),
+    explains=("GL203", "GL304", "GL306", "GL404", "GL704"),
+    explains_there=("GL706",),
 )
 #: Half the spacing of numbers beside 1.
 _ROUNDING = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float64": 2.0**-53}
@@ -57,6 +58,7 @@ def numbers(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
     """
     known = params[params["still_share"].notna()]
     if known.empty:
+        yield from _none_moves(params, run)
         return
     audit = run.meta.get("audit") or {}
     weights = (audit.get("setting") or {}).get("weights") or {}
@@ -92,6 +94,16 @@ def numbers(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
                "x": onset(start, shares.index.min())}  # fmt: skip
 
 
+def _none_moves(params: pd.DataFrame, run: Recording) -> Iterator[dict[str, Any]]:
+    """Yield the groups of parameters, where an optimizer was given and yet no norm of a weight ever changes."""
+    with_one = params[params["grad_norm"] > 0]
+    norms = with_one.groupby("name")["weight_norm"].nunique()
+    steps = with_one["step"].nunique()
+    if len(norms) and (norms == 1).all() and steps >= limit("GL405", "steps") and run.steps["lr"].notna().any():
+        for group in with_one["group"].drop_duplicates():
+            yield {"quantity": "none moves", "group": group, "value": len(norms), "n": steps}
+
+
 def judged(rows: pd.DataFrame, label: str) -> Finding:
     """Return GL405.
 
@@ -99,7 +111,15 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
         rows: of the run's summary.
         label: the recording's.
     """
-    of = first(pick(rows, quantity="judged for standing still"))
+    of, none = first(pick(rows, quantity="judged for standing still")), pick(rows, quantity="none moves")
+    if len(none):
+        count, steps = none[["value", "n"]].iloc[0]
+        claim = (
+            f"{label}: none of the {count:.0f} parameters that have a gradient moves in {steps:.0f} steps: the "
+            "optimizer holds other ones."
+        )
+        also = (*CHECK.explains, "GL311", "GL706")
+        return CHECK.finding("warn", claim, label, value=1.0, sites=tuple(none["group"]), born="update", explains=also)
     if of is None:
         claim = (
             f"{label}: whether entries change is not known: attach(..., optimizer=optimizer) records it, or "

@@ -21,6 +21,8 @@ from gradlens.recording import Recording
 
 #: Windows that are in memory at once.
 _CHUNK = 4096
+#: Steps that the loss begins with, as of GL306.
+_START = 5
 
 
 def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
@@ -117,13 +119,14 @@ def _spikes(gradient: pd.Series, loss: pd.Series, who: Mapping[str, str]) -> Ite
 def _rises(loss: pd.Series, memory: int) -> "pd.Series[bool] | None":
     """Return whether the loss of a step stands out of those before it; None where too few were recorded to tell.
 
-    By more than their usual distance from their median explains, and by a share of what the run has gained in all.
+    By more than their usual distance from their median explains, and by a share of what the run has gained in all, from
+    its first steps to its best.
     """
     if len(loss) <= memory:
         return None
     median, far = loss.rolling(memory).median().shift(1), limit("GL303", "deviations")
     deviation = 1.4826 * _deviations(loss, memory).shift(1)
-    gained = float(loss.head(memory).median() - loss.min())
+    gained = float(loss.head(_START).mean() - loss.min())
     return loss > median + np.maximum(far * deviation, limit("GL303", "gained") * max(gained, 0.0))
 
 

@@ -31,14 +31,16 @@ class Cause:
 def causes(findings: Sequence[Finding]) -> tuple[Cause, ...]:
     """Return what is flagged as causes with their symptoms.
 
-    A finding explains another of the same recording where it names its code and did not begin later; one that nobody
-    explains is a cause. Where two explain each other, the one that explains more is the cause.
+    A finding explains another of the same recording where it names its code and did not begin later, and some codes
+    only where they are told of the same places; one that nobody explains is a cause. Where two explain each other, the
+    one that explains more is the cause.
 
     Args:
         findings: in reading order.
 
     Returns:
-        The causes: what ends worst first, then what began first, then what explains most, then in reading order.
+        The causes: what ends worst first, of this last what concerns its own places alone; then what began first, then
+        what explains most, then in reading order.
     """
     flagged = [finding for finding in findings if finding.status in _FLAGGED]
     followed = {index: _followed(index, flagged) for index in range(len(flagged))}
@@ -57,7 +59,8 @@ def causes(findings: Sequence[Finding]) -> tuple[Cause, ...]:
 
 def _urgency(index: int, cause: Cause) -> tuple[float, ...]:
     severity = SEVERITY.index(cause.status)
-    return -severity, _began(cause.finding), -len(cause.symptoms), index
+    aside = bool(cause.finding.explains_there) and not cause.finding.explains
+    return -severity, aside, _began(cause.finding), -len(cause.symptoms), index
 
 
 def _followed(index: int, flagged: Sequence[Finding]) -> dict[int, int]:
@@ -74,7 +77,14 @@ def _followed(index: int, flagged: Sequence[Finding]) -> dict[int, int]:
 
 
 def _explains(cause: Finding, other: Finding) -> bool:
-    return other.code in cause.explains and other.subject == cause.subject and _began(cause) <= _seen_from(other)
+    follows = other.code in cause.explains or (other.code in cause.explains_there and _is_there(cause, other))
+    return follows and other.subject == cause.subject and _began(cause) <= _seen_from(other)
+
+
+def _is_there(cause: Finding, other: Finding) -> bool:
+    """Whether all sites of a finding are those of another, inside of them, or around them."""
+    pairs = [[(f"{here}.", f"{site}.") for here in cause.sites] for site in other.sites]
+    return bool(pairs) and all(any(a.startswith(b) or b.startswith(a) for a, b in each) for each in pairs)
 
 
 def _began(finding: Finding) -> float:

@@ -36,6 +36,7 @@ class Finding:
         onset: the step from which on it is seen; None where it is of the whole run.
         born: the pass that shows it first, ``forward``, ``backward`` or ``update``; empty where that means nothing.
         explains: codes of findings on the same recording that follow from this one by themselves: its symptoms.
+        explains_there: the same of those that are told of its own sites, of what is in them, or of what they are in.
         details: further numbers by name; with ``answer`` a finding that passes is told where nothing is flagged.
     """
 
@@ -59,6 +60,7 @@ class Finding:
     onset: int | None = None
     born: Pass = ""
     explains: tuple[str, ...] = ()
+    explains_there: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:

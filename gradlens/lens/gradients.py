@@ -12,8 +12,8 @@ from gradlens.lens.world import distributed, local, sharded_groups
 
 #: Identity and version of each tensor, None where there is none.
 Marks: TypeAlias = tuple[tuple[int, int] | None, ...]
-#: Gradients are looked at in so many parameters, the smallest, where not all need be seen.
-_LOOKED_AT = 8
+#: Gradients are looked at in so many parameters where not all need be seen.
+FEW = 8
 
 
 class State(NamedTuple):
@@ -55,7 +55,8 @@ class Gradients:
         self._look()
 
     def _look(self) -> None:
-        self._parameters = list(self._model.parameters())
+        named = list(self._model.named_parameters())
+        self.names, self._parameters = [name for name, _ in named], [parameter for _, parameter in named]
         # Inference tensors have no version, and do not change.
         self._weights = [parameter for parameter in self._parameters if not parameter.is_inference()]
         self._modules = list(self._model.modules())
@@ -92,10 +93,12 @@ class Gradients:
                     yield parameter.unsharded_accumulated_grad
                     yield getattr(getattr(parameter, "_unsharded_param", None), "grad", None)
 
-    def smallest(self, grads: Marks) -> list[int]:
-        """Return a few of the parameters that have a gradient."""
+    def few(self, grads: Marks) -> list[int]:
+        """Return a few of the parameters that have a gradient: from all over the model, of the smaller half."""
         held = [index for index, grad in enumerate(grads) if grad is not None]
-        return sorted(held, key=lambda index: self._parameters[index].numel())[:_LOOKED_AT]
+        held.sort(key=lambda index: self._parameters[index].numel())
+        small = sorted(held[: max(FEW, len(held) // 2)])
+        return small[:: max(1, -(-len(small) // FEW))]
 
     def any_entry(self, index: int) -> Tensor:
         """Return whether a gradient has an entry that is not zero, on its device: nobody waits for it."""

@@ -99,8 +99,10 @@ class Observations:
         self.calls: Counter[str] = Counter()
         #: Backward passes that count: the fewest in a recorded step, and the most.
         self.backwards = (0, 0)
-        #: Recorded steps whose gradient also holds what was there before them.
-        self.older = 0
+        #: Recorded steps whose gradient also holds what was there before them, of those that could tell; and in how
+        #: many of them that of which parameters does, of a few, and that of which does not.
+        self.older, self.asked_older = 0, 0
+        self.older_in, self.zeroed_in = Counter[str](), Counter[str]()
         #: Why passes were left out, to how many and the first step.
         self.left_out: dict[str, tuple[int, int]] = {}
         #: The first step in which no gradient was seen in the parameters, and passes all count.
@@ -125,8 +127,11 @@ class Observations:
             self.left_out[why] = before + number, first
         if not counted.visible and self.without is None:
             self.without = step
+        self.asked_older += counted.older is not None
         if counted.older:
             self.older += 1
+            self.older_in.update(counted.older)
+            self.zeroed_in.update(counted.zeroed)
             self._once(_OLDER, step)
         if shown.repeated:
             self._once(_REPEATED, step)

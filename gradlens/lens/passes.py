@@ -9,12 +9,12 @@ to the backward passes that went through it, if only through one of its hooks. W
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from gradlens.lens.gradients import Gradients, State, read
+from gradlens.lens.gradients import FEW, Gradients, State, read
 from gradlens.lens.hooks import inside_backward
 
 #: Why a backward pass is left out.
@@ -82,7 +82,9 @@ class Counted:
         seen: whether a backward pass was seen at all.
         left_out: reason to how many backward passes were left out for it.
         visible: whether a gradient was seen in the parameters; without one, all passes count that came to their end.
-        older: whether the gradient also holds what was there before the step's first pass.
+        older: the parameters, of a few, whose gradient also holds what was there before the step's first pass; None
+            where nobody could tell.
+        zeroed: others, of a few, whose gradient was not there then, or 0.
     """
 
     numbers: tuple[int, ...] = ()
@@ -90,7 +92,8 @@ class Counted:
     seen: bool = False
     left_out: Counter[str] = field(default_factory=Counter)
     visible: bool = True
-    older: bool = False
+    older: tuple[str, ...] | None = None
+    zeroed: tuple[str, ...] = ()
 
     def counts(self, forward: Forward) -> bool:
         """Whether the rows of a forward pass are the step's. Where no backward pass was seen, nobody can tell."""
@@ -121,8 +124,10 @@ class Passes:
         self._running: dict[int, Pass] = {}
         #: The gradients when the last pass of the step ended.
         self._last: State | None = None
-        #: Gradients that were there when the step's first pass began: whether any entry is not zero.
-        self._older: dict[int, Tensor] = {}
+        #: Gradients that were there when the step's first pass that filled any began: whether an entry is not zero.
+        self._older: dict[int, Tensor] | None = None
+        #: All parameters that had one then.
+        self._held: set[int] = set()
 
     # ------------------------------------------------------------------ what the hooks tell
 
@@ -153,8 +158,9 @@ class Passes:
                     one.gone.add(index)
                 elif was is not None and is_ != was:
                     one.doubtful[index] = self._gradients.any_entry(index)
-        if whole and not self._step:
-            self._older = {index: self._gradients.any_entry(index) for index in self._gradients.smallest(now.grads)}
+        if whole and all(other.ended and not other.filled for other in self._step):
+            self._older = {index: self._gradients.any_entry(index) for index in self._gradients.few(now.grads)}
+            self._held = {index for index, mark in enumerate(now.grads) if mark is not None}
         self._step.append(one)
         return one
 
@@ -171,8 +177,9 @@ class Passes:
 
     def close(self) -> Counted:
         """Say which passes of the step count, and begin the next step."""
-        step, older = self._step, {index for index, there in read(self._older).items() if there}
-        self._step, self._last, self._older, self._running = [], None, {}, {}
+        step, asked, held = self._step, self._older, self._held
+        older = {index for index, there in read(asked or {}).items() if there}
+        self._step, self._last, self._older, self._running = [], None, None, {}
         left_out: dict[Pass, str] = {}
         #: Passes whose gradient is there still, with the parameters it is in.
         there: dict[Pass, set[int | None]] = {}
@@ -198,11 +205,17 @@ class Passes:
             if one.graph and one not in counted and any(one.forwards & other.forwards for other in counted):
                 counted.append(one)
         counted.sort(key=lambda one: one.number)
+        new = {index for one in counted for index in one.filled if index is not None and index not in held}
         return Counted(
             tuple(one.number for one in counted),
             frozenset(forward for one in counted for forward in (*one.forwards, one.near) if forward is not None),
             seen=bool(step),
             left_out=Counter(why for one, why in left_out.items() if one not in counted),
             visible=visible or not step,
-            older=visible and bool(older),
+            older=self._named(older) if visible and asked is not None else None,
+            zeroed=self._named((set(asked or ()) - older) | new),
         )
+
+    def _named(self, indices: Iterable[int]) -> tuple[str, ...]:
+        """Return the names of the first few parameters."""
+        return tuple(self._gradients.names[index] for index in sorted(indices)[:FEW])

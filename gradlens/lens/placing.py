@@ -17,7 +17,7 @@ from gradlens.lens.structure import Facts, structure
 Blocks: TypeAlias = Mapping[str, tuple[int, bool]]
 
 #: Passes that are read at most: the two networks of a GAN, parts that are called one by one, norms that show themselves
-#: late. Those that show no norm anew are not read.
+#: late. Those that show no norm anew are not read, but for the very first: a model without norms is wired, too.
 _MOST = 64
 
 
@@ -63,7 +63,7 @@ class Placing:
             self._calls.append((site, output.grad_fn, self._handed_on.pop(site, None)))
 
     def end(self, outputs: Iterable[Tensor]) -> None:
-        """Read the pass that ends, unless all its norms are known.
+        """Read the pass that ends, unless it is not the first, and all its norms are known.
 
         Args:
             outputs: those with a graph; none where the pass raised, or had none.
@@ -71,7 +71,8 @@ class Placing:
         calls, made = self._calls, [output.grad_fn for output in outputs]
         self.forget()
         sites = {site for site, _, _ in calls}
-        if not made or sites <= self._read:
+        first = self._left == _MOST
+        if not made or (sites <= self._read and not first):
             return
         self._left -= 1
         try:
@@ -83,11 +84,15 @@ class Placing:
         except Exception as error:
             if self._guard.strict:
                 raise
-            self._observed.notes.add(f"Where norms stand could not be read off the model's graph ({one_line(error)}).")
+            if sites:
+                said = f"Where norms stand could not be read off the model's graph ({one_line(error)})."
+                self._observed.notes.add(said)
             return
         self._read |= sites
         for name, told in facts.items():
             self.structure.setdefault(name, []).extend(one for one in told if one not in self.structure[name])
+        if not sites:
+            return
         blocks = self._new(found)
         self._structure |= blocks
         self.on_read(_as_siblings(words, architecture.blind(calls) - words.keys(), self._structure), blocks)

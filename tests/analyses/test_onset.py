@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import gradlens
 from analyses.onset import ANALYSIS
-from analyses.onset.jumps import beside, jumps, large
+from analyses.onset.jumps import beside, jumps, large, settles
 from gradlens.analysis import Finding, compare
 from gradlens.recording import Recording
 from tests.analyses.trained import cnn, images, mlp, points, sequences, transformer
@@ -179,3 +179,29 @@ def test_what_is_infinite_or_far_beyond_has_a_level_that_can_be_written() -> Non
     found = large(jumps(beside(values)), 4.0, 1e-3)
     assert [one.name for one in found] == ["blocks.5"]
     assert all(math.isfinite(one.factor) and one.factor > 0 for one in found)
+
+
+@pytest.mark.parametrize(("at", "slope", "settling"), [(12, -1.0, True), (12, 1.0, False), (60, -1.0, False)])
+def test_in_the_first_steps_gradients_find_their_sizes_while_the_loss_falls(
+    at: int, slope: float, settling: bool
+) -> None:
+    values = series()
+    values.loc[at:, "blocks.1"] *= 8.0
+    levels = beside(values)
+    (one,) = large(jumps(levels), 4.0, 1e-3)
+    assert (one.name, one.step) == ("blocks.1", at)
+    assert settles(levels, one, pd.Series(slope * np.arange(len(values)), values.index)) == settling
+
+
+@pytest.mark.parametrize(("entries", "explains"), [(50, False), (500, True)])
+def test_a_small_part_that_dies_explains_nothing_of_what_the_rest_does(entries: int, explains: bool) -> None:
+    sizes = {"first.weight": 1000, "last.weight": 1000, "odd.weight": entries}
+    params = [
+        {"step": step, "name": name, "numel": size, "grad_norm": float(name != "odd.weight" or step < 40)}
+        for step in range(60) for name, size in sizes.items()
+    ]  # fmt: skip
+    steps = pd.DataFrame({"step": range(60), "loss": 1.0})
+    one = Recording.from_tables({"kind": "attached", "label": "run"}, steps=steps, params=pd.DataFrame(params))
+    (found,) = (one for one in ANALYSIS.judge(ANALYSIS.compute([one])) if one.code == "GL310")
+    assert (found.status, found.onset) == ("fail", 40)  # all of its module
+    assert ("GL306" in found.explains, "GL306" in found.explains_there) == (explains, not explains)

@@ -47,3 +47,17 @@ def test_causes_stand_by_what_ends_worst_then_by_what_began_first() -> None:
     assert told(*found) == [("C", "D"), ("B",), ("A",)]
     assert causes(found)[0] == Cause(found[2], (found[3],))
     assert causes(found)[0].status == "fail"
+
+
+def test_some_follow_only_where_they_are_told_of_the_same_places() -> None:
+    unused = finding("A", sites=("layers.5.unused.weight",), explains_there=("B",))
+    for site in ("layers.5", "layers.5.unused", "layers.5.unused.weight"):
+        assert told(unused, finding("B", sites=(site,))) == [("A", "B")]
+    for sites in ((), ("layers.4",), ("layers.5", "layers.4"), ("layers.55",), ("layers.5.use",)):
+        assert told(unused, finding("B", sites=sites)) == [("B",), ("A",)]
+
+
+def test_what_concerns_its_own_places_alone_stands_last_among_what_is_as_bad() -> None:
+    found = finding("A", sites=("a",), explains_there=("B",)), finding("B", sites=("b",), onset=9), finding("C", "fail")
+    assert told(*found) == [("C",), ("B",), ("A",)]
+    assert told(finding("A", "fail", explains_there=("B",)), finding("C")) == [("A",), ("C",)]

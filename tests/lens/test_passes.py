@@ -511,3 +511,55 @@ def test_norms_of_a_graph_to_which_no_gradient_comes_back_are_not_said_to_be_unu
         audit = lens.audit()
     assert audit.silent == ()
     assert audit.without_grad_output == ("second",)
+
+
+# ---------------------------------------------------------------------- what was not zeroed
+
+
+class Penalized(nn.Module):
+    """A critic whose forward pass differentiates its own score, for the gradient's norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(self.body(x).sum(), x, create_graph=True)
+        return slope.square().sum(1).sqrt()
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_gradients_of_before_are_seen_behind_a_pass_that_fills_none(zero):
+    model = Penalized()
+    with gradlens.attach(model) as lens:
+        for _ in range(4):
+            if zero:
+                model.zero_grad()
+            (model(X) - 1).square().mean().backward()
+            lens.step()
+    setting = lens.audit().setting
+    assert (setting["older"], setting["older_of"]) == (0 if zero else 3, 4)
+
+
+@pytest.mark.parametrize("to_none", [True, False])
+def test_which_gradients_were_zeroed_and_which_not_is_told_by_parameter(to_none):
+    model = network()
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.01)
+    with gradlens.attach(model, optimizer=optimizer) as lens:
+        for _ in range(4):
+            optimizer.zero_grad(set_to_none=to_none)
+            loss(model).backward()
+            optimizer.step()
+    setting = lens.audit().setting
+    assert setting["older_in"] == dict.fromkeys(("1.weight", "1.bias", "3.weight", "3.bias"), 3)
+    assert setting["zeroed_in"] == {"0.weight": 3, "0.bias": 3}
+
+
+def test_where_no_pass_is_seen_to_begin_at_an_output_nobody_can_tell_what_was_zeroed():
+    model = network()
+    with gradlens.attach(model) as lens:
+        for _ in range(3):
+            model[1](model[0](X)).mean().backward()  # of a part, whose norm alone is tapped
+            lens.step()
+    assert (lens.audit().setting["older"], lens.audit().setting["older_of"]) == (0, 0)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import gradlens
 from analyses.making import SYMPTOMS
 from analyses.objective import ANALYSIS
-from gradlens.analysis import Finding
+from analyses.parameters import ANALYSIS as PARAMETERS
+from gradlens.analysis import Finding, causes
 from gradlens.recording import Recording
 from tests.analyses.trained import Batches, cnn, images, mlp, points, sequences, train, transformer
 
@@ -247,6 +248,28 @@ def test_accumulation_and_zeros_in_place_are_no_fault(settings: dict[str, Any], 
     found = judged(never(mlp(), steps=20, **settings))["GL706"]
     assert found.status == "pass"
     assert said in found.claim
+
+
+def test_what_no_optimizer_holds_is_not_zeroed_and_that_is_told_of_these_parameters_alone() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD([p for name, p in model.named_parameters() if name[0] != "0"], lr=1e-3)
+    with gradlens.attach(model, optimizer=optimizer, label="run") as lens:
+        for step in range(20):
+            x, y = points()(step)
+            optimizer.zero_grad()
+            entropy()(model(x), y).backward()
+            optimizer.step()
+    found = judged(lens.recording)["GL706"]
+    assert (found.status, set(found.sites)) == ("fail", {"0.weight", "0.bias"})
+    still = next(one for one in PARAMETERS.judge(PARAMETERS.compute([lens.recording])) if one.code == "GL405")
+    assert [(cause.finding.code, len(cause.symptoms)) for cause in causes([found, still])] == [("GL405", 1)]
+
+
+def test_whether_gradients_were_zeroed_is_left_open_where_no_pass_could_tell() -> None:
+    steps = pd.DataFrame({"step": range(20), "loss": 1.0})
+    audit = {"steps": 20, "setting": {"older": 0, "older_of": 0}}
+    recording = Recording.from_tables({"kind": "attached", "label": "run", "audit": audit}, steps=steps)
+    assert judged(recording)["GL706"].status == "not applicable"
 
 
 def test_recordings_of_before_say_how_to_record_it() -> None:

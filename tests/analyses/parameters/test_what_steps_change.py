@@ -219,7 +219,8 @@ def test_of_one_step_and_of_recordings_of_before_nothing_is_said() -> None:
     model = mlp()
     found = judged(train(model, points(), sgd(model), steps=1))
     assert [found[code].status for code in NEW] == ["inconclusive", "inconclusive", "not applicable", "not applicable"]
-    recording = train(mlp(), points(), sgd(mlp()), steps=12)
+    model = mlp()
+    recording = train(model, points(), sgd(model), steps=12)
     tables = {name: recording.table(name) for name in ("sites", "steps")}
     old = recording.params[["step", "name", "numel", "grad_norm", "grad_absmax", "weight_norm", "nonfinite"]]
     found = judged(Recording.from_tables({"kind": "attached", "label": "run"}, **tables, params=old))
@@ -283,3 +284,16 @@ def test_clipping_that_begins_at_a_step_is_told_with_it() -> None:
     params = pd.DataFrame({"step": range(160), "name": "a.weight", "numel": 4, "grad_norm": 1.0, "weight_norm": 1.0})
     found = judged(Recording.from_tables({"label": "run", "kind": "attached"}, steps=steps, params=params))["GL403"]
     assert (found.status, found.onset) == ("warn", 80)
+
+
+def test_an_optimizer_that_holds_other_parameters_moves_none() -> None:
+    model, other = mlp(), mlp()
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
+    with gradlens.attach(model, optimizer=optimizer, label="run") as lens:
+        for step in range(20):
+            x, y = points()(step)
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    found = {one.code: one for one in ANALYSIS.judge(ANALYSIS.compute([lens.recording]))}["GL405"]
+    assert (found.status, found.sites) == ("warn", ("0", "1", "3", "4", "6"))
+    assert "none of the 10 parameters" in found.claim
