@@ -15,7 +15,8 @@ from gradlens import load
 ROOT = Path(__file__).parents[1]
 PAGES = {path: path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 README = PAGES[ROOT / "README.md"]
-BLOCKS = [block for page in PAGES.values() for block in re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL)]
+FOUND = [block for page in PAGES.values() for block in re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL)]
+BLOCKS = list(dict.fromkeys(FOUND))  # what stands on two pages is tried once
 PYTHON = [code for language, code in BLOCKS if language == "python"]
 SHELL = [code.strip() for language, code in BLOCKS if language == "sh"]
 #: What an example's text says that it shows.

@@ -229,7 +229,8 @@ def test_a_recording_of_before_reads_with_missing_values(tmp_path):
         train(model, steps=2, lens=lens, optimizer=optimizer)
     now = gradlens.load(tmp_path / "run")
     assert now.params.query("weight_norm > 0")[["update_ratio", "still_share", "grad_weight"]].notna().all(axis=None)
-    before = {"params": now._stored["params"].drop(columns=names(PARAMETER_SUMS))}
+    stored = gradlens.load(tmp_path / "run")._stored
+    before = {"params": stored["params"].drop(columns=names(PARAMETER_SUMS))}
     params = gradlens.Recording(now.meta, before).params
     assert params[names(PARAMETER_FACTS)].isna().all(axis=None)
     assert params["grad_norm"].notna().all()
