@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from gradlens.errors import one_line
@@ -71,7 +72,7 @@ class Placing:
         calls, made = self._calls, [output.grad_fn for output in outputs]
         self.forget()
         sites = {site for site, _, _ in calls}
-        first = self._left == _MOST
+        first = self._left == _MOST and torch._C._get_tracing_state() is None  # whose trace would know of it
         if not made or (sites <= self._read and not first):
             return
         self._left -= 1
