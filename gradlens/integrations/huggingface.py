@@ -2,19 +2,17 @@
 
 import gc
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
-from gradlens.integrations.session import OnFinding, Session, checked
-from gradlens.lens import attach
+from gradlens.integrations.session import Watching
 
 
-class GradlensCallback(TrainerCallback):
+class GradlensCallback(Watching, TrainerCallback):
     """Records a training of the Trainer's, and puts the verdict into its log at the end.
 
     A step is one of the optimizer's, as ``state.global_step`` counts them. Its loss is what the model returned with
@@ -23,35 +21,12 @@ class GradlensCallback(TrainerCallback):
     where the model returns none (``compute_loss_func``, label smoothing, torch.compile) that is taken, when it comes.
     Evaluation is not recorded. With ``resume_from_checkpoint`` steps are numbered on.
 
-    Args:
-        out: run folder to write; None keeps the recording in memory, as ``callback.lens.recording``.
-        every: record every n-th step; by default as many as ``cost``, 2 % of the time, allows, and what follows events.
-        on_finding: what becomes of the cause of what goes wrong while it trains: "log", "raise" (a ``GradlensError``),
-            or a function that is called with it; once a code. Looking takes at most 2 % of the time.
-        options: of ``gradlens.attach``; ``send`` is used on the process of rank 0.
-
-    Raises:
-        GradlensError: on_finding is something else; in ``train``, what ``gradlens.attach`` refuses.
+    Arguments and errors are those of ``Watching``.
     """
 
-    def __init__(
-        self,
-        out: str | Path | None = None,
-        every: int | Literal["auto"] = "auto",
-        on_finding: OnFinding = None,
-        **options: Any,
-    ) -> None:
-        self._attach = {"out": out, "every": every, **options}
-        self._on_finding = checked(on_finding)
-        self._session: Session | None = None
-        self._losses = _Losses()
-        #: Whether a step is over that was not closed.
-        self._open = False
-
-    @property
-    def lens(self) -> Any:
-        """The lens of the training that runs, or ran last; None before the first."""
-        return None if self._session is None else self._session.lens
+    _losses: "_Losses"
+    #: Whether a step is over that was not closed.
+    _open = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -59,15 +34,12 @@ class GradlensCallback(TrainerCallback):
         """Attach: the optimizer is wrapped, and the checkpoint is loaded."""
         self._end("interrupted")  # an earlier call of train, which raised
         self._open = False
-        model, optimizer = kwargs["model"], kwargs.get("optimizer")
-        main = state.is_world_process_zero
-        options = self._attach if main else self._attach | {"send": None}
-        lens = attach(around(model) if args.world_size > 1 else model, optimizer=optimizer, **options)
-        lens.start_at(state.global_step)
+        model, main = kwargs["model"], state.is_world_process_zero
         # Its level is "warning" unless somebody sets it: the verdict would not be seen.
         say = logging.get_logger("transformers.trainer").warning
-        self._session = Session(lens, say, self._on_finding, main)
-        self._losses.of(model, args.world_size if args.average_tokens_across_devices else 1)
+        trained = around(model) if args.world_size > 1 else model
+        self._begin(trained, state.global_step, say, main, optimizer=kwargs.get("optimizer"))
+        self._losses = _Losses(model, args.world_size if args.average_tokens_across_devices else 1)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -106,9 +78,9 @@ class GradlensCallback(TrainerCallback):
             self._session.step(loss=loss)
 
     def _end(self, status: str) -> None:
-        self._losses.forget()
         if self._session is not None:
-            self._session.end(status)
+            self._losses.forget()
+        super()._end(status)
 
 
 def around(model: nn.Module) -> nn.Module:
@@ -125,17 +97,18 @@ def around(model: nn.Module) -> nn.Module:
 
 
 class _Losses:
-    """The losses that a model returns in training, of the micro-batches of one step."""
+    """The losses that a model returns in training, of the micro-batches of one step.
 
-    def __init__(self) -> None:
-        self._handle: Any = None
+    Args:
+        model: that is listened to.
+        processes: over which tokens are counted.
+    """
+
+    def __init__(self, model: nn.Module, processes: int) -> None:
+        self._processes = processes
         self._losses: list[Tensor] = []
         #: Whether they are divided by the number of tokens in all micro-batches, of so many processes.
-        self._shares, self._processes = False, 1
-
-    def of(self, model: nn.Module, processes: int) -> None:
-        """Listen to a model; over so many processes tokens are counted."""
-        self._processes = processes
+        self._shares = False
         self._handle = model.register_forward_hook(self._after, with_kwargs=True)
 
     def _after(self, model: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
@@ -159,6 +132,5 @@ class _Losses:
 
     def forget(self) -> None:
         """Listen no more."""
-        if self._handle is not None:
-            self._handle.remove()
-        self._handle, self._losses = None, []
+        self._handle.remove()
+        self._losses = []

@@ -2,14 +2,12 @@
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from gradlens.integrations.session import OnFinding, Session, checked
-from gradlens.lens import attach
+from gradlens.integrations.session import Watching
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -20,7 +18,7 @@ else:
         from pytorch_lightning import Callback
 
 
-class GradlensCallback(Callback):
+class GradlensCallback(Watching, Callback):
     """Records a training of Lightning's, and puts the verdict into its log at the end.
 
     A step is one of the optimizer's, as ``trainer.global_step`` counts them; with several optimizers, which Lightning
@@ -28,37 +26,13 @@ class GradlensCallback(Callback):
     what ``training_step`` returned, by itself or under "loss". Sanity check and validation are not recorded. A training
     that goes on from a checkpoint is numbered on.
 
-    Args:
-        out: run folder to write; None keeps the recording in memory, as ``callback.lens.recording``.
-        every: record every n-th step; by default as many as ``cost``, 2 % of the time, allows, and what follows events.
-        on_finding: what becomes of the cause of what goes wrong while it trains: "log", "raise" (a ``GradlensError``),
-            or a function that is called with it; once a code. Looking takes at most 2 % of the time.
-        options: of ``gradlens.attach``; ``send`` is used on the process of rank 0.
-
-    Raises:
-        GradlensError: on_finding is something else; in ``fit``, what ``gradlens.attach`` refuses.
+    Arguments and errors are those of ``Watching``.
     """
 
-    def __init__(
-        self,
-        out: str | Path | None = None,
-        every: int | Literal["auto"] = "auto",
-        on_finding: OnFinding = None,
-        **options: Any,
-    ) -> None:
-        super().__init__()
-        self._attach = {"out": out, "every": every, **options}
-        self._on_finding = checked(on_finding)
-        self._session: Session | None = None
-        self._losses: list[Tensor] = []
-        #: Steps that were closed, and ``trainer.global_step`` then.
-        self._steps: int | None = None
-        self._seen = 0
-
-    @property
-    def lens(self) -> Any:
-        """The lens of the training that runs, or ran last; None before the first."""
-        return None if self._session is None else self._session.lens
+    _losses: list[Tensor]
+    #: Steps that were closed, and ``trainer.global_step`` then.
+    _steps: int | None = None
+    _seen = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: how many steps there were."""
@@ -74,16 +48,15 @@ class GradlensCallback(Callback):
         if len(optimizers) < 2 or self._steps is None or not self._seen:
             # Without a callback's state in the checkpoint, all optimizers are taken to have stepped equally often.
             self._steps = self._seen // max(len(optimizers), 1)
-        options = self._attach if trainer.is_global_zero else self._attach | {"send": None}
-        lens = attach(
+        self._losses = []
+        self._begin(
             trainer.strategy.model or pl_module,
+            self._steps,
+            logging.getLogger(type(trainer).__module__.partition(".trainer")[0]).info,
+            trainer.is_global_zero,
             optimizer=optimizers[0] if len(optimizers) == 1 else None,
             scaler=getattr(trainer.precision_plugin, "scaler", None),
-            **options,
         )
-        lens.start_at(self._steps)
-        say = logging.getLogger(type(trainer).__module__.partition(".trainer")[0]).info
-        self._session = Session(lens, say, self._on_finding, trainer.is_global_zero)
 
     def on_train_batch_end(
         self, trainer: "Trainer", pl_module: "LightningModule", outputs: Any, batch: Any, batch_idx: int
@@ -110,8 +83,3 @@ class GradlensCallback(Callback):
     def on_exception(self, trainer: "Trainer", pl_module: "LightningModule", exception: BaseException) -> None:
         """Detach from a training that was interrupted."""
         self._end("interrupted")
-
-    def _end(self, status: str) -> None:
-        self._losses = []
-        if self._session is not None:
-            self._session.end(status)

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradlens.analysis import Comparison, Finding, compare
 from gradlens.errors import GradlensError, one_line
+from gradlens.lens import attach
 from gradlens.lens.lens import Lens
 from gradlens.reporting import verdict_text
 
@@ -90,6 +92,57 @@ class Session:
                 raise GradlensError(f"{finding.claim} ({finding.code})")
             elif self._on_finding == "log" and not ending:  # the verdict has just said it
                 self._say(f"gradlens: {finding.claim} ({finding.code})")
+
+
+class Watching:
+    """What a callback of any trainer is made with, and the session of the training that runs.
+
+    Args:
+        out: run folder to write; None keeps the recording in memory, as ``callback.lens.recording``.
+        every: record every n-th step; by default as many as ``cost``, 2 % of the time, allows, and what follows events.
+        on_finding: what becomes of the cause of what goes wrong while it trains: "log", "raise" (a ``GradlensError``),
+            or a function that is called with it; once a code. Looking takes at most 2 % of the time.
+        options: of ``gradlens.attach``; ``send`` is used on the process of rank 0.
+
+    Raises:
+        GradlensError: on_finding is something else; when training begins, what ``gradlens.attach`` refuses.
+    """
+
+    def __init__(
+        self,
+        out: str | Path | None = None,
+        every: int | Literal["auto"] = "auto",
+        on_finding: OnFinding = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self._asked = {"out": out, "every": every, **options}
+        self._on_finding = checked(on_finding)
+        self._session: Session | None = None
+
+    @property
+    def lens(self) -> Lens | None:
+        """The lens of the training that runs, or ran last; None before the first."""
+        return None if self._session is None else self._session.lens
+
+    def _begin(self, model: nn.Module, step: int, say: Callable[[str], object], judges: bool, **given: Any) -> None:
+        """Attach to a model whose next step has this number.
+
+        Args:
+            model: as it is trained, wrapped.
+            step: the number.
+            say: puts a sentence into the trainer's log.
+            judges: whether this process does.
+            given: options of ``attach`` that the trainer knows.
+        """
+        lens = attach(model, **given, **(self._asked if judges else self._asked | {"send": None}))
+        lens.start_at(step)
+        self._session = Session(lens, say, self._on_finding, judges)
+
+    def _end(self, status: str) -> None:
+        """End the session, if there is one."""
+        if self._session is not None:
+            self._session.end(status)
 
 
 def checked(on_finding: Any) -> OnFinding:
