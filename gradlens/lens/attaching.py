@@ -48,7 +48,7 @@ def attach(
         model: any module.
         out: run folder to write; None keeps the recording in memory. An interrupted run in it goes
             on: its steps are numbered on, unless ``lens.start_at`` says where they begin.
-        every: record every n-th step; steps between cost nothing. "auto": the first 32 steps, then as often as ``cost``
+        every: record every n-th step; steps between cost little. "auto": the first 32 steps, then as often as ``cost``
             allows, by the lens' own measurement, and in full the 8 steps after an event: a loss passed to ``step`` or a
             recorded gradient norm that leaves its recent range, a value that is not finite, a step that the scaler left
             out, a learning rate that changes twofold, other parameters that are trained. The column ``reason`` of
@@ -78,8 +78,7 @@ def attach(
     """
     optimizer, scaler = _inside(optimizer, scaler)
     _check(model, out, every, cost, optimizer)
-    if send is not None:
-        checked(send)
+    sent = None if send is None else checked(send)
     watch = (watch,) if isinstance(watch, str) else tuple(watch)
     _refuse(model)
     # The working directory may be another one when the next step is written.
@@ -91,8 +90,8 @@ def attach(
     writer = (os.getpid(), str(folder), world.rank)
     _take_over(writer)
     sink: Sink = open_sink(folder, meta, world.rank)
-    if send is not None:
-        sink = SendingSink(sink, send, strict)
+    if sent is not None:
+        sink = SendingSink(sink, *sent, strict)
     try:
         lens = Lens(
             model, sink, every=every, watch=watch, optimizer=optimizer, scaler=scaler, functional=functional,

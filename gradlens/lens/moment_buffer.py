@@ -251,7 +251,7 @@ class MomentBuffer:
             one._replace(
                 sums=_on_host(one.sums),
                 extremes=_on_host(one.extremes),
-                tokens=None if one.tokens is None else one.tokens.cpu().numpy(),
+                tokens=None if one.tokens is None else _on_host(one.tokens),
             )
             for one in self._summed
         ]

@@ -40,15 +40,14 @@ class SendingSink:
 
     Args:
         sink: what is written to.
-        send: the tracker, or it and a regular expression: names in which that is found are sent.
+        tracker: what is told.
+        chosen: names in which it is found are sent.
         strict: raise what the tracker raises.
-
-    Raises:
-        GradlensError: it is no tracker, or what should be a regular expression is none.
     """
 
-    def __init__(self, sink: Sink, send: Any, strict: bool) -> None:
-        self._tracker, self._chosen = checked(send)
+    def __init__(self, sink: Sink, tracker: Tracker, chosen: re.Pattern[str], strict: bool) -> None:
+        self._tracker: Tracker | None = tracker
+        self._chosen = chosen
         self._sink, self._strict, self.lasting = sink, strict, sink.lasting
         self._waiting: dict[str, Mapping[str, Any]] = {}
         #: Name to whether it is chosen.
@@ -119,11 +118,14 @@ class SendingSink:
                 yield from zip(names, map(float, values), strict=True)
 
 
-def checked(send: Any) -> tuple[Tracker | None, re.Pattern[str]]:
+def checked(send: Any) -> tuple[Tracker, re.Pattern[str]]:
     """Return a tracker and what is chosen for it.
 
+    Args:
+        send: the tracker, or it and a regular expression.
+
     Raises:
-        GradlensError: as ``SendingSink``.
+        GradlensError: it is no tracker, or what should be a regular expression is none.
     """
     tracker, pattern = send if isinstance(send, tuple) and len(send) == 2 else (send, CHOSEN)
     if not callable(getattr(tracker, "log", None)):
