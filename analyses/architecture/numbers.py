@@ -8,7 +8,7 @@ import pandas as pd
 
 from analyses.architecture import measured, start
 from analyses.limits import limit
-from analyses.tables import SUMMARY, identity, tidy
+from analyses.tables import ABSENT, SUMMARY, identity, tidy
 from gradlens.recording import Recording
 
 Row = dict[str, Any]
@@ -112,14 +112,17 @@ def _axes(streams: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
 
 
 def show(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return for each recording and code how many places were looked at, and how many are odd.
+    """Return, a row a recording and a column a code, how many places were looked at, and how many are odd.
 
     Args:
         table: of ``compute``.
     """
-    judged = table[table["quantity"].str.startswith("GL")].copy()
-    judged["odd"] = judged["group"] != LOOKED_AT
+    judged = table[table["quantity"].str.startswith("GL")]
+    judged = judged.assign(odd=judged["group"] != LOOKED_AT)
     counts = judged.groupby(["label", "quantity"], sort=False).agg(looked=("n", "sum"), odd=("odd", "sum"))
-    shown = counts.astype("int64").reset_index()
-    shown.columns = pd.Index(["recording", "code", "looked at", "odd"])
-    return {"What was looked at, and how much of it is odd.": shown} if len(shown) else {}
+    said = [f"{looked:.0f}" + (f", {odd} odd" if odd else "") for looked, odd in counts.itertuples(index=False)]
+    shown = pd.Series(said, counts.index, dtype=object).unstack("quantity", fill_value=ABSENT)
+    shown = shown.reindex(index=judged["label"].unique(), columns=sorted(map(str, shown)))
+    shown = shown.rename_axis("recording").reset_index()
+    shown.columns.name = None
+    return {"How many places were looked at for each code, and how many are odd.": shown} if len(shown) else {}

@@ -42,7 +42,12 @@ class Every(click.ParamType[int | str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         """Return it as a number from 1 up, or as the word."""
-        return "auto" if value == "auto" else COUNT.convert(value, param, ctx)
+        if value == "auto":
+            return "auto"
+        try:
+            return int(COUNT.convert(value, param, ctx))
+        except click.BadParameter:
+            self.fail(f"{value!r} is neither a number from 1 up nor auto.", param, ctx)
 
 
 def stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
