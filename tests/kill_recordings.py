@@ -8,23 +8,18 @@ is on disk is read, gone on with, closed, and read again.
 """
 
 import argparse
-import os
 import random
-import signal
 import subprocess
-import sys
 import tempfile
-import textwrap
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-#: Forks a process that writes for every folder named on stdin, and prints its number.
-_WRITE = """
+from tests.killing import killed, launched
+
+#: What is killed.
+WRITE = """
     import os, sys
     from pathlib import Path
     import numpy as np
@@ -40,14 +35,6 @@ _WRITE = """
         for step in range(10**6):
             record(writer, step, numbers)
             os.write(acknowledged, b"%d\\n" % step)
-
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            write(line.strip())
-        print(child, flush=True)
-        os.waitpid(child, 0)
-        print("ended", flush=True)
 """
 
 
@@ -68,34 +55,17 @@ class Found:
     gone_on: bool
 
 
-@contextmanager
-def launched() -> Iterator[subprocess.Popen[str]]:
-    """Start the process that forks the others."""
-    command = [sys.executable, "-c", textwrap.dedent(_WRITE)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as launcher:
-        yield launcher
-        assert launcher.stdin is not None
-        launcher.stdin.close()
-
-
 def kill_once(launcher: "subprocess.Popen[str]", folder: Path, seed: int) -> Found:
     """Let a run be written, kill it, and see what is left."""
     from gradlens import load
     from gradlens.recording import RunWriter
     from tests.recording.folders import meta, record
 
-    assert launcher.stdin is not None
-    assert launcher.stdout is not None
-    launcher.stdin.write(f"{folder}\n")
-    launcher.stdin.flush()
-    child, told = int(launcher.stdout.readline()), Path(f"{folder}.ack")
-    while not (told.exists() and any((folder / "segments").glob("*.part"))):
-        time.sleep(0.005)
-    time.sleep(random.Random(seed).uniform(0.0, 0.4))
-    os.kill(child, signal.SIGKILL)
-    assert launcher.stdout.readline() == "ended\n"
-    compacting = any((folder / "segments").glob("*.part"))
-    acknowledged = [int(line) for line in told.read_text().splitlines()]
+    def compacts() -> bool:
+        return any((folder / "segments").glob("*.part"))
+
+    acknowledged = killed(launcher, folder, random.Random(seed).uniform(0.0, 0.4), compacts)
+    compacting = compacts()
     recording = load(folder)
     tables = (recording.steps, recording.norms, recording.params, recording.activations)
     lost = max(len({*acknowledged} - {*table["step"]}) for table in tables)
@@ -113,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as held, launched() as launcher:
+    with tempfile.TemporaryDirectory() as held, launched(WRITE) as launcher:
         found = [kill_once(launcher, Path(held) / f"run{kill}", seed=kill) for kill in range(asked.kills)]
     lost, broken = sum(one.lost for one in found), sum(not one.gone_on for one in found)
     print(

@@ -19,18 +19,23 @@ from tests.calibration.run import Run
 HEALTHY: dict[str, Callable[[int], Run]] = {}
 
 
-def _add(name: str, network: str | Network, change: Callable[[Run], object] = lambda run: None, **own: Any) -> None:
-    """Add a set-up: a network, what is done otherwise, and attributes of the run."""
-    assert name not in HEALTHY, name
+def set_up(network: Network, change: Callable[[Run], object], own: dict[str, Any]) -> Callable[[int], Run]:
+    """Return a set-up: a network, what is done otherwise, and attributes of the run."""
 
     def of(seed: int) -> Run:
-        run = Run(NETWORKS[network] if isinstance(network, str) else network, seed)
+        run = Run(network, seed)
         for attribute, value in own.items():
             setattr(run, attribute, value)
         change(run)
         return run
 
-    HEALTHY[name] = of
+    return of
+
+
+def _add(name: str, network: str | Network, change: Callable[[Run], object] = lambda run: None, **own: Any) -> None:
+    """Add a set-up."""
+    assert name not in HEALTHY, name
+    HEALTHY[name] = set_up(NETWORKS[network] if isinstance(network, str) else network, change, own)
 
 
 def _cosine(run: Run) -> None:

@@ -11,7 +11,8 @@ import pytest
 from gradlens import load
 from gradlens.recording import RunWriter, closing, compaction
 from gradlens.recording.schema import PUBLIC
-from tests.kill_recordings import kill_once, launched
+from tests.kill_recordings import WRITE, kill_once
+from tests.killing import launched
 from tests.recording.folders import begin, meta, probe, record
 
 STEPS = 60
@@ -125,7 +126,7 @@ def test_what_a_kill_left_of_it_is_not_read_and_goes_with_the_next_attempt(tmp_p
 
 
 def test_after_sigkill_while_it_compacts_every_acknowledged_step_is_there(tmp_path):
-    with launched() as launcher:
+    with launched(WRITE) as launcher:
         found = [kill_once(launcher, tmp_path / f"run{trial}", seed=trial) for trial in range(5)]
     assert [one.lost for one in found] == [0] * 5
     assert all(one.gone_on for one in found)

@@ -5,10 +5,6 @@ import os
 import random
 import resource
 import signal
-import subprocess
-import sys
-import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +16,7 @@ from gradlens import load
 from gradlens.errors import GradlensError, NothingFoundError, RecordingError
 from gradlens.recording import SCHEMA_VERSION, Recording, RunWriter
 from gradlens.recording.schema import PUBLIC, STORED, names
+from tests.killing import killed, launched
 from tests.recording.folders import without_digests
 
 META = {"kind": "training", "label": "a run"}
@@ -162,7 +159,7 @@ TRAIN = """
     import os, sys, torch, gradlens
     torch.set_num_threads(1)
 
-    def train(folder):
+    def write(folder):
         model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.LayerNorm(8))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         with gradlens.attach(model, out=folder) as lens:
@@ -174,41 +171,21 @@ TRAIN = """
                 optimizer.step()
                 lens.step(loss=loss)
                 os.write(acknowledged, f"{step}\\n".encode())
-
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            train(line.strip())
-        print(child, flush=True)
-        os.waitpid(child, 0)
-        print("ended", flush=True)
 """
 
 
 def test_after_sigkill_at_random_moments_every_acknowledged_step_is_there(tmp_path):
     chance = random.Random(0)
-    script = tmp_path / "train.py"
-    script.write_text(textwrap.dedent(TRAIN))
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, script], **pipes) as launcher:
+    with launched(TRAIN) as launcher:
         for trial in range(12):  # `make kills` has a hundred
             folder = tmp_path / f"run{trial}"
-            launcher.stdin.write(f"{folder}\n")
-            launcher.stdin.flush()
-            child = int(launcher.stdout.readline())
-            while not Path(f"{folder}.ack").exists():
-                time.sleep(0.01)
-            time.sleep(chance.uniform(0, 0.25))
-            os.kill(child, signal.SIGKILL)
-            assert launcher.stdout.readline() == "ended\n"
-            acknowledged = [int(line) for line in Path(f"{folder}.ack").read_text().splitlines()]
+            acknowledged = killed(launcher, folder, chance.uniform(0, 0.25))
             recording = load(folder)
             recorded = recording.steps["step"].tolist()
             assert recorded[: len(acknowledged)] == acknowledged
             assert len(recorded) <= len(acknowledged) + 1
             assert set(acknowledged) <= set(recording.norms["step"])
             assert recording.meta["status"] == "interrupted"
-        launcher.stdin.close()
 
 
 @pytest.mark.parametrize("left", ["lock", "manifest.json.tmp"])

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.calibration.healthy import LoRA, trained_before
+from tests.calibration.healthy import LoRA, set_up, trained_before
 from tests.calibration.networks import cross_entropy
 from tests.calibration.run import Run
 from tests.calibration.unseen.networks import UNSEEN
@@ -20,15 +20,7 @@ HEALTHY: dict[str, Callable[[int], Run]] = {}
 def _add(name: str, change: Callable[[Run], object] = lambda run: None, **own: Any) -> None:
     """Add a set-up of the network that the name begins with."""
     assert name not in HEALTHY, name
-
-    def of(seed: int) -> Run:
-        run = Run(UNSEEN[name.partition(",")[0]], seed)
-        for attribute, value in own.items():
-            setattr(run, attribute, value)
-        change(run)
-        return run
-
-    HEALTHY[name] = of
+    HEALTHY[name] = set_up(UNSEEN[name.partition(",")[0]], change, own)
 
 
 def _one_cycle(run: Run) -> None:
