@@ -20,7 +20,7 @@ from torch import nn
 
 from gradlens.errors import GradlensError
 from gradlens.recognition.kinds import NormKind
-from gradlens.recognition.trial import tried
+from gradlens.recognition.trial import forgets_size, tried
 
 TORCH_KINDS: dict[type[nn.Module], NormKind] = {
     nn.LayerNorm: NormKind(name="layernorm", layout="trailing"),
@@ -54,6 +54,7 @@ class Taken:
         likely: whether it has a norm's name, or a norm's parameters and nothing else.
         found: what a copy does, where that is not what was said of it.
         odd: whether a copy of it was run, and did what no formula gives.
+        sizeless: whether that copy gave the same output for an input of any size.
     """
 
     kind: NormKind | None
@@ -62,6 +63,7 @@ class Taken:
     likely: bool = False
     found: NormKind | None = None
     odd: bool = False
+    sizeless: bool = False
 
     @property
     def told(self) -> NormKind | None:
@@ -121,8 +123,9 @@ def recognise(module: nn.Module) -> Taken | None:
         kind = tried(module)
         if kind:
             return Taken(kind, "trial", named)
-        if named or kind is None:
-            return Taken(None, "", named, likely=True, odd=kind is False)
+        sizeless = kind is False and forgets_size(module)
+        if named or kind is None or sizeless:
+            return Taken(None, "", named, likely=True, odd=kind is False, sizeless=sizeless)
         _others.add(cls)
     return Taken(None, "") if _may_be_one(module) else None
 

@@ -40,6 +40,32 @@ def tried(module: nn.Module, told: NormKind | None = None) -> NormKind | Literal
     return known[key]
 
 
+def forgets_size(module: nn.Module) -> bool:
+    """Return whether a copy gives for an input of a hundred times the size what it gives for the input.
+
+    So does whatever divides by a σ of its input, over any axes: cumulated, per irreducible representation, per group.
+
+    Args:
+        module: the candidate; it is copied, never run itself.
+    """
+    state = torch.get_rng_state()
+    try:
+        double = copy.deepcopy(module).to("cpu", torch.float64).train()
+        for shape in _shapes(module):
+            x = _inputs(shape)[0]
+            outputs = [_run(double, one) for one in (x, 100.0 * x, x.flip(-1))]
+            once, large, other = (torch.zeros(0) if y is None else y for y in outputs)
+            if once.numel() and large.shape == other.shape == once.shape:
+                size = float(once.norm())
+                # One that gives the same whatever comes in forgets more than the size.
+                return float((large - once).norm()) < 1e-3 * size < 1e-2 * float((other - once).norm())
+        return False
+    except Exception:  # whatever somebody's module does on a made-up input: not told
+        return False
+    finally:
+        torch.set_rng_state(state)
+
+
 def _signature(module: nn.Module) -> object:
     """Return all that a norm's behaviour may depend on, but for the numbers in its parameters."""
     plain = (bool, int, float, str, tuple, torch.Size)

@@ -21,6 +21,7 @@ from gradlens.recognition.behaviour import Seen, all_axes, best, fits, layouts, 
 from gradlens.recognition.kinds import Gate, NormKind
 from gradlens.recognition.known import Taken
 from gradlens.recognition.likeness import is_affine, likeness
+from gradlens.recognition.others import is_no_norm, is_other
 from gradlens.recognition.proof import Backward, off
 from gradlens.recognition.samples import LEAST_VECTORS
 
@@ -171,6 +172,9 @@ class Proving:
 
     def _found(self, module: nn.Module, evidence: Evidence, y: Tensor, error: float) -> bool:
         """Search for what gives this output, and take it for that; give up where nothing does."""
+        if self.kind is None and not self.taken.likely and is_other(module, evidence.x):
+            self._give_up("")
+            return False
         seen, told = Seen(evidence.x, y, self._gates(evidence)), self.taken.told
         name = type(module).__name__.lower()
         every = [*layouts(module, name), *all_axes(y.dim(), name)]
@@ -217,6 +221,11 @@ class Proving:
                 f"its output looks normalized over {like}, but is not x̂ with a gain and a bias that are parameters of "
                 "its own. If it is, name its axes with gradlens.register_norm"
             )
+        elif self.taken.sizeless:
+            self._give_up(
+                "an input of any size gives the same output, so it seems to normalize, but it is x̂ with a gain "
+                "and a bias over no axes that were tried. If it is over others, name them with gradlens.register_norm"
+            )
         elif (
             self.taken.named
             and not any(part._parameters for part in list(module.modules())[1:])
@@ -230,6 +239,8 @@ class Proving:
             self._give_up("no formula that is known gives its output")  # LocalResponseNorm
         else:
             self._give_up("")
+            if not self.taken.likely:
+                is_no_norm(module, evidence.x)
 
     def _give_up(self, why: str) -> None:
         self.refuted, self.over, self._settled = why, True, None
