@@ -4,12 +4,13 @@ Told by what it does to a batch, never by its name: vectors come out in about th
 that have lost what those of the input had; or each sample's are x̂ up to a scale and a shift of the sample's own.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import Node, get_gradient_edge
 
 from gradlens.recognition.behaviour import Sample, Seen, over
 from gradlens.recognition.kinds import NormKind
@@ -23,6 +24,8 @@ _SPREAD, _ALIGNED, _ALIKE = 0.02, 0.6, 0.3
 _LOST, _LOST_BY_FEW, _FEW = 0.25, 0.1, 8
 #: A norm is a few operations.
 _MOST_NODES = 200
+#: Beginnings of the names of nodes that hand on all of a tensor in another shape, or layout, or as a copy.
+_VIEWS = ("View", "UnsafeView", "ReshapeAlias", "Transpose", "Permute", "Unsqueeze", "Squeeze", "Clone", "ToCopy")
 
 
 def likeness(module: nn.Module, seen: Seen, kinds: Sequence[NormKind], further: Sequence[Tensor] = ()) -> str:
@@ -74,17 +77,21 @@ def is_affine(seen: Seen) -> bool:
 
 
 def uses(x: Tensor, y: Tensor) -> int:
-    """Return how often x went into y, both with their graphs: a statistic of x comes by a way of its own."""
-    start = get_gradient_edge(x)
-    found, seen, left = 0, {start.node}, [y.grad_fn]
+    """Return how often x, or a view of it, went into y, with their graphs: a statistic comes by a way of its own."""
+    start, takers = get_gradient_edge(x), defaultdict[object, list[Node]](list)
+    seen, left = {start.node}, [y.grad_fn]
     while left and len(seen) < _MOST_NODES:
         node = left.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        found += sum(one == (start.node, start.output_nr) for one in node.next_functions)
-        left += [following for following, _ in node.next_functions]
-    return found
+        for edge in node.next_functions:
+            takers[edge].append(node)
+            left.append(edge[0])
+    found = takers[(start.node, start.output_nr)]
+    while len(found) == 1 and found[0].name().startswith(_VIEWS):
+        found = takers[(found[0], 0)]
+    return len(found)
 
 
 def _per_sample(seen: Seen) -> bool:

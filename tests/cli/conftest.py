@@ -115,6 +115,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
+def typeset() -> bool:
+    """Asked for by a test that needs a report's pages as they are."""
+    return True
+
+
+@pytest.fixture(autouse=True)
+def pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One empty page in place of a report's, which take seconds and are looked at in ``tests/reporting``."""
+    if "typeset" not in request.fixturenames:
+        monkeypatch.setattr("gradlens.reporting.folder.pages", lambda comparison, content: b"%PDF-1.7 (not typeset)")
+        monkeypatch.setattr("gradlens.reporting.pdf.pages", lambda comparison, content: b"%PDF-1.7 (not typeset)")
+
+
+@pytest.fixture
 def models(folder: Path) -> Path:
     """A user's file with build functions, good and bad."""
     path = folder / "models.py"

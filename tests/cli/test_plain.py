@@ -14,7 +14,7 @@ def _digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_mnist.link(tmp_path / "mnist", tmp_path / "store", monkeypatch)
 
 
-def test_plain_variants_are_compared_like_any_others(gradlens: Gradlens, tmp_path: Path) -> None:
+def test_plain_variants_are_compared_like_any_others(gradlens: Gradlens, tmp_path: Path, typeset: bool) -> None:
     result = gradlens(
         "compare", "plain", "plain/adanorm", "plain/none", "--task", "images", *TINY, "--steps", 6, "--seeds", 2,
         "--out", "out", "--json",

@@ -40,7 +40,7 @@ def reproduce(gradlens, *arguments):
     return gradlens("reproduce", "xu2019", "--jobs", "1", "--device", "cpu", *arguments)
 
 
-def test_a_study_leaves_a_report_findings_tables_and_recordings_and_goes_on(gradlens, tiny, folder):
+def test_a_study_leaves_a_report_findings_tables_and_recordings_and_goes_on(gradlens, tiny, folder, typeset):
     result = reproduce(gradlens, "--seeds", "1", "--out", "r")
     assert (folder / "r/xu2019.pdf").read_bytes().startswith(b"%PDF-")
     found = json.loads((folder / "r/findings.json").read_text())
@@ -102,7 +102,7 @@ PARTS = (
 )
 
 
-def test_a_study_measures_and_trains_part_by_part(gradlens, monkeypatch, folder):
+def test_a_study_measures_and_trains_part_by_part(gradlens, monkeypatch, folder, typeset):
     study = dataclasses.replace(
         STUDIES["xiong2020"],
         parts=("initialization", "limits"),

@@ -56,7 +56,7 @@ def test_train_says_what_it_cannot_train(gradlens, models, finished, arguments, 
     assert said in result.stderr
 
 
-def test_report_writes_a_pdf_of_several_runs(gradlens, finished):
+def test_report_writes_a_pdf_of_several_runs(gradlens, finished, typeset):
     result = gradlens("report", RUN, finished / "runs" / "post-ln" / "init", "--out", "both.pdf")
     assert result.exit_code == 0
     assert Path("both.pdf").read_bytes().startswith(b"%PDF-")

@@ -91,6 +91,14 @@ class PairNorm(nn.Module):
         return x / (1e-5 + x.square().sum(-1).mean()).sqrt()
 
 
+class FieldsNorm(nn.Module):
+    """Each half of the features scaled by its own statistic of the batch, behind a view: affine in every feature."""
+
+    def forward(self, x):
+        fields = x.unsqueeze(-1).chunk(2, dim=-2)
+        return torch.cat([field / (1e-5 + field.square().mean()).sqrt() for field in fields], dim=-2).squeeze(-1)
+
+
 class Cumulated(nn.Module):
     """Centred and scaled by all tokens so far, as in causal models of sound: x̂ over no axes, and not called a norm."""
 
@@ -118,7 +126,14 @@ class Attention(nn.Module):
 
 @pytest.mark.parametrize(
     ("make_it", "tokens", "named"),
-    [(NoNorm, 4, False), (PairNorm, 7, True), (Cumulated, 5, True), (Attention, 4, False), (nn.GELU, 4, False)],
+    [
+        (NoNorm, 4, False),
+        (PairNorm, 7, True),
+        (FieldsNorm, 7, True),
+        (Cumulated, 5, True),
+        (Attention, 4, False),
+        (nn.GELU, 4, False),
+    ],
 )
 def test_named_is_what_normalizes_and_nothing_else(make_it, tokens, named):
     torch.manual_seed(0)
