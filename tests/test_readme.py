@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from gradlens import load
+from gradlens.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path: path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -29,9 +31,16 @@ EXPECTED = {
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
-def gradlens(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gradlens", *words]
-    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+@pytest.fixture
+def gradlens(tmp_path, monkeypatch):
+    """Call the program in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield lambda *words: CliRunner().invoke(main, words)
+    torch.set_num_threads(threads)
+    sys.modules.pop("model", None)
 
 
 def test_recording_a_training_run_works_as_printed(tmp_path):
@@ -56,11 +65,11 @@ def test_several_processes_record_as_printed(tmp_path):
 
 
 @pytest.mark.parametrize("line", [one for line in SHELL for one in line.splitlines() if " inspect model.py" in one])
-def test_inspecting_ones_own_model_works_as_printed(line, tmp_path):
+def test_inspecting_ones_own_model_works_as_printed(line, gradlens, tmp_path):
     (tmp_path / "model.py").write_text(next(code for code in PYTHON if "def build" in code))
     words = shlex.split(line)
-    done = gradlens(*words[1:], "--seeds", "2", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = gradlens(*words[1:], "--seeds", "2")
+    assert done.exit_code == 0, done.output
     assert "layers.0.norm1" in done.stdout + done.stderr
     if "--probes" in words:
         assert "Take a learning rate of at most" in done.stdout
@@ -68,11 +77,11 @@ def test_inspecting_ones_own_model_works_as_printed(line, tmp_path):
 
 
 @pytest.mark.parametrize("line", [line for line in SHELL if "gradlens compare" in line and "runs/" not in line])
-def test_the_compare_commands_are_understood(line, tmp_path):
+def test_the_compare_commands_are_understood(line, gradlens, tmp_path):
     words = shlex.split(line[line.index("gradlens compare") :])
     small = ["--steps", "4", "--layers", "1", "--width", "16", "--seeds", "2", "--batch-size", "2", "--out", "run"]
-    done = gradlens(*words[1:], *small, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = gradlens(*words[1:], *small)
+    assert done.exit_code == 0, done.output
     assert (tmp_path / "run" / "compare.pdf").exists()
 
 
