@@ -1,7 +1,7 @@
 """GL404: what a step changes of a matrix, over its size."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ CHECK = Check(
         "matrices, geometric mean over the recorded steps. The rule of thumb is 0.001. A tenth turns over what was "
         "learned in ten steps, and one step of {burst:g} times their size wipes out what there was. So do many steps "
         "of one direction: where the median matrix comes to {grows:g} times its size within {within:g} steps, or "
-        "falls to {shrinks:g} of it, little is left of what was there. Where not even the largest of all steps moves "
+        "falls to {shrinks:g} of it, little is left of what was there; but those that a norm behind them makes "
+        "scale-free (Σ g·w is 0) grow by themselves, and without harm. Where not even the largest of all steps moves "
         "{least:g}, or all together {path:g}, the run stands still. Gains and biases are left out: they often begin "
         "at 0. Without updates among what is watched it is that of at most 1,024 entries of each matrix. What is too "
         "large only from a step on, and a step as large as the weights after many small ones, is told with the step. "
@@ -53,13 +54,14 @@ _SMOOTH, _NAMED = 5, 5
 _DEPARTED = 0.25
 
 
-def numbers(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def numbers(params: pd.DataFrame, free: Collection[str]) -> Iterator[dict[str, Any]]:
     """Yield update over weight of the matrices: the geometric mean over steps of their median, and its largest.
 
     Where it is too large in the end, the mean from the step on from which it is, and the matrices.
 
     Args:
         params: rows of a run with ``places``.
+        free: names of those that are scale-free.
     """
     ratio = (params["update_norm"] / params["weight_norm"]).fillna(params["update_ratio"])
     error = params["update_ratio_error"].where(params["update_norm"].isna(), 0.0).fillna(0.0)
@@ -75,7 +77,7 @@ def numbers(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
     yield {**fixed, "quantity": "largest update over weight", "value": medians.max(), "x": medians.idxmax(),
            "low": first_step, "high": params["step"].max() - first_step, "n": params["step"].nunique()}  # fmt: skip
     yield {"quantity": "matrices that move", "value": table["name"].nunique()}
-    yield from _sizes(table)
+    yield from _sizes(table, free)
     most = limit("GL404", "most")
     leap = _leap(medians, most)
     start = since(medians.rolling(_SMOOTH, center=True, min_periods=1).median() > most) if leap is None else leap
@@ -93,25 +95,28 @@ def numbers(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
             yield {"group": name, "quantity": "matrix that moves too far", "value": value}
 
 
-def _sizes(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _sizes(table: pd.DataFrame, free: Collection[str]) -> Iterator[dict[str, Any]]:
     """Yield by how much the median matrix grows, and shrinks, within so many steps, and from which step on.
 
-    Matrices that begin at 0 have no size that they could leave.
+    Matrices that begin at 0 have no size that they could leave; those that are scale-free grow without harm.
     """
     sizes = table.pivot_table(index="step", columns="name", values="weight_norm", sort=False).sort_index()
     steps = sizes.index.to_numpy()
     before = np.searchsorted(steps, steps - limit("GL404", "within"))
     begun = sizes.loc[:, sizes.iloc[0].notna()]
-    logs = np.log(begun.to_numpy())
-    change = pd.Series(np.nanmedian(logs - logs[before], axis=1), steps)
-    for quantity, most in (("grows", change), ("shrinks", -change)):
-        far = int(most.to_numpy().argmax())
+    bound = begun[[name for name in begun if name not in free]]
+    for quantity, sign, own in (("grows", 1, bound), ("shrinks", -1, begun)):
+        if own.empty:
+            continue
+        logs = np.log(own.to_numpy())
+        change = np.nanmedian(logs - logs[before], axis=1)
+        far = int((sign * change).argmax())
         # It begins where a quarter of the first way that is too far is gone.
-        place = int((most >= abs(math.log(limit("GL404", quantity)))).to_numpy().argmax())
+        place = int((sign * change >= abs(math.log(limit("GL404", quantity)))).argmax())
         way = np.nanmedian(logs[before[place] : place + 1] - logs[before[place]], axis=1)
         start = before[place] + int((np.abs(way) >= _DEPARTED * np.abs(way[-1])).argmax())
-        yield {"quantity": quantity, "value": math.exp(change.iloc[far]), "x": steps[start],
-               "low": steps[before[far]], "high": steps[far], "n": begun.shape[1]}  # fmt: skip
+        yield {"quantity": quantity, "value": math.exp(change[far]), "x": steps[start],
+               "low": steps[before[far]], "high": steps[far], "n": own.shape[1]}  # fmt: skip
 
 
 def _leap(medians: pd.Series, most: float) -> int | None:
@@ -193,7 +198,8 @@ def _left(rows: pd.DataFrame) -> "pd.Series[Any] | None":
     grows, shrinks = (first(pick(rows, quantity=q)) for q in ("grows", "shrinks"))
     if shrinks is not None and shrinks["value"] <= CHECK.limit("shrinks"):
         return shrinks
-    return grows if grows is not None and grows["value"] >= CHECK.limit("grows") else None
+    grown = grows is not None and grows["n"] >= CHECK.limit("matrices") and grows["value"] >= CHECK.limit("grows")
+    return grows if grown else None
 
 
 def _told(size: "pd.Series[Any]") -> str:
