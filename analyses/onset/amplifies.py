@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 
+from analyses.advice import PRE_LN, arrange_otherwise, lacks_warm_up, lower_the_rate
 from analyses.making import Check
 from analyses.onset.jumps import Jump, large
 from analyses.tables import listed, number, pick
@@ -27,6 +28,7 @@ CHECK = Check(
     causes=(
         "A part that is switched on or off on purpose: unfreezing, layer drop, a schedule of one group (innocent).",
         "A gain or a branch scale that grows without bound.",
+        "Post-LN without a warm-up: the gradient of its last blocks leaves that of the others (GL305).",
         "Weights that were overwritten: by a wrong checkpoint, an update far too large for this group, a custom step.",
         "Saturation: attention's softmax, or a gate, that turned to all or nothing.",
     ),
@@ -72,6 +74,9 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
         f"{what} is {number(one.factor if up else 1 / one.factor)} times {'larger' if up else 'smaller'} than before"
         f"{f'; {listed(others)} too' if others else ''}."
     )
+    remedies = CHECK.remedies
+    if born == "backward" and lacks_warm_up(rows):
+        remedies = (lower_the_rate(rows), *arrange_otherwise(rows, PRE_LN), *remedies)
     return CHECK.finding(
         "fail" if max(one.factor, 1 / one.factor) > CHECK.limit("far") else "warn",
         claim,
@@ -81,6 +86,7 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
         steps=(one.step,),
         onset=one.step,
         born=born,
+        remedies=remedies,
     )
 
 
