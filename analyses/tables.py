@@ -118,6 +118,18 @@ def listed(names: Iterable[str]) -> str:
 
 
 def few(names: Iterable[str], most: int = 3) -> str:
-    """Write the first names as ``listed``, and count the others."""
+    """Write the first names as ``listed``, and count the others where they are two or more."""
     given = list(names)
-    return listed([*given[:most], *([f"{len(given) - most} others"] if len(given) > most else [])])
+    if len(given) > most + 1:
+        given[most:] = [f"{len(given) - most} others"]
+    return listed(given)
+
+
+def place(name: str) -> str:
+    """Write a module's path for a sentence; what is a number alone is said to be a module."""
+    return f"module {name}" if name.isdecimal() else name or "the model itself"
+
+
+def places(names: Iterable[str]) -> str:
+    """Write a few of some paths, each once, for a sentence."""
+    return few(place(str(name)) for name in dict.fromkeys(names))

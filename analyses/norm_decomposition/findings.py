@@ -7,7 +7,7 @@ import pandas as pd
 
 from analyses.limits import held_against
 from analyses.making import Check, codes
-from analyses.tables import first, number, percent, pick, span
+from analyses.tables import first, number, percent, pick, place, span
 from gradlens.analysis import Finding
 
 _check = partial(Check, analysis="norm_decomposition", reference="Xu et al. 2019 (1911.07013), Theorem 1")
@@ -193,7 +193,7 @@ def _dampened(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
     yield _EPS.finding(
         status,
         f"{label}: {worst['stack']} eps is at most {percent(worst['value'])} of a norm's σ²{span(worst, percent, '')}, "
-        f"in {worst['group']}{others}.",
+        f"in {place(worst['group'])}{others}.",
         label,
         worst,
         sites=tuple(above),

@@ -11,7 +11,7 @@ import pandas as pd
 from analyses.making import OVERSHOT, SYMPTOMS, Check, codes
 from analyses.objective import inputs, labels, mixed, zeroed
 from analyses.objective.numbers import ALL
-from analyses.tables import first, number, percent, pick
+from analyses.tables import first, number, percent, pick, place
 from gradlens.analysis import Finding, Status
 
 _check = partial(Check, analysis="objective", explains=(*SYMPTOMS, *OVERSHOT))
@@ -110,7 +110,7 @@ def judge(table: pd.DataFrame) -> list[Finding]:
 
 
 def _of(site: str) -> str:
-    return f" of {site}" if site else ""
+    return f" of {place(site)}" if site else ""
 
 
 def _weighed(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ import pandas as pd
 from analyses.advice import PRE_LN, arrange_otherwise, lacks_warm_up, lower_the_rate
 from analyses.making import Check
 from analyses.onset.jumps import Jump, large
-from analyses.tables import listed, number, pick
+from analyses.tables import listed, number, pick, place
 from gradlens.analysis import Finding, Pass
 
 CHECK = Check(
@@ -66,12 +66,13 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
     same.sort(key=lambda one: (one.factor < 1, -abs(math.log(one.factor))))  # what fades beside one that grows
     one = same[0]
     same = [other for other in same if (other.factor > 1) == (one.factor > 1)]
-    others = [other.name for other in same[1 : 1 + _NAMED]]
+    others = [place(other.name) for other in same[1 : 1 + _NAMED]]
     what = "what it makes of its input's size" if born == "forward" else "its gradient"
     up, slowly = one.factor > 1, " more and more" if grown and not growth else ""
+    does, times = ("amplifies", one.factor) if up else ("fades", 1 / one.factor)
     claim = (
-        f"{label}: from step {one.step} on {one.name} {'amplifies' if up else 'fades'}{slowly}: beside the others "
-        f"{what} is {number(one.factor if up else 1 / one.factor)} times {'larger' if up else 'smaller'} than before"
+        f"{label}: from step {one.step} on {place(one.name)} {does}{slowly}: beside the others {what} is "
+        f"{number(times)} times {'larger' if up else 'smaller'} than before"
         f"{f'; {listed(others)} too' if others else ''}."
     )
     remedies = CHECK.remedies
