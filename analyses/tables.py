@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gradlens.analysis.finding import place
 from gradlens.recording import Recording
 
 #: ``panel``: the part of the figure it belongs to, or ``summary`` for a number that is only judged;
@@ -125,11 +126,6 @@ def few(names: Iterable[str], most: int = 3) -> str:
     return listed(given)
 
 
-def place(name: str) -> str:
-    """Write a module's path for a sentence; what is a number alone is said to be a module."""
-    return f"module {name}" if name.isdecimal() else name or "the model itself"
-
-
-def places(names: Iterable[str]) -> str:
+def few_places(names: Iterable[str]) -> str:
     """Write a few of some paths, each once, for a sentence."""
     return few(place(str(name)) for name in dict.fromkeys(names))

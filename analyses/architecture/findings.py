@@ -11,8 +11,9 @@ from analyses.architecture.checks import AXIS, DETACHED, EVALUATION, FINAL, SIGN
 from analyses.architecture.measured import EACH, LEVEL
 from analyses.architecture.numbers import LOOKED_AT, TOLD
 from analyses.making import Check, codes
-from analyses.tables import first, listed, number, pick, place, places
+from analyses.tables import few_places, first, listed, number, pick
 from gradlens.analysis import Finding, Status
+from gradlens.analysis.finding import place
 
 CODES = codes(SKIP, SIGN, TWICE, FINAL, AXIS, EVALUATION, DETACHED, STREAM, start.CHECK)
 _NO_ADVICE: dict[str, Any] = {"causes": (), "remedies": ()}
@@ -85,7 +86,7 @@ def _counted(value: float) -> str:
 
 
 def _sign(odd: pd.DataFrame) -> str:
-    return f"the stream is taken away in {places(odd['group'])}, which returns {odd.iloc[0]['stack']}"
+    return f"the stream is taken away in {few_places(odd['group'])}, which returns {odd.iloc[0]['stack']}"
 
 
 def _twice(odd: pd.DataFrame) -> str:
@@ -94,16 +95,17 @@ def _twice(odd: pd.DataFrame) -> str:
         for first, second in zip(odd["stack"], odd["group"], strict=True)
     ]
     before = place(odd.iloc[0]["stack"])
-    return f"{places(itself)} normalizes what {before} has just normalized, and nothing else reads that"
+    return f"{few_places(itself)} normalizes what {before} has just normalized, and nothing else reads that"
 
 
 def _final(odd: pd.DataFrame) -> str:
-    return f"behind {places(odd['group'])}, the last norm of a Pre-LN stack, the stream goes into the head unnormalized"
+    last = few_places(odd["group"])
+    return f"behind {last}, the last norm of a Pre-LN stack, the stream goes into the head unnormalized"
 
 
 def _axis(odd: pd.DataFrame) -> str:
     one = odd.iloc[0]
-    return f"{places(odd['group'])} normalizes {one['stack']} entries, on a stream of {one['value']:.0f} features"
+    return f"{few_places(odd['group'])} normalizes {one['stack']} entries, on a stream of {one['value']:.0f} features"
 
 
 _OF_THE_GRAPH: tuple[tuple[Check, Status, _Words], ...] = (
@@ -150,11 +152,11 @@ def _evaluated(odd: pd.DataFrame, looked: "pd.Series[Any]") -> str:
     """Say which norms stood still, and in which steps."""
     steps, since = int(odd["value"].max()), int(odd["x"].min())
     when = "all steps" if steps == looked["value"] else f"{steps} of {looked['value']:.0f} steps, first in step {since}"
-    return f"a gradient came through {places(odd['group'])} in evaluation mode, in {when}"
+    return f"a gradient came through {few_places(odd['group'])} in evaluation mode, in {when}"
 
 
 def _detached(odd: pd.DataFrame, looked: "pd.Series[Any]") -> str:
-    return f"from the gradient through {places(odd['group'])} nothing is removed in any step"
+    return f"from the gradient through {few_places(odd['group'])} nothing is removed in any step"
 
 
 def _stream(rows: pd.DataFrame, label: str) -> Iterator[Finding]:

@@ -10,8 +10,9 @@ import pandas as pd
 from analyses.limits import limit
 from analyses.making import OVERSHOT, SYMPTOMS, Check
 from analyses.parameters.places import places
-from analyses.tables import number, pick, place
+from analyses.tables import number, pick
 from gradlens.analysis import Finding
+from gradlens.analysis.finding import place
 from gradlens.recording import Recording
 
 Row = dict[str, Any]

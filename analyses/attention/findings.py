@@ -6,8 +6,9 @@ from typing import Any
 import pandas as pd
 
 from analyses.making import SYMPTOMS, Check, codes
-from analyses.tables import first, number, percent, pick, place, places
+from analyses.tables import few_places, first, number, percent, pick
 from gradlens.analysis import Finding, Status
+from gradlens.analysis.finding import place
 
 _check = partial(Check, analysis="attention")
 _NAMED = 3
@@ -109,7 +110,7 @@ def _without_a_choice(rows: pd.DataFrame, label: str) -> Finding:
     """GL902 of sites whose mask leaves no query two keys."""
     found = pick(rows, quantity="no choice")
     sites, steps = found["group"].tolist(), found["n"].max()
-    claim = f"{label}: no query that was looked at sees two keys at {places(sites)}, in {steps:.0f} steps"
+    claim = f"{label}: no query that was looked at sees two keys at {few_places(sites)}, in {steps:.0f} steps"
     if steps < _UNIFORM.limit("masked"):
         return _UNIFORM.finding("inconclusive", f"{claim}: too few to tell.", label, remedies=("Record more steps.",))
     return _UNIFORM.finding(
@@ -157,7 +158,7 @@ def _saturated(rows: pd.DataFrame, label: str) -> Finding:
     status: Status = "fail" if len(found) >= _SATURATED.limit("many") * len(entropy) else "warn"
     claim = (
         f"{label}: {'from the start' if from_start else f'from step {began:.0f} on'} attention saturates at "
-        f"{places(sites)}{single} with {percent(worst['value'])} of the largest entropy, and logits up to "
+        f"{few_places(sites)}{single} with {percent(worst['value'])} of the largest entropy, and logits up to "
         f"{number(logit)}."
     )
     at_first = (
@@ -192,7 +193,7 @@ def _uniform(rows: pd.DataFrame, label: str) -> Finding:
     sites = found["group"].tolist()
     return _UNIFORM.finding(
         "warn",
-        f"{label}: to the end attention looks at all keys alike at {places(sites)}: no head's entropy is more than "
+        f"{label}: to the end attention looks at all keys alike at {few_places(sites)}: no head's entropy is more than "
         f"{number(found['value'].max())} below the largest.",
         label,
         value=float(found["value"].max()),

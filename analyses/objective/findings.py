@@ -11,8 +11,9 @@ import pandas as pd
 from analyses.making import OVERSHOT, SYMPTOMS, Check, codes
 from analyses.objective import inputs, labels, mixed, zeroed
 from analyses.objective.numbers import ALL
-from analyses.tables import first, number, percent, pick, place
+from analyses.tables import first, number, percent, pick
 from gradlens.analysis import Finding, Status
+from gradlens.analysis.finding import place
 
 _check = partial(Check, analysis="objective", explains=(*SYMPTOMS, *OVERSHOT))
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analyses.making import SYMPTOMS, Check
-from analyses.tables import first, number, pick, place
+from analyses.tables import first, number, pick
 from gradlens.analysis import Finding, Status
+from gradlens.analysis.finding import place
 
 CHECK = Check(
     code="GL705",

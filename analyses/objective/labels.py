@@ -6,8 +6,9 @@ import pandas as pd
 
 from analyses.limits import held_against
 from analyses.making import Check
-from analyses.tables import first, number, percent, pick, place
+from analyses.tables import first, number, percent, pick
 from gradlens.analysis import Finding
+from gradlens.analysis.finding import place
 
 _LOOK = "Print a few inputs beside their labels as the model gets them."
 CHECK = Check(

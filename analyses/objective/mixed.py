@@ -8,8 +8,9 @@ import pandas as pd
 
 from analyses.limits import limit
 from analyses.making import OVERSHOT, SYMPTOMS, Check
-from analyses.tables import first, number, percent, pick, place
+from analyses.tables import first, number, percent, pick
 from gradlens.analysis import Finding
+from gradlens.analysis.finding import place
 from gradlens.recording import Recording
 
 CHECK = Check(

@@ -7,8 +7,9 @@ import pandas as pd
 from analyses.advice import PRE_LN, arrange_otherwise, lacks_warm_up, lower_the_rate
 from analyses.making import Check
 from analyses.onset.jumps import Jump, large
-from analyses.tables import listed, number, pick, place
+from analyses.tables import listed, number, pick
 from gradlens.analysis import Finding, Pass
+from gradlens.analysis.finding import place
 
 CHECK = Check(
     code="GL309",

@@ -11,8 +11,9 @@ import pandas as pd
 from analyses.limits import limit
 from analyses.making import SYMPTOMS, Check, codes
 from analyses.onset import amplifies
-from analyses.tables import first, number, percent, pick, place, places
+from analyses.tables import few_places, first, number, percent, pick
 from gradlens.analysis import Finding, Pass, Status
+from gradlens.analysis.finding import place
 
 _check = partial(Check, analysis="onset")
 
@@ -75,8 +76,8 @@ _DIES = _check(
         "A detach() or no_grad() that begins at that step.",
     ),
     remedies=(
+        "Look at what changed at the step named: a mask, a scale, a detach(), what is frozen.",
         "Lower the learning rate, or warm up for longer; use an activation that leaks.",
-        "Look at what changed at the step named.",
     ),
     explains=(*SYMPTOMS, "GL001", "GL204", "GL309", "GL311", "GL405", "GL406"),
 )
@@ -178,7 +179,7 @@ def _died(rows: pd.DataFrame, label: str) -> Finding:
     return _DIES.finding(
         "fail" if whole else "warn",
         f"{label}: from step {began} on no gradient reaches {len(dead)} parameters that had one before: "
-        f"{places(said)}.",
+        f"{few_places(said)}.",
         label,
         value=float(len(dead)),
         sites=tuple(map(str, said)),

@@ -176,8 +176,12 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
         if status != "warn":
             begins = onset(size["x"], largest["low"] + CHECK.limit("memory"))
         status = "warn"
+    off = "small" if still else "large"
+    lead = {"warn": f"steps are too {off}: ", "inconclusive": f"steps may be too {off}: "}.get(status, "")
+    if size is not None and held_against(usual["low"], usual["high"], most=CHECK.limit("most")) == "pass" and not burst:
+        lead = "matrices leave the size that they had: "
     claim = (
-        f"{label}: over {usual['group']} a step changes a matrix by {number(usual['value'])} of its size"
+        f"{label}: {lead}over {usual['group']} a step changes a matrix by {number(usual['value'])} of its size"
         f"{span(usual, without='')}, at most by {number(largest['value'])} (step {largest['x']:.0f})"
         f"{'' if size is None else _told(size)}."
     )

@@ -4,9 +4,12 @@ import pandas as pd
 
 from analyses.making import SYMPTOMS, Check
 from analyses.parameters import whole
-from analyses.tables import first, pick, places
+from analyses.tables import few_places, first, pick
 from gradlens.analysis import Finding, Status
 
+_UNFREEZE = (
+    "Let it be trained (requires_grad_(True)) and give it to the optimizer, if it is not meant to stay as it is.",
+)
 _EXPLAINS = (*SYMPTOMS, "GL001", "GL204", "GL309", "GL311", "GL405", "GL406", "GL704")
 CHECK = Check(
     code="GL401",
@@ -77,10 +80,9 @@ def reached(summary: pd.DataFrame, label: str, frozen_known: bool) -> Finding:
         else ""
     )
     if without.empty and inside:
-        claim = (
-            f"{label}: {places(inside)} {'is' if len(inside) == 1 else 'are'} frozen between blocks that are trained."
-        )
-        return CHECK.finding("warn", claim, label, sites=tuple(inside))
+        are = "is" if len(inside) == 1 else "are"
+        claim = f"{label}: {few_places(inside)} {are} frozen between blocks that are trained."
+        return CHECK.finding("warn", claim, label, sites=tuple(inside), remedies=_UNFREEZE)
     if without.empty:
         claim = f"{label}: a gradient reaches all {len(rows) - innocent.sum()} parameters that can have one{told}."
         return CHECK.finding("pass", claim, label, value=0.0, causes=(), remedies=())
@@ -91,8 +93,8 @@ def reached(summary: pd.DataFrame, label: str, frozen_known: bool) -> Finding:
     arrived = bool((without.loc[without["stack"].isin(dead), "value"] == 0).any())
     status: Status = "fail" if dead and (arrived or frozen_known) else "warn"
     others = without[~without["stack"].isin(dead)]["group"].tolist()
-    what = [f"the whole of {places(dead)}"] if dead else []
-    what += [places(others)] if others else []
+    what = [f"the whole of {few_places(dead)}"] if dead else []
+    what += [few_places(others)] if others else []
     small = not dead and without["high"].sum() < CHECK.limit("share") * rows["high"].sum()
     return CHECK.finding(
         status,

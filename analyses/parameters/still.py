@@ -9,7 +9,7 @@ import pandas as pd
 from analyses.limits import limit
 from analyses.making import Check
 from analyses.parameters.lasting import onset, since
-from analyses.tables import first, listed, percent, pick, places
+from analyses.tables import few_places, first, listed, percent, pick
 from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
@@ -144,7 +144,7 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
         )
         claim = (
             f"{label}: {len(never)} of {of['value']:.0f} parameters never move in {of['n']:.0f} steps though they have "
-            f"a gradient: {places(whose)}; {why}."
+            f"a gradient: {few_places(whose)}; {why}."
         )
         return CHECK.finding("warn", claim, label, value=1.0, sites=tuple(whose), born="update")
     if row is not None and len(coarse):

@@ -8,8 +8,9 @@ import pandas as pd
 from analyses.limits import limit
 from analyses.making import Check
 from analyses.parameters.lasting import onset, since
-from analyses.tables import first, pick, place, places
+from analyses.tables import few_places, first, pick
 from gradlens.analysis import Finding
+from gradlens.analysis.finding import place
 from gradlens.recording import Recording
 
 
@@ -65,7 +66,7 @@ def judged(check: Check, summary: pd.DataFrame, label: str) -> Finding | None:
     elif far["group"]:
         where = (
             f"it comes back through all {far['n']:.0f} norms as far as {place(far['group'])}, but what is to be "
-            f"trained there ({places(inside)}) is multiplied by 0"
+            f"trained there ({few_places(inside)}) is multiplied by 0"
         )
     elif far["value"]:
         where = f"it comes to the model's output, and not to {place(at[0])}, the last module that is trained"

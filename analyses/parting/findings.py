@@ -10,8 +10,9 @@ import pandas as pd
 from analyses.limits import held_against
 from analyses.making import Check, codes
 from analyses.parting import sizes
-from analyses.tables import first, listed, number, percent, pick, place, span
+from analyses.tables import first, listed, number, percent, pick, span
 from gradlens.analysis import Finding, Status
+from gradlens.analysis.finding import place
 
 _check = partial(Check, analysis="parting")
 

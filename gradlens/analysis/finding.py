@@ -80,3 +80,8 @@ class Finding:
 def worst(findings: "list[Finding] | tuple[Finding, ...]") -> Status:
     """Return the worst status among the findings; ``not applicable`` where there is none."""
     return max((f.status for f in findings), key=SEVERITY.index, default="not applicable")
+
+
+def place(name: str) -> str:
+    """Write a module's path for a sentence; what is a number alone is said to be a module."""
+    return f"module {name}" if name.isdecimal() else name or "the model itself"

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from analyses.tables import number, place, places, with_spread
+from analyses.tables import few_places, number, with_spread
+from gradlens.analysis.finding import place
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,6 @@ def test_a_score_has_no_interval_below_zero(value: float, low: float | None, hig
 
 def test_a_path_that_is_a_number_alone_is_told_from_a_number() -> None:
     assert [place(path) for path in ("3", "blocks.3", "")] == ["module 3", "blocks.3", "the model itself"]
-    assert places(["3", "3", "head"]) == "module 3 and head"
-    assert places(["0", "a", "b", "c"]) == "module 0, a, b and c"
-    assert places(["0", "a", "b", "c", "d"]) == "module 0, a, b and 2 others"
+    assert few_places(["3", "3", "head"]) == "module 3 and head"
+    assert few_places(["0", "a", "b", "c"]) == "module 0, a, b and c"
+    assert few_places(["0", "a", "b", "c", "d"]) == "module 0, a, b and 2 others"
