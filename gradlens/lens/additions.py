@@ -130,14 +130,16 @@ def _residual(graph: Graph, sums: tuple[Node, ...], terms: list[Edge], descent: 
 
 
 def _other_parts(graph: Graph, part: Edge) -> frozenset[Edge]:
-    """Return the other parts of the tensor that a part was cut of; none where it is a whole."""
+    """Return the other half of the tensor that a part was cut of; none where it is a whole, or one of several."""
     name = operation(part[0])
     if name in _CUTS:
-        return frozenset(graph.outputs(part[0])) - {part}
-    if name != "Slice" or len(graph.inputs[part[0]]) != 1:
-        return frozenset()
-    readers = graph.readers(graph.source(graph.inputs[part[0]][0][1]))
-    return frozenset((node, 0) for node, _ in readers if operation(node) == name) - {part}
+        others = {*graph.outputs(part[0])} - {part}
+    elif name == "Slice" and graph.inputs[part[0]]:
+        readers = graph.readers(graph.source(graph.inputs[part[0]][0][1]))
+        others = {(node, 0) for node, _ in readers if operation(node) == name} - {part}
+    else:
+        others = set()
+    return frozenset(others) if len(others) == 1 else frozenset()
 
 
 def _uncoupled(graph: Graph, found: list[Addition]) -> list[Addition]:

@@ -128,6 +128,24 @@ def test_coupled_streams_have_a_branch_each(begin: str, end: Callable[..., Tenso
     assert list(blocks["site"]) == ["a", "b", "c"]
 
 
+def test_what_is_added_over_time_is_no_coupling() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.x, self.h = nn.LayerNorm(8), nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            first, *later = self.x(x).unbind(1)
+            h = torch.tanh(first)
+            for at in later:
+                h = torch.tanh(at + self.h(self.norm(h)))
+            return h
+
+    lens = recorded(Recurrent(), X)
+    assert additions(lens) == []
+    assert said(lens) == {"norm": "unknown"}
+
+
 # ------------------------------------------------------------------ attention without a softmax
 
 
