@@ -17,7 +17,7 @@ _POOLS = frozenset({"AvgPool2D", "AvgPool3D", "MaxPool2DWithIndices", "MaxPool3D
 _SUMS = frozenset({"Add", "Sub", "Lerp", "Addcmul"})
 #: What cuts a tensor in parts.
 _CUTS = frozenset({"Split", "SplitWithSizes", "Unbind"})
-#: What makes a map larger: where a branch does, and its beside does not, a coarse map is added to a fine one.
+#: What makes a map larger: a way that does leads to a coarse map, which is added to a fine one.
 _ENLARGES = re.compile("Upsample|PixelShuffle|RepeatInterleave|GridSampler|MaxUnpool")
 #: Skips that one sum may have: a branch may hold a sum that is added as it is (an adapter's).
 _NESTED = 2
