@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analyses.intervals import block_bootstrap_interval
 from analyses.limits import held_against, limit
@@ -24,8 +25,8 @@ CHECK = Check(
         "learned in ten steps, and one step of {burst:g} times their size wipes out what there was. So do many steps "
         "of one direction: where the median matrix comes to {grows:g} times its size within {within:g} steps, or "
         "falls to {shrinks:g} of it, little is left of what was there; but those that a norm behind them makes "
-        "scale-free (Σ g·w is 0) grow by themselves, and without harm. Where not even the largest of all steps moves "
-        "{least:g}, or all together {path:g}, the run stands still. Gains and biases are left out: they often begin "
+        "scale-free (Σ g·w is 0) grow by themselves, and without harm: each step is at a right angle to them. Where not "
+        "even the largest of all steps moves {least:g}, or all together {path:g}, the run stands still. Gains and biases are left out: they often begin "
         "at 0. Without updates among what is watched it is that of at most 1,024 entries of each matrix. What is too "
         "large only from a step on, and a step as large as the weights after many small ones, is told with the step. "
         "Decay of the learning rate and convergence make late updates small, so that only the largest step is asked "
@@ -98,25 +99,50 @@ def numbers(params: pd.DataFrame, free: Collection[str]) -> Iterator[dict[str, A
 def _sizes(table: pd.DataFrame, free: Collection[str]) -> Iterator[dict[str, Any]]:
     """Yield by how much the median matrix grows, and shrinks, within so many steps, and from which step on.
 
-    Matrices that begin at 0 have no size that they could leave; those that are scale-free grow without harm.
+    Matrices that begin at 0 have no size that they could leave; those that grow by themselves are not counted.
     """
-    sizes = table.pivot_table(index="step", columns="name", values="weight_norm", sort=False).sort_index()
+    sizes, ratios = (
+        table.pivot_table(index="step", columns="name", values=values, sort=False).sort_index()
+        for values in ("weight_norm", "ratio")
+    )
     steps = sizes.index.to_numpy()
     before = np.searchsorted(steps, steps - limit("GL404", "within"))
     begun = sizes.loc[:, sizes.iloc[0].notna()]
-    bound = begun[[name for name in begun if name not in free]]
-    for quantity, sign, own in (("grows", 1, bound), ("shrinks", -1, begun)):
-        if own.empty:
-            continue
-        logs = np.log(own.to_numpy())
-        change = np.nanmedian(logs - logs[before], axis=1)
-        far = int((sign * change).argmax())
+    logs = np.log(begun.to_numpy())
+    change = logs - logs[before]
+    itself = _by_themselves(begun, ratios[begun.columns], before) & begun.columns.isin(list(free))
+    for quantity, sign, own in (("grows", 1, np.where(itself, np.nan, change)), ("shrinks", -1, change)):
+        counted = np.isfinite(own)
+        many = counted.sum(axis=1) >= (limit("GL404", "matrices") if itself.any() else 1)
+        median = np.nanmedian(np.where(many[:, None], own, 0.0), axis=1)
+        far = int((sign * median).argmax())
         # It begins where a quarter of the first way that is too far is gone.
-        place = int((sign * change >= abs(math.log(limit("GL404", quantity)))).argmax())
-        way = np.nanmedian(logs[before[place] : place + 1] - logs[before[place]], axis=1)
+        place = int((sign * median >= abs(math.log(limit("GL404", quantity)))).argmax())
+        way = logs[before[place] : place + 1] - logs[before[place]]
+        way = np.nanmedian(way[:, counted[place]] if counted[place].any() else way, axis=1)
         start = before[place] + int((np.abs(way) >= _DEPARTED * np.abs(way[-1])).argmax())
-        yield {"quantity": quantity, "value": math.exp(change[far]), "x": steps[start],
-               "low": steps[before[far]], "high": steps[far], "n": own.shape[1]}  # fmt: skip
+        yield {"quantity": quantity, "value": math.exp(median[far]), "x": steps[start],
+               "low": steps[before[far]], "high": steps[far], "n": int(counted[far].sum())}  # fmt: skip
+
+
+def _by_themselves(
+    sizes: pd.DataFrame, ratios: pd.DataFrame, before: NDArray[np.signedinteger[Any]]
+) -> NDArray[np.bool_]:
+    """Return whether steps at right angles to a matrix make it as large as it has become.
+
+    Each adds its square to that of the matrix, and with a momentum β up to (1 + β) / (1 − β) times that. What grows more
+    goes in one direction.
+
+    Args:
+        sizes: norms [steps, matrices].
+        ratios: of what a step changes [steps, matrices].
+        before: the place of the step that each is held against.
+    """
+    gaps = np.diff(sizes.index.to_numpy(), append=sizes.index[-1])
+    squares, taken = sizes.to_numpy() ** 2, (ratios * sizes).fillna(0.0).to_numpy() ** 2 * gaps[:, None]
+    gone = np.vstack([np.zeros(taken.shape[1]), taken[:-1].cumsum(axis=0)])
+    explained: NDArray[np.bool_] = squares - squares[before] <= limit("GL404", "turns") * (gone - gone[before])
+    return explained
 
 
 def _leap(medians: pd.Series, most: float) -> int | None:
@@ -202,8 +228,7 @@ def _left(rows: pd.DataFrame) -> "pd.Series[Any] | None":
     grows, shrinks = (first(pick(rows, quantity=q)) for q in ("grows", "shrinks"))
     if shrinks is not None and shrinks["value"] <= CHECK.limit("shrinks"):
         return shrinks
-    grown = grows is not None and grows["n"] >= CHECK.limit("matrices") and grows["value"] >= CHECK.limit("grows")
-    return grows if grown else None
+    return grows if grows is not None and grows["value"] >= CHECK.limit("grows") else None
 
 
 def _told(size: "pd.Series[Any]") -> str:
