@@ -25,9 +25,10 @@ CHECK = Check(
         "learned in ten steps, and one step of {burst:g} times their size wipes out what there was. So do many steps "
         "of one direction: where the median matrix comes to {grows:g} times its size within {within:g} steps, or "
         "falls to {shrinks:g} of it, little is left of what was there; but those that a norm behind them makes "
-        "scale-free (Σ g·w is 0) grow by themselves, and without harm: each step is at a right angle to them. Where not "
-        "even the largest of all steps moves {least:g}, or all together {path:g}, the run stands still. Gains and biases are left out: they often begin "
-        "at 0. Without updates among what is watched it is that of at most 1,024 entries of each matrix. What is too "
+        "scale-free (Σ g·w is 0) grow by themselves, and without harm: each step is at a right angle to them. Where "
+        "not even the largest of all steps moves {least:g}, or all together {path:g}, the run stands still. Gains and "
+        "biases are left out: they often begin at 0. Without updates among what is watched it is that of at most 1,024 "
+        "entries of each matrix. What is too "
         "large only from a step on, and a step as large as the weights after many small ones, is told with the step. "
         "Decay of the learning rate and convergence make late updates small, so that only the largest step is asked "
         "whether it is too small."
@@ -130,8 +131,8 @@ def _by_themselves(
 ) -> NDArray[np.bool_]:
     """Return whether steps at right angles to a matrix make it as large as it has become.
 
-    Each adds its square to that of the matrix, and with a momentum β up to (1 + β) / (1 − β) times that. What grows more
-    goes in one direction.
+    Each adds its square to that of the matrix, and with a momentum β up to (1 + β) / (1 − β) times that. What
+    grows more goes in one direction.
 
     Args:
         sizes: norms [steps, matrices].
