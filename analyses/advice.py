@@ -13,6 +13,7 @@ from gradlens.theory.arrangements import ARRANGEMENTS
 
 #: Networks without residual blocks.
 _WITHOUT_SKIP = "plain"
+PRE_LN = "Take the norm before the branch (Pre-LN)."
 #: Of recordings from before models said whether their skip is sound: what is known of the arrangement's name.
 _SOUND_BY_NAME = frozenset(ARRANGEMENTS) - {"post-ln", "b2t"} | {_WITHOUT_SKIP}
 #: Placements of norms on branches, past which the skip is the identity.
@@ -48,8 +49,22 @@ def lower_the_rate(rows: pd.DataFrame) -> str:
     Args:
         rows: of a summary that holds those of ``known``.
     """
-    warmed = (pick(rows, quantity="warmed up")["group"] == "yes").any()
-    return "Lower the learning rate, or warm up for longer." if warmed else "Warm up, or lower the learning rate."
+    return (
+        "Lower the learning rate, or warm up for longer." if _warmed(rows) else "Warm up, or lower the learning rate."
+    )
+
+
+def lacks_warm_up(rows: pd.DataFrame) -> bool:
+    """Whether norms stand on the stream (Post-LN), where a warm-up is needed, and nothing shows that there was one.
+
+    Args:
+        rows: of a summary that holds those of ``known``.
+    """
+    return not _warmed(rows) and bool(pick(rows, quantity="arrangement")["value"].eq(0).any())
+
+
+def _warmed(rows: pd.DataFrame) -> bool:
+    return bool((pick(rows, quantity="warmed up")["group"] == "yes").any())
 
 
 def _arrangement(recording: Recording) -> tuple[str, bool]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gradlens.analysis.finding import place
 from gradlens.recording import Recording
 
 #: ``panel``: the part of the figure it belongs to, or ``summary`` for a number that is only judged;
@@ -118,6 +119,13 @@ def listed(names: Iterable[str]) -> str:
 
 
 def few(names: Iterable[str], most: int = 3) -> str:
-    """Write the first names as ``listed``, and count the others."""
+    """Write the first names as ``listed``, and count the others where they are two or more."""
     given = list(names)
-    return listed([*given[:most], *([f"{len(given) - most} others"] if len(given) > most else [])])
+    if len(given) > most + 1:
+        given[most:] = [f"{len(given) - most} others"]
+    return listed(given)
+
+
+def few_places(names: Iterable[str]) -> str:
+    """Write a few of some paths, each once, for a sentence."""
+    return few(place(str(name)) for name in dict.fromkeys(names))

@@ -11,11 +11,11 @@ from analyses.architecture.checks import AXIS, DETACHED, EVALUATION, FINAL, SIGN
 from analyses.architecture.measured import EACH, LEVEL
 from analyses.architecture.numbers import LOOKED_AT, TOLD
 from analyses.making import Check, codes
-from analyses.tables import first, listed, number, pick
+from analyses.tables import few_places, first, listed, number, pick
 from gradlens.analysis import Finding, Status
+from gradlens.analysis.finding import place
 
 CODES = codes(SKIP, SIGN, TWICE, FINAL, AXIS, EVALUATION, DETACHED, STREAM, start.CHECK)
-_NAMED = 3
 _NO_ADVICE: dict[str, Any] = {"causes": (), "remedies": ()}
 
 
@@ -78,7 +78,7 @@ def _judged(check: Check, status: Status, rows: pd.DataFrame, label: str, words:
 def _skip(odd: pd.DataFrame) -> str:
     one = odd.iloc[0]
     more = f", and so do {len(odd) - 1} others" if len(odd) > 1 else ""
-    return f"{one['group']} holds {_counted(one['value'])} where its equals hold {one['low']:.0f}{more}"
+    return f"{place(one['group'])} holds {_counted(one['value'])} where its equals hold {one['low']:.0f}{more}"
 
 
 def _counted(value: float) -> str:
@@ -86,7 +86,7 @@ def _counted(value: float) -> str:
 
 
 def _sign(odd: pd.DataFrame) -> str:
-    return f"the stream is taken away in {_some(odd['group'])}, which returns {odd.iloc[0]['stack']}"
+    return f"the stream is taken away in {few_places(odd['group'])}, which returns {odd.iloc[0]['stack']}"
 
 
 def _twice(odd: pd.DataFrame) -> str:
@@ -94,24 +94,18 @@ def _twice(odd: pd.DataFrame) -> str:
         second if first != second else f"{second} (itself)"
         for first, second in zip(odd["stack"], odd["group"], strict=True)
     ]
-    return f"{_some(itself)} normalizes what {odd.iloc[0]['stack']} has just normalized, and nothing else reads that"
+    before = place(odd.iloc[0]["stack"])
+    return f"{few_places(itself)} normalizes what {before} has just normalized, and nothing else reads that"
 
 
 def _final(odd: pd.DataFrame) -> str:
-    return f"behind {_some(odd['group'])}, the last norm of a Pre-LN stack, the stream goes into the head unnormalized"
+    last = few_places(odd["group"])
+    return f"behind {last}, the last norm of a Pre-LN stack, the stream goes into the head unnormalized"
 
 
 def _axis(odd: pd.DataFrame) -> str:
     one = odd.iloc[0]
-    return f"{_some(odd['group'])} normalizes {one['stack']} entries, on a stream of {one['value']:.0f} features"
-
-
-def _some(names: "pd.Series[str] | list[str]") -> str:
-    """List a few places, and count the others."""
-    unique = list(dict.fromkeys(names))
-    if len(unique) <= _NAMED + 1:
-        return listed(unique)
-    return f"{', '.join(unique[:_NAMED])} and {len(unique) - _NAMED} others"
+    return f"{few_places(odd['group'])} normalizes {one['stack']} entries, on a stream of {one['value']:.0f} features"
 
 
 _OF_THE_GRAPH: tuple[tuple[Check, Status, _Words], ...] = (
@@ -158,11 +152,11 @@ def _evaluated(odd: pd.DataFrame, looked: "pd.Series[Any]") -> str:
     """Say which norms stood still, and in which steps."""
     steps, since = int(odd["value"].max()), int(odd["x"].min())
     when = "all steps" if steps == looked["value"] else f"{steps} of {looked['value']:.0f} steps, first in step {since}"
-    return f"a gradient came through {_some(odd['group'])} in evaluation mode, in {when}"
+    return f"a gradient came through {few_places(odd['group'])} in evaluation mode, in {when}"
 
 
 def _detached(odd: pd.DataFrame, looked: "pd.Series[Any]") -> str:
-    return f"from the gradient through {_some(odd['group'])} nothing is removed in any step"
+    return f"from the gradient through {few_places(odd['group'])} nothing is removed in any step"
 
 
 def _stream(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
@@ -171,14 +165,14 @@ def _stream(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
     odd, looked = own[own["group"] != LOOKED_AT], own[own["group"] == LOOKED_AT]
     for _, row in odd.iterrows():
         if row["unit"] == LEVEL:
-            what = f"{row['group']} ends with a second moment of {number(row['value'])} before its norm"
+            what = f"{place(row['group'])} ends with a second moment of {number(row['value'])} before its norm"
             named, unit, expected = "level", LEVEL, "about 1 to 2"
         elif row["unit"] == EACH:
             what = f"every block of {row['stack']} makes the stream's second moment {number(row['value'])} times larger"
             what += " or more"
             named, unit, expected = "each", EACH, "at most 2 from the second block on"
         else:
-            what = f"{row['group']} adds {number(row['value'])} times as much to the stream as the median block"
+            what = f"{place(row['group'])} adds {number(row['value'])} times as much to the stream as the median block"
             named, unit, expected = "times", "times the median block", "about 1"
         yield STREAM.finding(
             "warn", f"{label}: {what}.", label, value=float(row["value"]), unit=unit, expected=expected, born="forward",

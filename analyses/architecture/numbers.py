@@ -1,5 +1,6 @@
 """What of a recording is to be judged: a row a place that is not as its like, and how many places were looked at."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ Row = dict[str, Any]
 TOLD = "told"
 #: Stands in ``group`` where a row counts the places that were looked at (``n``).
 LOOKED_AT = ""
+#: A stream that is taken away, be it times a number or a parameter.
+_TAKEN = re.compile(r" - (\S+·)?x$")
 
 
 def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
@@ -64,7 +67,7 @@ def _signs(stacks: Sequence[Sequence[Sequence[str]]]) -> Iterator[Row]:
     for stack in stacks:
         for holder, written in stack:
             count += 1
-            if written.startswith("-") or written.endswith(("- x", "- s·x")):
+            if written.startswith("-") or _TAKEN.search(written):
                 yield {"quantity": "GL802", "group": holder, "stack": written}
     yield {"quantity": "GL802", "n": count}
 

@@ -12,6 +12,7 @@ from analyses.making import OVERSHOT, SYMPTOMS, Check
 from analyses.parameters.places import places
 from analyses.tables import number, pick
 from gradlens.analysis import Finding
+from gradlens.analysis.finding import place
 from gradlens.recording import Recording
 
 Row = dict[str, Any]
@@ -116,12 +117,13 @@ def judged(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
     own = pick(rows, quantity=CHECK.code)
     for _, row in own[own["unit"] != ""].iterrows():
         site, value = str(row["group"]), number(row["value"])
+        at = place(site)
         said = {
             SCALE: f"the median of {row['n']:.0f} matrices begins {'large' if row['value'] > 1 else 'small'}: it makes "
             f"of a vector {value} times its size",
-            ZEROS: f"all {row['n']:.0f} matrices of {site} begin at 0, and those of other blocks do not",
-            EMBEDDING: f"the entries of {site} begin with a root mean square of {value}",
-            UNLIKE: f"the vectors that {site} is given begin of unlike size: their 1/σ is {value} times that of their "
+            ZEROS: f"all {row['n']:.0f} matrices of {at} begin at 0, and those of other blocks do not",
+            EMBEDDING: f"the entries of {at} begin with a root mean square of {value}",
+            UNLIKE: f"the vectors that {at} is given begin of unlike size: their 1/σ is {value} times that of their "
             "root mean square, so that a few drown the rest",
         }[str(row["unit"])]
         own_words: Row = {} if row["unit"] == SCALE else _OTHERWISE[str(row["unit"])]

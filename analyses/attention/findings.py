@@ -6,8 +6,9 @@ from typing import Any
 import pandas as pd
 
 from analyses.making import SYMPTOMS, Check, codes
-from analyses.tables import first, listed, number, percent, pick
+from analyses.tables import few_places, first, number, percent, pick
 from gradlens.analysis import Finding, Status
+from gradlens.analysis.finding import place
 
 _check = partial(Check, analysis="attention")
 _NAMED = 3
@@ -109,7 +110,7 @@ def _without_a_choice(rows: pd.DataFrame, label: str) -> Finding:
     """GL902 of sites whose mask leaves no query two keys."""
     found = pick(rows, quantity="no choice")
     sites, steps = found["group"].tolist(), found["n"].max()
-    claim = f"{label}: no query that was looked at sees two keys at {_some(sites)}, in {steps:.0f} steps"
+    claim = f"{label}: no query that was looked at sees two keys at {few_places(sites)}, in {steps:.0f} steps"
     if steps < _UNIFORM.limit("masked"):
         return _UNIFORM.finding("inconclusive", f"{claim}: too few to tell.", label, remedies=("Record more steps.",))
     return _UNIFORM.finding(
@@ -133,13 +134,6 @@ def _without_a_choice(rows: pd.DataFrame, label: str) -> Finding:
     )
 
 
-def _some(sites: list[str]) -> str:
-    named = [site or "the model itself" for site in sites]
-    return (
-        listed(named) if len(named) <= _NAMED + 1 else f"{', '.join(named[:_NAMED])} and {len(named) - _NAMED} others"
-    )
-
-
 def _saturated(rows: pd.DataFrame, label: str) -> Finding:
     """GL901: those sites are named that began first, and what came soon after."""
     entropy, found = pick(rows, quantity="relative entropy"), pick(rows, quantity="saturated")
@@ -148,7 +142,7 @@ def _saturated(rows: pd.DataFrame, label: str) -> Finding:
         logit = pick(rows, quantity="largest logit")["value"].max()
         return _SATURATED.finding(
             "pass",
-            f"{label}: at the end the sharpest site, {least['group'] or 'the model itself'}, has "
+            f"{label}: at the end the sharpest site, {place(least['group'])}, has "
             f"{percent(least['value'])} of the largest entropy; no logit is above {number(logit)}.",
             label,
             least,
@@ -164,7 +158,7 @@ def _saturated(rows: pd.DataFrame, label: str) -> Finding:
     status: Status = "fail" if len(found) >= _SATURATED.limit("many") * len(entropy) else "warn"
     claim = (
         f"{label}: {'from the start' if from_start else f'from step {began:.0f} on'} attention saturates at "
-        f"{_some(sites)}{single} with {percent(worst['value'])} of the largest entropy, and logits up to "
+        f"{few_places(sites)}{single} with {percent(worst['value'])} of the largest entropy, and logits up to "
         f"{number(logit)}."
     )
     at_first = (
@@ -199,7 +193,7 @@ def _uniform(rows: pd.DataFrame, label: str) -> Finding:
     sites = found["group"].tolist()
     return _UNIFORM.finding(
         "warn",
-        f"{label}: to the end attention looks at all keys alike at {_some(sites)}: no head's entropy is more than "
+        f"{label}: to the end attention looks at all keys alike at {few_places(sites)}: no head's entropy is more than "
         f"{number(found['value'].max())} below the largest.",
         label,
         value=float(found["value"].max()),
@@ -222,7 +216,7 @@ def _sink(rows: pd.DataFrame, label: str) -> Finding:
         asked = {"sites": (str(gradient["group"]),), "born": "backward"}
     return _SINK.finding(
         "warn" if sink else "pass",
-        f"{label}: the first token's gradient is largest beside the rest's at {gradient['group']}, "
+        f"{label}: the first token's gradient is largest beside the rest's at {place(gradient['group'])}, "
         f"{number(gradient['value'])} times it, and {number(behind)} times behind the norm, whose 1/σ is "
         f"{number(inverse['value'])} times the rest's; the first key has {percent(share)} of attention's weights.",
         label,

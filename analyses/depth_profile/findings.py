@@ -8,7 +8,7 @@ from functools import partial
 
 import pandas as pd
 
-from analyses.advice import arrange_otherwise
+from analyses.advice import PRE_LN, arrange_otherwise
 from analyses.depth import W2, WHOLE
 from analyses.depth_profile.prediction import CHECK as PREDICTION
 from analyses.depth_profile.prediction import off_prediction
@@ -126,7 +126,7 @@ def _gradient(rows: pd.DataFrame, subject: str, name: str) -> Iterator[Finding]:
             "Warm the learning rate up.",
             *arrange_otherwise(
                 rows,
-                "Take the norm before the branch (Pre-LN).",
+                PRE_LN,
                 "Scale the branches or the skip with depth (DeepNorm, Admin).",
             ),
         ),

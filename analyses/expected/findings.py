@@ -72,6 +72,8 @@ def _judged(rows: pd.DataFrame, label: str) -> Finding:
         f"{measured['stack']} it is {number(measured['value'])}{span(measured, without='')}, {number(ratio['value'])} "
         f"times what {whose} ({number(wanted['value'])}){_of_blocks(rows)}."
     )
+    if ratio["value"] < 1 / most and status == "pass":
+        claim = f"{claim[:-1]}; gradients shrink as a model learns."
     if status == "inconclusive":
         claim = claim.replace("is not what", "may not be what")
     worst = _furthest(rows)

@@ -9,6 +9,7 @@ from analyses.limits import held_against
 from analyses.making import Check, codes
 from analyses.tables import first, number, percent, pick, span
 from gradlens.analysis import Finding
+from gradlens.analysis.finding import place
 
 _check = partial(Check, analysis="norm_decomposition", reference="Xu et al. 2019 (1911.07013), Theorem 1")
 _against_random = partial(
@@ -190,10 +191,11 @@ def _dampened(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
     status = held_against(worst["low"], worst["high"], most=most)
     above = shares.loc[shares["low"] > most, "group"].tolist()
     others = f", and is above {most:g} in {len(above)} of {len(shares)} norms" if len(above) > 1 else ""
+    of = "is at most {} of a norm's σ²" if status == "pass" else "makes up to {} of a norm's σ² + eps"
     yield _EPS.finding(
         status,
-        f"{label}: {worst['stack']} eps is at most {percent(worst['value'])} of a norm's σ²{span(worst, percent, '')}, "
-        f"in {worst['group']}{others}.",
+        f"{label}: {worst['stack']} eps {of.format(percent(worst['value']))}{span(worst, percent, '')}, "
+        f"in {place(worst['group'])}{others}.",
         label,
         worst,
         sites=tuple(above),

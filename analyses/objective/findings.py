@@ -13,6 +13,7 @@ from analyses.objective import inputs, labels, mixed, zeroed
 from analyses.objective.numbers import ALL
 from analyses.tables import first, number, percent, pick
 from gradlens.analysis import Finding, Status
+from gradlens.analysis.finding import place
 
 _check = partial(Check, analysis="objective", explains=(*SYMPTOMS, *OVERSHOT))
 
@@ -110,7 +111,7 @@ def judge(table: pd.DataFrame) -> list[Finding]:
 
 
 def _of(site: str) -> str:
-    return f" of {site}" if site else ""
+    return f" of {place(site)}" if site else ""
 
 
 def _weighed(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ import pandas as pd
 from analyses.making import SYMPTOMS, Check
 from analyses.tables import first, number, pick
 from gradlens.analysis import Finding, Status
+from gradlens.analysis.finding import place
 
 CHECK = Check(
     code="GL705",
@@ -54,10 +55,10 @@ def scaled(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
     sized, centered = least <= scale["value"] <= most, offset["value"] <= far
     status: Status = "pass" if norm["group"] or (sized and centered and odd is None) else "warn"
     if not scale["value"]:
-        claim = f"{label}: all entries of the input{f' of {site}' if site else ''} are 0."
+        claim = f"{label}: all entries of the input{f' of {place(site)}' if site else ''} are 0."
         yield CHECK.finding("warn", claim, label, scale, born="forward")
         return
-    what = f"the entries of the input{f' of {site}' if site else ''} have a root mean square of"
+    what = f"the entries of the input{f' of {place(site)}' if site else ''} have a root mean square of"
     said = f"{what} {number(scale['value'])}, the largest {number(largest['value'])}"
     if not centered:
         said += ", and a mean of many deviations" if offset["value"] == float("inf") else (
@@ -67,6 +68,6 @@ def scaled(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
     if odd is not None:
         since = int(odd["x"])
         said += f"; {odd['group']} it is another, from step {since} on: {number(odd['value'])} times that at the start"
-    said += f"; {norm['group']} normalizes them at the front" if norm["group"] else ""
+    said += f"; {place(norm['group'])} normalizes them at the front" if norm["group"] else ""
     own = {} if status == "warn" else {"causes": (), "remedies": ()}
     yield CHECK.finding(status, f"{label}: {said}.", label, scale, born="forward", onset=since, **own)

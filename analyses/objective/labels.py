@@ -8,6 +8,7 @@ from analyses.limits import held_against
 from analyses.making import Check
 from analyses.tables import first, number, percent, pick
 from gradlens.analysis import Finding
+from gradlens.analysis.finding import place
 
 _LOOK = "Print a few inputs beside their labels as the model gets them."
 CHECK = Check(
@@ -56,7 +57,7 @@ def carry(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
     )
     if entropy is None or loss is None or share is None or known is None or moved is None:
         return
-    of, few = f" of {site}" if site else "", CHECK.limit("few")
+    of, few = f" of {place(site)}" if site else "", CHECK.limit("few")
     enough = known["value"] >= CHECK.limit("known")
     if loss["n"] < CHECK.limit("steps"):
         yield _too_few(f"{label}: {loss['n']:.0f} steps are too few to tell what is learned of the labels{of}.", label)

@@ -10,6 +10,7 @@ from analyses.limits import limit
 from analyses.making import OVERSHOT, SYMPTOMS, Check
 from analyses.tables import first, number, percent, pick
 from gradlens.analysis import Finding
+from gradlens.analysis.finding import place
 from gradlens.recording import Recording
 
 CHECK = Check(
@@ -70,7 +71,7 @@ def mixed(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
     agree, entropy = (first(pick(rows, quantity=q)) for q in ("rows that agree", "entropy of the labels"))
     if agree is None or entropy is None or np.isnan(agree["value"]) or agree["x"] < CHECK.limit("rows"):
         return
-    of = f" of {site}" if site else ""
+    of = f" of {place(site)}" if site else ""
     told = f"the gradients at the output{of} of {agree['x']:.0f} rows agree to {percent(agree['value'], 0)}"
     if agree["value"] <= CHECK.limit("most") or entropy["value"] < CHECK.limit("nats"):
         yield CHECK.finding("pass", f"{label}: {told}.", label, agree, causes=(), remedies=())

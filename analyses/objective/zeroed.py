@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analyses.making import OVERSHOT, SYMPTOMS, Check
-from analyses.tables import few, first, pick
+from analyses.tables import few_places, first, pick
 from gradlens.analysis import Finding
 
 CHECK = Check(
@@ -67,8 +67,8 @@ def zeroed(rows: pd.DataFrame, label: str, site: str) -> Iterator[Finding]:
         names = pick(often, quantity="not zeroed in")["group"].tolist()
         if names and len(pick(often, quantity="zeroed in")):
             claim = (
-                f"{label}: the gradients of some parameters are never zeroed, such as of {few(names)}: in {count} of "
-                f"{steps} steps they hold those of all steps before; those of others do not."
+                f"{label}: the gradients of some parameters are never zeroed, such as of {few_places(names)}: in "
+                f"{count} of {steps} steps they hold those of all steps before; those of others do not."
             )
             yield CHECK.finding("fail", claim, label, value=value, sites=tuple(names), born="update", causes=_PART,
                                 explains=("GL303", "GL305", "GL311", "GL402", "GL403"))  # fmt: skip

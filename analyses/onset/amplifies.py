@@ -4,10 +4,12 @@ import math
 
 import pandas as pd
 
+from analyses.advice import PRE_LN, arrange_otherwise, lacks_warm_up, lower_the_rate
 from analyses.making import Check
 from analyses.onset.jumps import Jump, large
 from analyses.tables import listed, number, pick
 from gradlens.analysis import Finding, Pass
+from gradlens.analysis.finding import place
 
 CHECK = Check(
     code="GL309",
@@ -27,6 +29,7 @@ CHECK = Check(
     causes=(
         "A part that is switched on or off on purpose: unfreezing, layer drop, a schedule of one group (innocent).",
         "A gain or a branch scale that grows without bound.",
+        "Post-LN without a warm-up: the gradient of its last blocks leaves that of the others (GL305).",
         "Weights that were overwritten: by a wrong checkpoint, an update far too large for this group, a custom step.",
         "Saturation: attention's softmax, or a gate, that turned to all or nothing.",
     ),
@@ -64,14 +67,18 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
     same.sort(key=lambda one: (one.factor < 1, -abs(math.log(one.factor))))  # what fades beside one that grows
     one = same[0]
     same = [other for other in same if (other.factor > 1) == (one.factor > 1)]
-    others = [other.name for other in same[1 : 1 + _NAMED]]
+    others = [place(other.name) for other in same[1 : 1 + _NAMED]]
     what = "what it makes of its input's size" if born == "forward" else "its gradient"
     up, slowly = one.factor > 1, " more and more" if grown and not growth else ""
+    does, times = ("amplifies", one.factor) if up else ("fades", 1 / one.factor)
     claim = (
-        f"{label}: from step {one.step} on {one.name} {'amplifies' if up else 'fades'}{slowly}: beside the others "
-        f"{what} is {number(one.factor if up else 1 / one.factor)} times {'larger' if up else 'smaller'} than before"
+        f"{label}: from step {one.step} on {place(one.name)} {does}{slowly}: beside the others {what} is "
+        f"{number(times)} times {'larger' if up else 'smaller'} than before"
         f"{f'; {listed(others)} too' if others else ''}."
     )
+    remedies = CHECK.remedies
+    if born == "backward" and lacks_warm_up(rows):
+        remedies = (lower_the_rate(rows), *arrange_otherwise(rows, PRE_LN), *remedies)
     return CHECK.finding(
         "fail" if max(one.factor, 1 / one.factor) > CHECK.limit("far") else "warn",
         claim,
@@ -81,6 +88,7 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
         steps=(one.step,),
         onset=one.step,
         born=born,
+        remedies=remedies,
     )
 
 

@@ -11,8 +11,9 @@ import pandas as pd
 from analyses.limits import limit
 from analyses.making import SYMPTOMS, Check, codes
 from analyses.onset import amplifies
-from analyses.tables import few, first, number, percent, pick
+from analyses.tables import few_places, first, number, percent, pick
 from gradlens.analysis import Finding, Pass, Status
+from gradlens.analysis.finding import place
 
 _check = partial(Check, analysis="onset")
 
@@ -75,8 +76,8 @@ _DIES = _check(
         "A detach() or no_grad() that begins at that step.",
     ),
     remedies=(
+        "Look at what changed at the step named: a mask, a scale, a detach(), what is frozen.",
         "Lower the learning rate, or warm up for longer; use an activation that leaks.",
-        "Look at what changed at the step named.",
     ),
     explains=(*SYMPTOMS, "GL001", "GL204", "GL309", "GL311", "GL405", "GL406"),
 )
@@ -114,7 +115,7 @@ def _broken(rows: pd.DataFrame, label: str) -> Finding:
         claim = f"{label}: all that was recorded in {row['n']:.0f} steps is finite."
         return _BROKEN.finding("pass", claim, label, value=0.0, causes=())
     where, born = _PLACES[str(row["stack"])]
-    where = where.format(row["group"])
+    where = where.format(place(row["group"]))
     scaled, last = first(pick(rows, quantity="scale fell")) is not None, bool(row["low"])
     skipped = scaled and born == "backward" and not last
     status: Status = "pass" if skipped and row["value"] <= _BROKEN.limit("skipped") * row["n"] else "warn"
@@ -131,7 +132,7 @@ def _broken(rows: pd.DataFrame, label: str) -> Finding:
         onset=int(row["x"]),
         born=born,
         remedies=(
-            f"Look at the batch of step {row['x']:.0f}, and at what runs just before {row['group']}.",
+            f"Look at the batch of step {row['x']:.0f}, and at what runs just before {place(row['group'])}.",
             "Run that step under torch.autograd.set_detect_anomaly(True): it names the operation.",
         ),
     )
@@ -150,7 +151,7 @@ def _overflown(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
         claims.append(f"the largest activation is {percent(largest['value'])} of float16's largest number")
         if largest["value"] > _OVERFLOW.limit("most"):
             status, sites = "warn", (str(largest["group"]),)
-            claims[-1] += f", at {largest['group']} in step {largest['x']:.0f}"
+            claims[-1] += f", at {place(largest['group'])} in step {largest['x']:.0f}"
             onset = int(largest["x"])
     if fell is not None:
         claims.append(f"the loss scale fell in {fell['value']:.0f} of {fell['n']:.0f} steps, to {number(fell['high'])}")
@@ -177,7 +178,8 @@ def _died(rows: pd.DataFrame, label: str) -> Finding:
     small &= bool(dead["n"].sum() < limit("GL401", "share"))
     return _DIES.finding(
         "fail" if whole else "warn",
-        f"{label}: from step {began} on no gradient reaches {len(dead)} parameters that had one before: {few(said)}.",
+        f"{label}: from step {began} on no gradient reaches {len(dead)} parameters that had one before: "
+        f"{few_places(said)}.",
         label,
         value=float(len(dead)),
         sites=tuple(map(str, said)),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analyses.advice import known
 from analyses.depth import blocks, gradient_norms, parents, stream_by_depth
 from analyses.heat import successive
 from analyses.onset.jumps import FEWEST, beside, drifts, jumps, settles
@@ -33,6 +34,7 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
 
 def _rows(run: Recording) -> Iterator[dict[str, Any]]:
     yield {"quantity": "steps", "n": run.steps["step"].nunique()}
+    yield from known(run)
     yield from _first_broken(run)
     yield from _overflow(run)
     stacks = blocks(run)

@@ -20,6 +20,7 @@ ANALYSIS = Analysis(
         "params": (
             "nonfinite",
             "weight_norm",
+            "grad_weight",
             "update_norm",
             "update_ratio",
             "update_ratio_error",

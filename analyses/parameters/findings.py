@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
@@ -33,7 +34,9 @@ _HOLDER = _check(
         "A loss with a sum where a mean was meant, or a factor that is far from one.",
     ),
     remedies=("Normalize what goes into that module.", "Give it a learning rate of its own, or clip it by itself."),
+    explains=("GL305",),
 )
+_OF_A_NUMBER = ("Take away the factor that stands beside it, or give it a learning rate of its own.",)
 _CLIPPED = _check(
     code="GL403",
     explanation=(
@@ -88,8 +91,10 @@ def _held(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
         return
     status = held_against(most["low"], most["high"], most=_HOLDER.limit("most"))
     single, what = first(pick(rows, quantity="share of a number")), "is largest in"
+    own: dict[str, Any] = {}
     if single is not None and held_against(single["low"], single["high"], most=_HOLDER.limit("number")) == "warn":
         most, status, what = single, "warn", "has a single number that is too large a part of it:"
+        own = {"remedies": _OF_A_NUMBER}
     yield _HOLDER.finding(
         status,
         f"{label}: over {most['stack']} the gradient {what} {most['group']}, with {percent(most['value'])}"
@@ -97,6 +102,7 @@ def _held(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
         label,
         most,
         sites=(str(most["group"]),) if status != "pass" else (),
+        **own,
     )
 
 

@@ -1,11 +1,12 @@
 """GL404: what a step changes of a matrix, over its size."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analyses.intervals import block_bootstrap_interval
 from analyses.limits import held_against, limit
@@ -23,9 +24,11 @@ CHECK = Check(
         "matrices, geometric mean over the recorded steps. The rule of thumb is 0.001. A tenth turns over what was "
         "learned in ten steps, and one step of {burst:g} times their size wipes out what there was. So do many steps "
         "of one direction: where the median matrix comes to {grows:g} times its size within {within:g} steps, or "
-        "falls to {shrinks:g} of it, little is left of what was there. Where not even the largest of all steps moves "
-        "{least:g}, or all together {path:g}, the run stands still. Gains and biases are left out: they often begin "
-        "at 0. Without updates among what is watched it is that of at most 1,024 entries of each matrix. What is too "
+        "falls to {shrinks:g} of it, little is left of what was there; but those that a norm behind them makes "
+        "scale-free (Σ g·w is 0) grow by themselves, and without harm: each step is at a right angle to them. Where "
+        "not even the largest of all steps moves {least:g}, or all together {path:g}, the run stands still. Gains and "
+        "biases are left out: they often begin at 0. Without updates among what is watched it is that of at most 1,024 "
+        "entries of each matrix. What is too "
         "large only from a step on, and a step as large as the weights after many small ones, is told with the step. "
         "Decay of the learning rate and convergence make late updates small, so that only the largest step is asked "
         "whether it is too small."
@@ -53,13 +56,14 @@ _SMOOTH, _NAMED = 5, 5
 _DEPARTED = 0.25
 
 
-def numbers(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def numbers(params: pd.DataFrame, free: Collection[str]) -> Iterator[dict[str, Any]]:
     """Yield update over weight of the matrices: the geometric mean over steps of their median, and its largest.
 
     Where it is too large in the end, the mean from the step on from which it is, and the matrices.
 
     Args:
         params: rows of a run with ``places``.
+        free: names of those that are scale-free.
     """
     ratio = (params["update_norm"] / params["weight_norm"]).fillna(params["update_ratio"])
     error = params["update_ratio_error"].where(params["update_norm"].isna(), 0.0).fillna(0.0)
@@ -75,7 +79,7 @@ def numbers(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
     yield {**fixed, "quantity": "largest update over weight", "value": medians.max(), "x": medians.idxmax(),
            "low": first_step, "high": params["step"].max() - first_step, "n": params["step"].nunique()}  # fmt: skip
     yield {"quantity": "matrices that move", "value": table["name"].nunique()}
-    yield from _sizes(table)
+    yield from _sizes(table, free)
     most = limit("GL404", "most")
     leap = _leap(medians, most)
     start = since(medians.rolling(_SMOOTH, center=True, min_periods=1).median() > most) if leap is None else leap
@@ -93,25 +97,53 @@ def numbers(params: pd.DataFrame) -> Iterator[dict[str, Any]]:
             yield {"group": name, "quantity": "matrix that moves too far", "value": value}
 
 
-def _sizes(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _sizes(table: pd.DataFrame, free: Collection[str]) -> Iterator[dict[str, Any]]:
     """Yield by how much the median matrix grows, and shrinks, within so many steps, and from which step on.
 
-    Matrices that begin at 0 have no size that they could leave.
+    Matrices that begin at 0 have no size that they could leave; those that grow by themselves are not counted.
     """
-    sizes = table.pivot_table(index="step", columns="name", values="weight_norm", sort=False).sort_index()
+    sizes, ratios = (
+        table.pivot_table(index="step", columns="name", values=values, sort=False).sort_index()
+        for values in ("weight_norm", "ratio")
+    )
     steps = sizes.index.to_numpy()
     before = np.searchsorted(steps, steps - limit("GL404", "within"))
     begun = sizes.loc[:, sizes.iloc[0].notna()]
     logs = np.log(begun.to_numpy())
-    change = pd.Series(np.nanmedian(logs - logs[before], axis=1), steps)
-    for quantity, most in (("grows", change), ("shrinks", -change)):
-        far = int(most.to_numpy().argmax())
+    change = logs - logs[before]
+    itself = _by_themselves(begun, ratios[begun.columns], before) & begun.columns.isin(list(free))
+    for quantity, sign, own in (("grows", 1, np.where(itself, np.nan, change)), ("shrinks", -1, change)):
+        counted = np.isfinite(own)
+        many = counted.sum(axis=1) >= (limit("GL404", "matrices") if itself.any() else 1)
+        median = np.nanmedian(np.where(many[:, None], own, 0.0), axis=1)
+        far = int((sign * median).argmax())
         # It begins where a quarter of the first way that is too far is gone.
-        place = int((most >= abs(math.log(limit("GL404", quantity)))).to_numpy().argmax())
-        way = np.nanmedian(logs[before[place] : place + 1] - logs[before[place]], axis=1)
+        place = int((sign * median >= abs(math.log(limit("GL404", quantity)))).argmax())
+        way = logs[before[place] : place + 1] - logs[before[place]]
+        way = np.nanmedian(way[:, counted[place]] if counted[place].any() else way, axis=1)
         start = before[place] + int((np.abs(way) >= _DEPARTED * np.abs(way[-1])).argmax())
-        yield {"quantity": quantity, "value": math.exp(change.iloc[far]), "x": steps[start],
-               "low": steps[before[far]], "high": steps[far], "n": begun.shape[1]}  # fmt: skip
+        yield {"quantity": quantity, "value": math.exp(median[far]), "x": steps[start],
+               "low": steps[before[far]], "high": steps[far], "n": int(counted[far].sum())}  # fmt: skip
+
+
+def _by_themselves(
+    sizes: pd.DataFrame, ratios: pd.DataFrame, before: NDArray[np.signedinteger[Any]]
+) -> NDArray[np.bool_]:
+    """Return whether steps at right angles to a matrix make it as large as it has become.
+
+    Each adds its square to that of the matrix, and with a momentum β up to (1 + β) / (1 − β) times that. What
+    grows more goes in one direction.
+
+    Args:
+        sizes: norms [steps, matrices].
+        ratios: of what a step changes [steps, matrices].
+        before: the place of the step that each is held against.
+    """
+    gaps = np.diff(sizes.index.to_numpy(), append=sizes.index[-1])
+    squares, taken = sizes.to_numpy() ** 2, (ratios * sizes).fillna(0.0).to_numpy() ** 2 * gaps[:, None]
+    gone = np.vstack([np.zeros(taken.shape[1]), taken[:-1].cumsum(axis=0)])
+    explained: NDArray[np.bool_] = squares - squares[before] <= limit("GL404", "turns") * (gone - gone[before])
+    return explained
 
 
 def _leap(medians: pd.Series, most: float) -> int | None:
@@ -171,8 +203,12 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
         if status != "warn":
             begins = onset(size["x"], largest["low"] + CHECK.limit("memory"))
         status = "warn"
+    off = "small" if still else "large"
+    lead = {"warn": f"steps are too {off}: ", "inconclusive": f"steps may be too {off}: "}.get(status, "")
+    if size is not None and held_against(usual["low"], usual["high"], most=CHECK.limit("most")) == "pass" and not burst:
+        lead = "matrices leave the size that they had: "
     claim = (
-        f"{label}: over {usual['group']} a step changes a matrix by {number(usual['value'])} of its size"
+        f"{label}: {lead}over {usual['group']} a step changes a matrix by {number(usual['value'])} of its size"
         f"{span(usual, without='')}, at most by {number(largest['value'])} (step {largest['x']:.0f})"
         f"{'' if size is None else _told(size)}."
     )

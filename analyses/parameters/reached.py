@@ -1,14 +1,15 @@
 """GL401: the parameters that no gradient reaches, named by block and module."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from analyses.making import SYMPTOMS, Check
 from analyses.parameters import whole
-from analyses.tables import first, listed, pick
+from analyses.tables import few_places, first, pick
 from gradlens.analysis import Finding, Status
 
+_UNFREEZE = (
+    "Let it be trained (requires_grad_(True)) and give it to the optimizer, if it is not meant to stay as it is.",
+)
 _EXPLAINS = (*SYMPTOMS, "GL001", "GL204", "GL309", "GL311", "GL405", "GL406", "GL704")
 CHECK = Check(
     code="GL401",
@@ -42,7 +43,6 @@ CHECK = Check(
         "Freeze what is not to be trained (requires_grad_(False)) and leave it out of the optimizer.",
     ),
 )
-_NAMED = 3
 
 
 def reached(summary: pd.DataFrame, label: str, frozen_known: bool) -> Finding:
@@ -80,10 +80,9 @@ def reached(summary: pd.DataFrame, label: str, frozen_known: bool) -> Finding:
         else ""
     )
     if without.empty and inside:
-        claim = (
-            f"{label}: {_some(inside)} {'is' if len(inside) == 1 else 'are'} frozen between blocks that are trained."
-        )
-        return CHECK.finding("warn", claim, label, sites=tuple(inside))
+        are = "is" if len(inside) == 1 else "are"
+        claim = f"{label}: {few_places(inside)} {are} frozen between blocks that are trained."
+        return CHECK.finding("warn", claim, label, sites=tuple(inside), remedies=_UNFREEZE)
     if without.empty:
         claim = f"{label}: a gradient reaches all {len(rows) - innocent.sum()} parameters that can have one{told}."
         return CHECK.finding("pass", claim, label, value=0.0, causes=(), remedies=())
@@ -94,8 +93,8 @@ def reached(summary: pd.DataFrame, label: str, frozen_known: bool) -> Finding:
     arrived = bool((without.loc[without["stack"].isin(dead), "value"] == 0).any())
     status: Status = "fail" if dead and (arrived or frozen_known) else "warn"
     others = without[~without["stack"].isin(dead)]["group"].tolist()
-    what = [f"the whole of {_some(dead)}"] if dead else []
-    what += [_some(others)] if others else []
+    what = [f"the whole of {few_places(dead)}"] if dead else []
+    what += [few_places(others)] if others else []
     small = not dead and without["high"].sum() < CHECK.limit("share") * rows["high"].sum()
     return CHECK.finding(
         status,
@@ -107,10 +106,3 @@ def reached(summary: pd.DataFrame, label: str, frozen_known: bool) -> Finding:
         explains=() if small else _EXPLAINS,
         explains_there=_EXPLAINS if small else (),
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    """List a few names, and count the others."""
-    if len(names) <= _NAMED + 1:
-        return listed(names)
-    return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} others"

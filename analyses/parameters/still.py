@@ -9,7 +9,7 @@ import pandas as pd
 from analyses.limits import limit
 from analyses.making import Check
 from analyses.parameters.lasting import onset, since
-from analyses.tables import few, first, listed, percent, pick
+from analyses.tables import few_places, first, listed, percent, pick
 from gradlens.analysis import Finding
 from gradlens.recording import Recording
 
@@ -134,7 +134,7 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
     row = first(coarse) if len(coarse) else first(shares)
     told = "" if row is None else f"{percent(row['value'])} of the entries with a gradient in {row['group']}"
     if len(never):
-        places = list(dict.fromkeys(never["stack"].where(never["stack"] != "", never["group"])))
+        whose = list(dict.fromkeys(never["stack"].where(never["stack"] != "", never["group"])))
         why = (
             "nobody wrote to them, as if no optimizer held them"
             if (never["low"] == 1.0).all()
@@ -144,9 +144,9 @@ def judged(rows: pd.DataFrame, label: str) -> Finding:
         )
         claim = (
             f"{label}: {len(never)} of {of['value']:.0f} parameters never move in {of['n']:.0f} steps though they have "
-            f"a gradient: {few(places)}; {why}."
+            f"a gradient: {few_places(whose)}; {why}."
         )
-        return CHECK.finding("warn", claim, label, value=1.0, sites=tuple(places), born="update")
+        return CHECK.finding("warn", claim, label, value=1.0, sites=tuple(whose), born="update")
     if row is not None and len(coarse):
         claim = (
             f"{label}: in the median step {told} stand still: the weights are too coarse for the update"

@@ -8,8 +8,9 @@ import pandas as pd
 from analyses.limits import limit
 from analyses.making import Check
 from analyses.parameters.lasting import onset, since
-from analyses.tables import few, first, pick
+from analyses.tables import few_places, first, pick
 from gradlens.analysis import Finding
+from gradlens.analysis.finding import place
 from gradlens.recording import Recording
 
 
@@ -61,16 +62,16 @@ def judged(check: Check, summary: pd.DataFrame, label: str) -> Finding | None:
     at, inside = (pick(summary, quantity=f"it is lost {where}")["group"].tolist() for where in ("at", "in"))
     since_when = None if pd.isna(of["x"]) else int(of["x"])
     if far["group"] and at:
-        where = f"it comes back as far as {far['group']}, and not to {at[0]}"
+        where = f"it comes back as far as {place(far['group'])}, and not to {place(at[0])}"
     elif far["group"]:
         where = (
-            f"it comes back through all {far['n']:.0f} norms as far as {far['group']}, but what is to be trained there "
-            f"({few(inside)}) is multiplied by 0"
+            f"it comes back through all {far['n']:.0f} norms as far as {place(far['group'])}, but what is to be "
+            f"trained there ({few_places(inside)}) is multiplied by 0"
         )
     elif far["value"]:
-        where = f"it comes to the model's output, and not to {at[0]}, the last module that is trained"
+        where = f"it comes to the model's output, and not to {place(at[0])}, the last module that is trained"
     else:
-        where = f"it is 0 at {at[0]} already, the last module that is trained"
+        where = f"it is 0 at {place(at[0])} already, the last module that is trained"
     return check.finding(
         "fail",
         f"{label}: in {of['value']:.0f} of {of['n']:.0f} recorded steps the whole gradient is 0"

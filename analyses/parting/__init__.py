@@ -13,7 +13,7 @@ ANALYSIS = Analysis(
     reading=READING,
     needs={"steps": ("step", "loss")},
     uses={
-        "norms": ("step", "site", "call", "rank", "inv_sigma", "grad_output_norm", "grad_input_norm"),
+        "norms": ("step", "site", "call", "rank", "rescaling", "inv_sigma", "grad_output_norm", "grad_input_norm"),
         "activations": ("step", "site", "call", "rank", "tensor", "rms"),
         "params": ("step", "name", "numel", "weight_norm", "grad_norm", "update_norm"),
     },
@@ -21,7 +21,7 @@ ANALYSIS = Analysis(
     plot=plot,
     show=show,
     judge=judge,
-    kinds=("init", "training", "attached"),
+    kinds=("init", "training", "attached", "reference"),
     size=SIZE,
     codes=CODES,
     caption=caption,

@@ -1,4 +1,7 @@
-"""What ``parting`` says: GL321 where two runs part, GL322 whether it matters, GL323 two implementations."""
+"""What ``parting`` says: GL321 where two runs part, GL322 whether it matters, GL323 two implementations.
+
+GL324, whether gradients keep their size, is in ``sizes``.
+"""
 
 from functools import partial
 
@@ -6,8 +9,10 @@ import pandas as pd
 
 from analyses.limits import held_against
 from analyses.making import Check, codes
+from analyses.parting import sizes
 from analyses.tables import first, listed, number, percent, pick, span
 from gradlens.analysis import Finding, Status
+from gradlens.analysis.finding import place
 
 _check = partial(Check, analysis="parting")
 
@@ -45,8 +50,9 @@ _MATTERS = _check(
         "Whether the difference between two runs matters. The loss of the second run less that of the first, paired by "
         "step over the end of the steps that both have, as a share of the first's, with an interval from the noise of "
         "the steps. It warns where the second is higher by more than {most:g}, the interval included; of runs that "
-        "never were the same, other seeds included, by more than {seeds:g}. --margin sets the share. Runs of other "
-        "arrangements or schedules are told apart, and not judged without --margin. The first named is the one before."
+        "never were the same, other seeds included, by more than {seeds:g}. --margin sets the share, beyond which it "
+        "fails. Runs of other arrangements or schedules are told apart, and not judged without --margin. The first "
+        "named is the one before."
     ),
     unit="of the first's loss",
     expected="at most {most:g}",
@@ -83,7 +89,7 @@ _IMPLEMENTATIONS = _check(
 )
 #: Of a loss; smaller shares are written as none.
 _SAME = 5e-4
-CODES = codes(_PARTS, _MATTERS, _IMPLEMENTATIONS)
+CODES = codes(_PARTS, _MATTERS, _IMPLEMENTATIONS, sizes.CHECK)
 
 
 def judge(table: pd.DataFrame) -> list[Finding]:
@@ -95,7 +101,7 @@ def judge(table: pd.DataFrame) -> list[Finding]:
     found = []
     for label, rows in table.groupby("label", sort=False):
         if len(pick(rows, quantity="pair")):
-            found += [_parted(rows, str(label)), _mattering(rows, str(label))]
+            found += [_parted(rows, str(label)), _mattering(rows, str(label)), *sizes.sized(rows, str(label))]
         if len(pick(rows, quantity="implementations")):
             found.append(_implementations(rows, str(label)))
     return found
@@ -158,7 +164,7 @@ def _when(at: pd.Series, apart: pd.Series) -> str:
 
 def _where(at: pd.Series) -> str:
     """Tell the place and the pass."""
-    what, site = str(at["stack"]), str(at["group"])
+    what, site = str(at["stack"]), place(str(at["group"]))
     if what == "weights":
         return f"in the weights that it began with, first {site}: what changed them before was not the same"
     if what == "update":
@@ -180,20 +186,23 @@ def _mattering(rows: pd.DataFrame, label: str) -> Finding:
     margin, lost, loss = (first(pick(rows, quantity=what)) for what in ("margin", "loss lost", "loss"))
     if margin is None and common["value"] < _PARTS.limit("common"):
         return _MATTERS.silent(f"{label} and {before['stack']} are of other models: set --margin to judge.", label)
+    outside: Status = "warn" if margin is None else "fail"  # of a limit that somebody set
     if lost is not None:
         claim = (
             f"{label} is worse than {before['stack']}: in {lost['value']:.0f} of the last {lost['n']:.0f} steps that "
             f"both have, from step {lost['x']:.0f} on, its loss is no number."
         )
-        return _MATTERS.finding("warn", claim, label, steps=(int(lost["x"]),), threshold="a loss that is a number")
+        return _MATTERS.finding(outside, claim, label, steps=(int(lost["x"]),), threshold="a loss that is a number")
     if loss is None:
         claim = f"{label} and {before['stack']} have too few steps with a loss in common: pass it to step(loss=...)."
         return _MATTERS.silent(claim, label)
     never = len(pick(rows, quantity="never the same")) > 0
     most = _MATTERS.limit("seeds" if never else "most") if margin is None else margin["value"]
-    status = held_against(loss["low"], loss["high"], most=most)
+    status = held_against(loss["low"], loss["high"], most=most, outside=outside)
     one, other = (pick(rows, quantity=f"loss {what}").iloc[0]["value"] for what in ("before", "after"))
-    word = {"pass": "does not matter", "warn": "is for the worse"}.get(status, "may be for the worse")
+    word = {"pass": "does not matter", "warn": "is for the worse", "fail": "is for the worse"}.get(
+        status, "may be for the worse"
+    )
     word = "is for the better" if loss["high"] < 0 else word
     share = f"{percent(abs(loss['value']))} {'higher' if loss['value'] > 0 else 'lower'}"
     share = "the same" if abs(loss["value"]) < _SAME else f"{share}{span(loss, percent, without='')}"
@@ -216,8 +225,8 @@ def _of_gradients(rows: pd.DataFrame) -> str:
     if len(blocks) > 1:
         blocks = blocks.sort_values("value", kind="stable")
         least, most = blocks.iloc[0], blocks.iloc[-1]
-        told += f", of single blocks {number(least['value'])} ({least['group']}) to {number(most['value'])} "
-        told += f"({most['group']}) times"
+        told += f", of single blocks {number(least['value'])} ({place(least['group'])}) to {number(most['value'])} "
+        told += f"({place(most['group'])}) times"
     return told
 
 
@@ -243,8 +252,8 @@ def _implementations(rows: pd.DataFrame, label: str) -> Finding:
         claim = f"{whose} do the same {how}: {_held(pair['n'], float(largest))}{beside}."
         return _IMPLEMENTATIONS.finding("pass", claim, label, value=float(largest), threshold=threshold)
     born = "forward" if str(at["stack"]).startswith("output") else "backward"
-    site = str(at["group"]) or "the model itself"
-    before = "" if same is None else f"; the same before it is the {same['stack']} of {same['group'] or 'the model'}"
+    site = place(str(at["group"]))
+    before = "" if same is None else f"; the same before it is the {same['stack']} of {place(same['group'])}"
     claim = (
         f"{whose} do not do the same {how}: first in the {born} pass, the {at['stack']} of {site}, by "
         f"{number(at['value'])} of its norm{before}{beside}."

@@ -31,11 +31,21 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
     """Return what there is to say of two runs: nothing where there are more, or fewer.
 
     Args:
-        recordings: the first run that is not of kind ``init`` is the one before, the second the one after.
+        recordings: the first run that is not of kind ``init`` is the one before, the second the one after; with a
+            margin the reference is the one before.
     """
-    runs = [r for r in recordings if r.meta.get("kind") != "init" and len(r.steps)]
-    rows = list(_rows(*runs)) if len(runs) == 2 else []
+    rows = [row for pair in _pairs(recordings) for row in _rows(*pair)]
     return tidy([*rows, *implementations.rows(recordings)])
+
+
+def _pairs(recordings: Sequence[Recording]) -> list[tuple[Recording, Recording]]:
+    """Return two runs as one pair; where a margin is asked for, each run with the reference if there is one."""
+    trained = [r for r in recordings if r.meta.get("kind") != "init" and len(r.steps)]
+    runs = [r for r in trained if r.meta.get("kind") != "reference"]
+    known = [r for r in trained if r.meta.get("kind") == "reference" and "margin" in r.meta]
+    if known:
+        return [(known[0], run) for run in runs]
+    return [(runs[0], runs[1])] if len(runs) == 2 else []
 
 
 def _rows(before: Recording, after: Recording) -> Iterator[dict[str, Any]]:
@@ -162,6 +172,8 @@ def _gradients(before: Recording, after: Recording) -> Iterator[dict[str, Any]]:
     """Yield the ratio of gradient norms, of the whole and by block: at the end, and over the steps."""
     norms = [run.steps.set_index("step")["grad_norm"].sort_index() for run in (before, after)]
     yield from _ratio("gradient ratio", "whole model", *norms)
+    removed = [run.norms.groupby("step")["rescaling"].mean() for run in (before, after)]
+    yield from list(_ratio("rescaling ratio", "norms", *removed))[:1]  # without its line in the figure
     one, other = (_by_block(run) for run in (before, after))
     for name in one:
         if name in other:

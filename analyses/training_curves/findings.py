@@ -9,7 +9,7 @@ from functools import partial
 
 import pandas as pd
 
-from analyses.advice import arrange_otherwise, lower_the_rate
+from analyses.advice import PRE_LN, arrange_otherwise, lacks_warm_up, lower_the_rate
 from analyses.limits import gradient_over_depth, held_against
 from analyses.making import Check, codes
 from analyses.tables import first, number, percent, pick, span
@@ -17,7 +17,9 @@ from analyses.training_curves import loss, run_end, warm_up
 from gradlens.analysis import Finding, Status
 
 _check = partial(Check, analysis="training_curves")
-_PRE_LN = "Take the norm before the branch (Pre-LN)."
+#: What follows where Post-LN was not warmed up: the gradient of its last blocks leaves that of the others; and, where
+#: next to none comes to the first ones, nothing is learned.
+_LEAVES, _STUCK = ("GL309 backward",), ("GL304", "GL306", "GL406", "GL704")
 
 _SPIKES = _check(
     code="GL303",
@@ -119,7 +121,7 @@ def _learned(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
         f"({number(alone['value'])}).",
         label,
         share,
-        remedies=("Train longer.", lower_the_rate(rows), *arrange_otherwise(rows, _PRE_LN)),
+        remedies=("Train longer.", lower_the_rate(rows), *arrange_otherwise(rows, PRE_LN)),
     )
 
 
@@ -143,6 +145,7 @@ def _balance(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
         "warn": "is out of balance over depth",
         "fail": f"all but leaves the {'first' if ratio['value'] > 1 else 'last'} blocks",
     }
+    unwarmed = ratio["value"] > 1 and lacks_warm_up(rows)
     yield _BALANCE.finding(
         status,
         f"{label}: the gradient {words.get(status, 'may be out of balance over depth')}: over {ratio['group']} the "
@@ -151,8 +154,9 @@ def _balance(rows: pd.DataFrame, label: str) -> Iterator[Finding]:
         label,
         factor,
         threshold=threshold,
-        remedies=(lower_the_rate(rows), *arrange_otherwise(rows, _PRE_LN)),
+        remedies=(lower_the_rate(rows), *arrange_otherwise(rows, PRE_LN)),
         details={"last/first": float(ratio["value"])},
+        explains=(*_LEAVES, *_STUCK * (status == "fail")) if unwarmed else (),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.advice import arrange_otherwise, lower_the_rate
+from analyses.advice import PRE_LN, arrange_otherwise, lower_the_rate
 from analyses.limits import limit
 from analyses.making import Check
 from analyses.tables import first, pick
@@ -187,7 +187,7 @@ def _advice(rows: pd.DataFrame) -> tuple[tuple[str, ...], tuple[str, ...]]:
     growth, rate = first(pick(rows, quantity="gradient before the break")), lower_the_rate(rows)
     if growth is None or growth["value"] > limit("GL303", "spike"):
         causes = ("A learning rate too high for the first steps.", "Overflow in float16.", "A fault in loss or data.")
-        otherwise = arrange_otherwise(rows, "Take the norm before the branch (Pre-LN).")
+        otherwise = arrange_otherwise(rows, PRE_LN)
         return causes, (rate, "Clip the gradient norm.", *otherwise)
     before = "" if pd.isna(growth["value"]) else ": the gradient had not grown before it"
     causes = (

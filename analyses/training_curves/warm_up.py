@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.advice import arrange_otherwise
+from analyses.advice import PRE_LN, arrange_otherwise
 from analyses.intervals import block_bootstrap_interval, t_interval
 from analyses.limits import held_against
 from analyses.making import Check
@@ -103,7 +103,7 @@ def worth(row: pd.Series, runs: pd.DataFrame) -> Finding:
         claim = f"{variant}: {verdict}: without it the loss ends {_difference(row)}, over {row['group']}."
     remedies = (
         "Keep the warm-up.",
-        *arrange_otherwise(runs, "Take the norm before the branch (Pre-LN)."),
+        *arrange_otherwise(runs, PRE_LN),
         "Repeat with other seeds and learning rates.",
     )
     return CHECK.finding(status, claim, variant, row, remedies=remedies)

@@ -77,7 +77,8 @@ def _followed(index: int, flagged: Sequence[Finding]) -> dict[int, int]:
 
 
 def _explains(cause: Finding, other: Finding) -> bool:
-    follows = other.code in cause.explains or (other.code in cause.explains_there and _is_there(cause, other))
+    named = {other.code, f"{other.code} {other.born}"}
+    follows = bool(named & {*cause.explains}) or (bool(named & {*cause.explains_there}) and _is_there(cause, other))
     return follows and other.subject == cause.subject and _began(cause) <= _seen_from(other)
 
 

@@ -131,7 +131,8 @@ def compare(
         recordings: at least one. Where two share a label, the name of the run folder or a number is added.
         analyses: the questions; by default those of every installed package.
         reference: a run that went well, for what one should expect of the others; it is not judged itself.
-        margin: of two runs, the share by which the loss of the second may be higher at the end.
+        margin: of two runs, the share by which the loss of the second may be higher at the end, and its gradient norm
+            and re-scaling be another; with a reference of that and each run.
 
     Returns:
         The answers.

@@ -35,7 +35,8 @@ class Finding:
         reference: paper and equation.
         onset: the step from which on it is seen; None where it is of the whole run.
         born: the pass that shows it first, ``forward``, ``backward`` or ``update``; empty where that means nothing.
-        explains: codes of findings on the same recording that follow from this one by themselves: its symptoms.
+        explains: codes of findings on the same recording that follow from this one by themselves: its symptoms; with a
+            pass, as ``GL309 backward``, of those alone that were born in it.
         explains_there: the same of those that are told of its own sites, of what is in them, or of what they are in.
         details: further numbers by name; with ``answer`` a finding that passes is told where nothing is flagged.
     """
@@ -79,3 +80,8 @@ class Finding:
 def worst(findings: "list[Finding] | tuple[Finding, ...]") -> Status:
     """Return the worst status among the findings; ``not applicable`` where there is none."""
     return max((f.status for f in findings), key=SEVERITY.index, default="not applicable")
+
+
+def place(name: str) -> str:
+    """Write a module's path for a sentence; what is a number alone is said to be a module."""
+    return f"module {name}" if name.isdecimal() else name or "the model itself"

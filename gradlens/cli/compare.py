@@ -112,4 +112,4 @@ def command(
     terminal.note("")
     show(comparison, as_json=as_json, out=str(folder), pdf=str(pdf))
     terminal.note(f"\nReport: {pdf}")
-    leave(comparison, fail_on)
+    leave(comparison, fail_on, margin)

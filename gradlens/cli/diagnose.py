@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 import click
 
 from gradlens.cli import options
-from gradlens.cli.results import leave, read, read_reference, show
+from gradlens.cli.results import deciding, leave, read, read_reference, show
+from gradlens.errors import GradlensError
 from gradlens.text import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -33,26 +34,39 @@ if TYPE_CHECKING:
     help="What to print on stdout.",
 )
 @options.reference
+@options.margin
 @options.verbosity
-def command(runs: tuple[Path, ...], fail_on: str, as_format: str, reference: Path | None) -> None:
-    """Print what is found in one or more RUN folders; the folder of a comparison stands for all its runs."""
+def command(runs: tuple[Path, ...], fail_on: str, as_format: str, reference: Path | None, margin: float | None) -> None:
+    """Print what is found in one or more RUN folders; the folder of a comparison stands for all its runs.
+
+    With --reference and --margin each run is held against the reference, and --fail-on asks only whether it parts from
+    it by more: --reference runs/good --margin 5%.
+    """
+    if margin is not None and reference is None:
+        raise GradlensError("--margin holds runs against one that went well: name it with --reference RUN.")
     recordings, good = read(runs), read_reference(reference)
     from gradlens.analysis import compare
 
-    comparison = compare(recordings, reference=good)
+    comparison = compare(recordings, reference=good, margin=margin)
     if as_format == "junit":
-        click.echo(junit(comparison.findings, fail_on))
+        click.echo(junit(comparison.findings, fail_on, deciding(comparison, margin)))
     else:
         show(comparison, as_json=as_format == "json")
-    leave(comparison, fail_on)
+    leave(comparison, fail_on, margin)
 
 
-def junit(findings: Sequence["Finding"], fail_on: str) -> str:
-    """Return findings as JUnit XML: a test case each, failed at ``fail_on`` or worse, skipped if open."""
+def junit(findings: Sequence["Finding"], fail_on: str, asked: Sequence["Finding"] | None = None) -> str:
+    """Return findings as JUnit XML: a test case each, failed at ``fail_on`` or worse, skipped if open.
+
+    Args:
+        findings: all that are told.
+        fail_on: ``warn`` or ``fail``.
+        asked: those that may fail; by default all.
+    """
     from gradlens.analysis import SEVERITY
 
     limit = SEVERITY.index("warn" if fail_on == "warn" else "fail")
-    failed = [f for f in findings if SEVERITY.index(f.status) >= limit]
+    failed = [f for f in (findings if asked is None else asked) if SEVERITY.index(f.status) >= limit]
     skipped = [f for f in findings if f.status in ("inconclusive", "not applicable")]
     suite = ElementTree.Element(
         "testsuite",

@@ -82,7 +82,8 @@ reference = click.option(
 margin = click.option(
     "--margin",
     type=Share(),
-    help="Of two runs, the share by which the second's loss may be higher: 5% or 0.05.  [default: see GL322]",
+    help="Of two runs, the share by which the second's loss may be higher, and gradient norm and re-scaling be "
+    "another: 5% or 0.05. With it --fail-on asks for nothing else.",
 )
 same_weights = click.option(
     "--same-weights",

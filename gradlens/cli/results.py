@@ -13,7 +13,7 @@ from gradlens.lab.operands import runs_in
 from gradlens.recording import Recording, load
 
 if TYPE_CHECKING:
-    from gradlens.analysis import Comparison
+    from gradlens.analysis import Comparison, Finding
     from gradlens.reporting import Cover
 
 
@@ -87,9 +87,31 @@ def show(comparison: "Comparison", *, as_json: bool, cover: "Cover | None" = Non
     terminal.result("\n\n".join(filter(None, (summary_text(comparison, cover), told, findings))))
 
 
-def leave(comparison: "Comparison", fail_on: str | None) -> None:
-    """End the program with code 1 where a finding is as bad as ``fail_on`` or worse."""
+def deciding(comparison: "Comparison", margin: float | None) -> tuple["Finding", ...]:
+    """Return the findings that decide the exit code: all, or with a margin what holds one run against another."""
+    return tuple(f for f in comparison.findings if margin is None or f.analysis == "parting")
+
+
+def leave(comparison: "Comparison", fail_on: str | None, margin: float | None = None) -> None:
+    """End the program with code 1 where a finding is as bad as ``fail_on`` or worse.
+
+    Args:
+        comparison: whose.
+        fail_on: the status; None to end well whatever was found.
+        margin: that was asked for; what else is found then plays no part.
+
+    Raises:
+        NothingFoundError: there is nothing that a margin could be held against.
+    """
     from gradlens.analysis import SEVERITY, worst
 
-    if fail_on is not None and SEVERITY.index(worst(comparison.findings)) >= SEVERITY.index(fail_on):
+    found = deciding(comparison, margin)
+    if fail_on is None:
+        return
+    if SEVERITY.index(worst(found)) >= SEVERITY.index(fail_on):
         click.get_current_context().exit(1)
+    if margin is not None and not {"pass", "inconclusive"} & {f.status for f in found if f.code in ("GL322", "GL324")}:
+        raise NothingFoundError(
+            "--margin needs a loss or a gradient norm of four steps that both runs recorded; there is none. Pass the "
+            "loss to step(loss=...)."
+        )

@@ -4,14 +4,21 @@ A sum is a residual addition where one of its terms, the skip, is a tensor that 
 parameter or norm.
 """
 
+import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gradlens.lens.autograd_graph import Edge, Graph, Node, operation
 
 #: A projected skip is a convolution, a norm, and pooling at most.
 _SHORT = 3
 _POOLS = frozenset({"AvgPool2D", "AvgPool3D", "MaxPool2DWithIndices", "MaxPool3DWithIndices", "Slice"})
+#: Sums of two terms: a plain one, one that leans to either (``lerp``), one of which a product is a term.
+_SUMS = frozenset({"Add", "Sub", "Lerp", "Addcmul"})
+#: What cuts a tensor in parts.
+_CUTS = frozenset({"Split", "SplitWithSizes", "Unbind"})
+#: What makes a map larger: a way that does leads to a coarse map, which is added to a fine one.
+_ENLARGES = re.compile("Upsample|PixelShuffle|RepeatInterleave|GridSampler|MaxUnpool")
 #: Skips that one sum may have: a branch may hold a sum that is added as it is (an adapter's).
 _NESTED = 2
 #: Nodes times sources of terms, above which a graph is too large to be read: 200 MB of bits.
@@ -28,6 +35,7 @@ class Addition:
         skip: the source of the term that is the stream as it was, or of a projected skip what that was made of.
         branches: the sources of the terms that came of it.
         inside: the operations between.
+        begins: what the branches read: the skip's source, and of coupled streams the sum on the other stream.
         outer: whether the same sum adds to a later skip, too.
     """
 
@@ -36,6 +44,7 @@ class Addition:
     skip: Edge
     branches: frozenset[Edge]
     inside: frozenset[Node]
+    begins: frozenset[Edge]
     outer: bool = False
 
 
@@ -46,8 +55,10 @@ def additions(graph: Graph) -> list[Addition]:
         ValueError: the graph is too large.
     """
     sums = {node: _terms(graph, node) for node in graph.index if _is_sum(graph, node) and not _is_part(graph, node)}
-    descent = _Descent(graph, {term for _, terms in sums.values() for term in terms})
-    found = [one for parts, terms in sums.values() for one in _residual(graph, parts, terms, descent)]
+    all_terms = {term for _, terms in sums.values() for term in terms}
+    descent = _Descent(graph, all_terms.union(*(_other_parts(graph, term) for term in all_terms)))
+    direct = [one for parts, terms in sums.values() for one in _residual(graph, parts, terms, descent)]
+    found = _uncoupled(graph, direct)
     residual, inside = {one.node for one in found}, frozenset().union(*(one.inside for one in found))
     for node, (parts, terms) in sums.items():
         if node not in residual and node not in inside and len(terms) == 2:
@@ -57,7 +68,7 @@ def additions(graph: Graph) -> list[Addition]:
 
 
 def _is_sum(graph: Graph, node: Node) -> bool:
-    return operation(node) in ("Add", "Sub") and len(graph.inputs[node]) == 2 and graph.source((node, 0)) == (node, 0)
+    return operation(node) in _SUMS and len(graph.inputs[node]) == 2 and graph.source((node, 0)) == (node, 0)
 
 
 def _is_part(graph: Graph, node: Node) -> bool:
@@ -99,17 +110,65 @@ class _Descent:
 
 
 def _residual(graph: Graph, sums: tuple[Node, ...], terms: list[Edge], descent: _Descent) -> Iterator[Addition]:
-    """Yield the additions to the latest of the terms that others came of, and to the one before (an adapter's)."""
+    """Yield the additions to the latest of the terms that others came of, and to the one before (an adapter's).
+
+    Where a tensor was cut in two, one part is the skip of what came of the other (a reversible network's first block).
+    """
     found = 0
     for skip in sorted(terms, key=lambda term: -graph.index[term[0]]):
-        ways = {term: graph.between(skip, term) for term in terms if descent.holds(skip, term[0])}
-        branches = frozenset(term for term, way in ways.items() if _does_something(graph, way))
-        if branches:
-            inside = frozenset().union(*(ways[term] for term in branches))
-            yield Addition(sums[0], sums, skip, branches, inside, outer=found > 0)
-            found += 1
+        for begins in (frozenset({skip}), _other_parts(graph, skip)):
+            came = [term for term in terms if any(descent.holds(above, term[0]) for above in begins)]
+            ways = {term: graph.between(begins, term) for term in came}
+            branches = frozenset(term for term, way in ways.items() if _does_something(graph, way))
+            if branches:
+                inside = frozenset().union(*(ways[term] for term in branches))
+                yield Addition(sums[0], sums, skip, branches, inside, begins, outer=found > 0)
+                found += 1
+                break
         if found == _NESTED:
             return
+
+
+def _other_parts(graph: Graph, part: Edge) -> frozenset[Edge]:
+    """Return the other half of the tensor that a part was cut of; none where it is a whole, or one of several."""
+    name = operation(part[0])
+    if name in _CUTS:
+        others = {*graph.outputs(part[0])} - {part}
+    elif name == "Slice" and graph.inputs[part[0]]:
+        readers = graph.readers(graph.source(graph.inputs[part[0]][0][1]))
+        others = {(node, 0) for node, _ in readers if operation(node) == name} - {part}
+    else:
+        others = set()
+    return frozenset(others) if len(others) == 1 else frozenset()
+
+
+def _uncoupled(graph: Graph, found: list[Addition]) -> list[Addition]:
+    """Return the additions, of coupled streams (a reversible network's) each with a branch of its own.
+
+    Where x₁ + f(x₂) is added to, x₂ being a sum that came of x₁, the branch is f and begins at x₂. A sum is of another
+    stream where its own skip is not in the branch: it came of something else, or its stream goes on elsewhere.
+    """
+    sums = {one.node: one for one in found if not one.outer}
+    goes_on: dict[Node, set[Node]] = {}
+    for one in sums.values():
+        goes_on.setdefault(one.skip[0], set()).add(one.node)
+
+    def is_other(other: Addition, one: Addition) -> bool:
+        if other.skip == one.skip:
+            return bool(goes_on.get(other.node, set()) - one.inside - {one.node})
+        return other.skip[0] not in one.inside
+
+    kept = []
+    for one in found:
+        others = {(node, 0) for node in one.inside & sums.keys() - {one.node} if is_other(sums[node], one)}
+        if others:
+            begins = frozenset({one.skip, *others})
+            ways = {term: graph.between(begins, term) for term in one.branches - begins}
+            branches = frozenset(term for term, way in ways.items() if _does_something(graph, way))
+            inside = frozenset().union(*(ways[term] for term in branches))
+            one = replace(one, branches=branches, inside=inside, begins=begins)
+        kept += [one] if one.branches else []
+    return kept
 
 
 def _does_something(graph: Graph, way: Iterable[Node]) -> bool:
@@ -124,9 +183,10 @@ def _projected(graph: Graph, sums: tuple[Node, ...], short: Edge, long: Edge) ->
         path.append(edge[0])
         edge = graph.source(graph.inputs[edge[0]][0][1])
         readers = {node for node, _ in graph.readers(edge)}
-        way = graph.between(edge, long) if len(readers) == 2 and path[-1] in readers else set()
-        if way & readers - {path[-1]} and _projects(graph, path) and _branches(graph, edge, way):
-            return Addition(sums[0], sums, edge, frozenset({long}), frozenset(way))
+        way = graph.between({edge}, long) if path[-1] in readers and _projects(graph, path) else set()
+        # Others may read it, too (a feature pyramid), if not on the way.
+        if len(way & readers - {path[-1]}) == 1 and _branches(graph, edge, way):
+            return Addition(sums[0], sums, edge, frozenset({long}), frozenset(way), frozenset({edge}))
     return None
 
 
@@ -141,8 +201,11 @@ def _projects(graph: Graph, path: Iterable[Node]) -> bool:
 def _branches(graph: Graph, start: Edge, way: set[Node]) -> bool:
     """Whether a way from a tensor holds two products with parameters at least, and none with what is not of it.
 
-    A gate of its own is part of a branch (squeeze and excitation); what scales another tensor is none.
+    A gate of its own is part of a branch (squeeze and excitation); what scales another tensor is none, and a coarse map
+    that is added to a fine one (a feature pyramid's) is none either.
     """
+    if any(_ENLARGES.search(operation(node)) or getattr(node, "_saved_transposed", False) for node in way):
+        return False
     factors = [edge for node in way if operation(node) in ("Mul", "Div") for _, edge in graph.inputs[node]]
     own = all(edge[0] in way or graph.source(edge) == start for edge in factors)
     return own and sum(node in graph.parameters and node not in graph.calls for node in way) > 1

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from torch import nn
 
 from gradlens.lens.additions import Addition, additions
-from gradlens.lens.autograd_graph import Edge, Graph, Node, operation
+from gradlens.lens.autograd_graph import Edge, Graph, Node, operation, shape
 from gradlens.lens.world import class_of
 
 #: A call of a norm: its site, the node behind its output, and that behind the alias that it was handed (None where
@@ -24,6 +24,8 @@ _ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
 _PRODUCTS = frozenset({"Bmm", "Baddbmm"})
 #: What happens to scores before a softmax is taken of them, where it is not looked through.
 _MASKED = frozenset({"Add", "Tanh", "Maximum", "Where"})
+#: What makes weights of scores in place of a softmax.
+_BENT = frozenset({"Sigmoid", "LogSigmoid", "Relu", "Softplus", "Elu", "Gelu", "Silu", "Exp", "Pow", "Mul"})
 #: What queries and keys pass on their way to their product, rotations of positions among it.
 _TURNS = frozenset({"Mul", "Add", "Sub", "Neg", "Cat", "Stack", "Slice", "Select", "Index", "Split", "Unbind"})
 
@@ -143,7 +145,7 @@ class Architecture:
             return ""
         taken = graph.inputs[norm][0][1]
         source, readers = graph.source(taken), graph.readers((norm, 0))
-        if any(norm in one.inside and one.skip == source for one in self.additions):
+        if any(norm in one.inside and source in one.begins for one in self.additions):
             return "pre_branch"
         summed = bool(readers) and all((norm, 0) in self._added.get(reader, ()) for reader, _ in readers)
         if summed:  # an average of the last layers is no branch
@@ -182,21 +184,32 @@ class Architecture:
                 if place < 2:
                     return True
             elif name in _PRODUCTS and len(self.graph.inputs[node]) == 2:
-                if self._softened(node):
+                if self._is_score(node, shape((norm, 0))[-1:]):
                     return True
             elif name in _TURNS and node not in self._at and node not in met:
                 met.add(node)
                 readers += [reader for edge in self.graph.outputs(node) for reader in self.graph.readers(edge)]
         return False
 
-    def _softened(self, node: Node) -> bool:
-        """Whether a softmax is taken of a product, a mask or a bias having been added."""
-        products, met = [node], {node}
+    def _is_score(self, node: Node, features: tuple[int, ...]) -> bool:
+        """Whether a product is of queries and keys: a softmax is taken of it, or values are weighed with it.
+
+        Without a softmax it must be over the features, which its own axes are not; a mask or a bias may be added.
+
+        Args:
+            node: the product.
+            features: what was normalized.
+        """
+        products, over = [node], not set(features) & set(shape((node, 0))[-2:])
+        met = {node}
         for one in products:  # which grows meanwhile
-            for reader, _ in self.graph.readers((one, 0)):
-                if "Softmax" in operation(reader):
+            for reader, place in self.graph.readers((one, 0)):
+                name = operation(reader)
+                if "Softmax" in name:
                     return True
-                if operation(reader) in _MASKED and reader not in met:
+                if over and place == 0 and name in _PRODUCTS and len(self.graph.inputs[reader]) == 2:
+                    return True
+                if reader not in met and (name in _MASKED or (over and name in _BENT)):
                     met.add(reader)
                     products.append(reader)
         return False

@@ -5,7 +5,7 @@ a cast, dropout, a product with a parameter) is looked through: the tensor befor
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -53,6 +53,12 @@ def operation(node: Node) -> str:
 
 
 _SUFFIX = re.compile(r"Backwards?\d*$")
+
+
+def shape(edge: Edge) -> tuple[int, ...]:
+    """Return the shape of a tensor that flowed; empty where its node does not say."""
+    told = getattr(edge[0], "_input_metadata", ())
+    return tuple(int(size) for size in told[edge[1]].shape) if edge[1] < len(told) else ()
 
 
 class Graph:
@@ -106,18 +112,22 @@ class Graph:
         """Return the outputs of an operation that somebody read."""
         return self._outputs.get(node, [])
 
-    def between(self, above: Edge, below: Edge) -> set[Node]:
-        """Return the operations on all ways from one tensor to another, the last one too; none without a way."""
-        start = self.index[above[0]]
+    def between(self, above: Collection[Edge], below: Edge) -> set[Node]:
+        """Return the operations on all ways from some tensors to another that lead through no other of them.
+
+        The last operation is among them; without a way there are none.
+        """
+        starts = {edge[0] for edge in above}
+        first = min(self.index[node] for node in starts)
         stack, met = [below[0]], set()
         while stack:
             node = stack.pop()
-            if node not in met and self.index[node] > start:
+            if node not in met and node not in starts and self.index[node] > first:
                 met.add(node)
                 stack += [edge[0] for _, edge in self.inputs[node]]
         inside: set[Node] = set()
         for node in sorted(met, key=self.index.__getitem__):
-            if any(edge == above or edge[0] in inside for _, edge in self.inputs[node]):
+            if any(edge in above or edge[0] in inside for _, edge in self.inputs[node]):
                 inside.add(node)
         return inside if below[0] in inside else set()
 

@@ -5,7 +5,7 @@ A plain value that goes into the recording's metadata as ``structure``:
 - ``siblings``: for each family of modules of one class, one parent, and the same operations, each module's path to the
   number of residual additions that it holds;
 - ``additions``: of each stack in order, the module that holds it, and how it is written: ``x + f``, ``x - f``,
-  ``f - x``, with ``s·`` before a term that a parameter multiplies;
+  ``f - x``, with ``s·`` before a term that a parameter multiplies, and ``0.5·`` before one that a number does;
 - ``twice``: pairs of norms of which the second reads nothing but the first, and nobody else does;
 - ``ends``: of each stack of which every branch begins with a norm: the last of these, what the stream comes to
   (``norm``, ``product`` or ``output``), and how many additions it has;
@@ -13,6 +13,7 @@ A plain value that goes into the recording's metadata as ``structure``:
   the last axis, and for each norm on it the sizes that it normalizes.
 """
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -22,7 +23,8 @@ from torch import nn
 
 from gradlens.lens.additions import Addition
 from gradlens.lens.architecture import Architecture, Call, common
-from gradlens.lens.autograd_graph import Edge, Graph, Node, named, operation
+from gradlens.lens.autograd_graph import Edge, Graph, Node, named, operation, shape
+from gradlens.lens.constants import constant
 from gradlens.lens.world import class_of
 
 Facts: TypeAlias = dict[str, list[Any]]
@@ -67,6 +69,7 @@ class _Wiring:
             used += [f"{self._norms[node].partition('#')[0]}."] if node in self._norms else []
             if used:
                 self._used[node] = sorted(used)
+        self._uses = Counter(edge[0] for inputs in self._graph.inputs.values() for _, edge in inputs)
         self._held = {one.node: self._holder(one) for one in architecture.additions if not one.outer}
 
     # ------------------------------------------------------------------ modules
@@ -110,38 +113,39 @@ class _Wiring:
 
     def _written(self, one: Addition) -> str:
         """Return an addition as text; of a sum of several terms the skip's best, and the first branch's."""
-        signs: dict[Edge, list[tuple[int, bool]]] = defaultdict(list)
-        stack: list[tuple[Node, int, bool]] = [(one.node, 1, False)]
+        factors: dict[Edge, list[tuple[float, bool]]] = defaultdict(list)
+        stack: list[tuple[Node, float, bool]] = [(one.node, 1.0, False)]
         while stack:
-            node, sign, scaled = stack.pop()
+            node, factor, scaled = stack.pop()
+            name, learned = operation(node), node in self._graph.parameters
             for position, edge in self._graph.inputs[node]:
-                negative = operation(node) == "Sub" and position == 1
-                source, own, factor = self._traced(edge, -sign if negative else sign, scaled)
+                by_parameter = scaled or (learned and (name == "Lerp" or (name == "Addcmul" and position > 0)))
+                source, own, by_parameter = self._traced(edge, factor * constant(node, position), by_parameter)
                 if source[0] in one.sums and source[0] is not node:
-                    stack.append((source[0], own, factor))
+                    stack.append((source[0], own, by_parameter))
                 else:
-                    signs[source].append((own, factor))
-        skip = max(signs.get(one.skip, ()), default=(1, False))  # a projected one has whatever sign it likes
-        branch = next((signs[term][0] for term in one.branches if term in signs), (1, False))
-        x, f = (("s·" if factor else "") + name for (_, factor), name in ((skip, "x"), (branch, "f")))
+                    factors[source].append((own, by_parameter))
+        skip = max(factors.get(one.skip, ()), default=(1.0, False))  # a projected one has whatever sign it likes
+        branch = next((factors[term][0] for term in one.branches if term in factors), (1.0, False))
+        x, f = (_times(*of) + name for of, name in ((skip, "x"), (branch, "f")))
         if skip[0] > 0:
             return f"{x} + {f}" if branch[0] > 0 else f"{x} - {f}"
         return f"{f} - {x}" if branch[0] > 0 else f"-{x} - {f}"
 
-    def _traced(self, edge: Edge, sign: int, scaled: bool) -> tuple[Edge, int, bool]:
-        """Follow a term up to its source: return that, its sign, and whether a parameter multiplies it."""
+    def _traced(self, edge: Edge, factor: float, scaled: bool) -> tuple[Edge, float, bool]:
+        """Follow a term up to its source: return that, its constant factor, and whether a parameter multiplies it."""
         source = self._graph.source(edge)
         while edge != source and self._graph.inputs.get(edge[0]):
             node = edge[0]
             if len(self._graph.inputs[node]) > 1:  # a tensor times what it is mapped to: of no one sign
-                return source, 1, scaled
+                return source, 1.0, scaled
             position, above = self._graph.inputs[node][0]
-            name = operation(node)
-            if name in ("Neg", "Rsub") or (name == "Sub" and position == 1):
-                sign = -sign
-            scaled = scaled or (name in ("Mul", "Div") and node in self._graph.parameters)  # and no dropout
+            own = constant(node, position)
+            # What others read scaled, too, is the stream itself.
+            factor *= own if self._uses[node] == 1 else math.copysign(1.0, own)
+            scaled = scaled or (operation(node) in ("Mul", "Div") and node in self._graph.parameters)  # and no dropout
             edge = above
-        return source, sign, scaled
+        return source, factor, scaled
 
     # ------------------------------------------------------------------ norms
 
@@ -210,15 +214,21 @@ class _Wiring:
         stack, met, found = [branch], set(), set()
         while stack:
             edge = stack.pop()
-            name, shape = operation(edge[0]), _shape(edge)
-            if edge[0] in self._graph.parameters and name in _LINEAR | _CONVOLUTIONS and len(shape) > 1:
-                found.add((shape[-1], True) if name in _LINEAR else (shape[1], False))
+            name, sizes = operation(edge[0]), shape(edge)
+            if edge[0] in self._graph.parameters and name in _LINEAR | _CONVOLUTIONS and len(sizes) > 1:
+                found.add((sizes[-1], True) if name in _LINEAR else (sizes[1], False))
             elif edge[0] not in met:
                 met.add(edge[0])
                 stack += [above for _, above in self._graph.inputs[edge[0]]]
         features = found.pop() if len(found) == 1 else None
         # Attention without a product behind it makes its values of queries, keys and values together.
-        return features if features is not None and features[0] in _shape((one.node, 0)) else None
+        return features if features is not None and features[0] in shape((one.node, 0)) else None
+
+
+def _times(factor: float, by_parameter: bool) -> str:
+    """Return a term's factor as text, without its sign."""
+    size = f"{abs(factor):.3g}"
+    return "s·" if by_parameter else "" if size == "1" else f"{size}·"
 
 
 def _above(name: str) -> Iterator[str]:
@@ -250,15 +260,9 @@ def _shapes(module: nn.Module) -> frozenset[tuple[str, tuple[int, ...]]]:
     return frozenset((name, tuple(p.shape)) for name, p in module.named_parameters())
 
 
-def _shape(edge: Edge) -> tuple[int, ...]:
-    """Return the shape of a tensor that flowed; empty where its node does not say."""
-    told = getattr(edge[0], "_input_metadata", ())
-    return tuple(int(size) for size in told[edge[1]].shape) if edge[1] < len(told) else ()
-
-
 def _numel(edge: Edge) -> int:
     size = 1
-    for entry in _shape(edge):
+    for entry in shape(edge):
         size *= entry
     return size
 

@@ -9,12 +9,14 @@ import pandas as pd
 
 from gradlens.analysis.causes import Cause
 from gradlens.analysis.comparison import Comparison
-from gradlens.analysis.finding import Finding, Status
+from gradlens.analysis.finding import Finding, Status, place
 from gradlens.recording import Recording
 from gradlens.reporting.numbers import ABSENT, count, number
 
 #: More names than these are counted instead of listed.
 _MOST_NAMES = 4
+#: More places of a cause than these are counted.
+_MOST_PLACES = 2
 #: More causes than these are left to the table of checks.
 _MOST_CLAIMS = 3
 
@@ -186,7 +188,7 @@ def _told(causes: Sequence[Cause]) -> Iterator[str]:
         when = "" if finding.onset is None or f"step {finding.onset}" in said else f", from step {finding.onset} on"
         where = finding.born + (" pass" if finding.born in ("forward", "backward") else "")
         born = f", born in the {where}" if finding.born and finding.born not in said else ""
-        yield _sentence(f"{said}{when}{born} ({finding.code}, {_sure(finding)})")
+        yield _sentence(f"{said}{_at(finding.sites, said)}{when}{born} ({finding.code}, {_sure(finding)})")
         if cause.symptoms:
             symptoms = [f"{headline(f).removeprefix(subject)} ({f.code})" for f in cause.symptoms[:_MOST_NAMES]]
             more = len(cause.symptoms) - len(symptoms)
@@ -197,6 +199,15 @@ def _told(causes: Sequence[Cause]) -> Iterator[str]:
             yield _sentence(f"Try first: {first[:1].lower() + first[1:] if first[1:2].islower() else first}")
     if len(causes) > _MOST_CLAIMS:
         yield f"{len(causes) - _MOST_CLAIMS} more below."
+
+
+def _at(sites: Sequence[str], said: str) -> str:
+    """Name the worst places, where what is said already does not."""
+    if any(site in said for site in sites[:1]):
+        return ""
+    named = [place(site) for site in sites if site][:_MOST_PLACES]
+    more = [f"{len(sites) - _MOST_PLACES} more"] if len(sites) > _MOST_PLACES else []
+    return f", at {_and([*named, *more])}" if named else ""
 
 
 def _sure(finding: Finding) -> str:

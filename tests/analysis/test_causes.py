@@ -61,3 +61,9 @@ def test_what_concerns_its_own_places_alone_stands_last_among_what_is_as_bad() -
     found = finding("A", sites=("a",), explains_there=("B",)), finding("B", sites=("b",), onset=9), finding("C", "fail")
     assert told(*found) == [("C",), ("B",), ("A",)]
     assert told(finding("A", "fail", explains_there=("B",)), finding("C")) == [("A",), ("C",)]
+
+
+def test_some_follow_only_where_they_were_born_in_one_pass() -> None:
+    cause = finding("A", explains=("B backward",))
+    assert told(cause, finding("B", born="backward")) == [("A", "B")]
+    assert told(cause, finding("B", born="forward")) == [("A",), ("B",)]

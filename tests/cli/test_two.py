@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.analyses.parting.pairs import train
+from tests.analyses.parting.pairs import STEPS, train
 from tests.cli.conftest import read_json
 
 IMPLEMENTATIONS = """
@@ -81,7 +81,8 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (("before", "after"), [], 1, "warn"),
         (("before", "after"), ["--margin", "50%"], 0, "pass"),
-        (("after", "before"), ["--margin", "0.01"], 0, "pass"),
+        (("after", "before"), ["--margin", "50%"], 0, "pass"),
+        (("before", "after"), ["--margin", "0.01"], 1, "fail"),
     ],
 )
 def test_the_margin_decides_the_exit_code(gradlens, folder, two_runs, order, margin, exit_code, status):
@@ -112,3 +113,37 @@ def test_a_margin_needs_two_runs(gradlens, folder, two_runs):
     result = gradlens("compare", two_runs / "before", "--margin", "5%")
     assert result.exit_code == 2
     assert "Name two run folders" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("run", "more", "exit_code"),
+    [
+        ("after", ["--margin", "1%"], 1),
+        ("after", ["--margin", "50%"], 0),
+        ("after", [], 0),
+        ("before", ["--margin", "0%", "--fail-on", "warn"], 0),
+        ("one", ["--margin", "50%"], 5),
+    ],
+)
+def test_diagnose_holds_a_run_against_the_reference_by_a_margin(gradlens, two_runs, run, more, exit_code):
+    """Of GL404 and the like, which both runs may show, nothing depends with a margin."""
+    one = two_runs / "one"
+    if not one.exists():
+        train("one", out=one, every=STEPS)
+    result = gradlens("diagnose", two_runs / run, "--reference", two_runs / "before", *more)
+    assert result.exit_code == exit_code, result.stderr
+    assert ("four steps that both runs recorded" in result.stderr) == (exit_code == 5)
+
+
+def test_only_what_the_margin_asks_for_fails_in_junit(gradlens, two_runs):
+    command = ["diagnose", two_runs / "after", "--reference", two_runs / "before", "--format", "junit"]
+    for margin, failures in (("1%", 1), ("50%", 0)):
+        result = gradlens(*command, "--margin", margin)
+        assert f'failures="{failures}"' in result.stdout
+        assert 'classname="gradlens.parting" name="GL322 after"' in result.stdout
+
+
+def test_a_margin_of_diagnose_needs_a_reference(gradlens, two_runs):
+    result = gradlens("diagnose", two_runs / "after", "--margin", "5%")
+    assert result.exit_code == 2
+    assert "--reference RUN" in result.stderr

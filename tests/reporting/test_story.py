@@ -77,6 +77,20 @@ def test_a_cause_is_told_with_its_step_its_pass_what_follows_and_what_to_try() -
     assert "CI" not in text
 
 
+@pytest.mark.parametrize(
+    ("sites", "said"),
+    [
+        (("head.w",), "a: two stand still, at head.w (X"),
+        (("3", "b", "c", "d"), "a: two stand still, at module 3, b and 2 more (X"),
+        (("two",), "a: two stand still (X"),
+        (("",), "a: two stand still (X"),
+    ],
+)
+def test_the_worst_places_are_named_where_the_claim_has_lost_them(sites: tuple[str, ...], said: str) -> None:
+    found = finding("a: two stand still: here and there (2 %)", "warn", subject="a", sites=sites)
+    assert told([make_recording()], [found]).startswith(said)
+
+
 def test_an_estimate_is_as_sure_as_its_interval() -> None:
     assert "(X, 95 % sure)" in told([make_recording()], [finding("a: b", "warn", low=1.0, high=2.0, value=1.5)])
 

@@ -1,5 +1,6 @@
 """GL401 on real trainings: what gets no gradient, how much it explains, and where the whole gradient is lost."""
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -138,3 +139,14 @@ def test_single_batches_without_a_gradient_are_no_fault() -> None:
 
     calls: list[int] = []
     assert found(train(mlp(), points(), loss_fn=loss)).status == "pass"
+
+
+def test_a_block_that_is_frozen_between_others_is_named_and_may_be_let_train() -> None:
+    names = [f"blocks.{block}.w.weight" for block in range(3)]
+    rows = [(step, name, 9, None if name == names[1] else 1.0) for step in range(9) for name in names]
+    params = pd.DataFrame(rows, columns=["step", "name", "numel", "grad_norm"])
+    steps = pd.DataFrame({"step": range(9), "loss": 1.0})
+    meta = {"kind": "attached", "label": "run", "frozen": [names[1]]}
+    one = found(Recording.from_tables(meta, steps=steps, params=params))
+    assert (one.status, one.sites) == ("warn", ("blocks.1",)), one.claim
+    assert "requires_grad_(True)" in one.remedies[0]

@@ -31,6 +31,7 @@ def test_matrices_that_leave_their_size_are_told_with_the_step_and_the_remedy(fa
     assert float(said[1]) == pytest.approx(factor**100, rel=0.1)
     assert found.onset == pytest.approx(50, abs=10)
     assert ("decay" in found.remedies[0]) == (word == "shrinks")
+    assert found.claim.startswith("run: matrices leave the size that they had: ")
 
 
 class Scaled(nn.Module):
@@ -53,4 +54,5 @@ def test_a_single_number_that_holds_the_gradient_is_named_but_where_each_block_h
     assert found(1.0, 1.0, 1.0).status == "pass"
     one = found(1.0, 100.0, 1.0)
     assert (one.status, one.sites) == ("warn", ("4.scale",)), one.claim
+    assert "factor" in one.remedies[0]
     assert found(100.0, 100.0, 100.0).status == "pass"

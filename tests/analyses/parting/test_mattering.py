@@ -22,6 +22,7 @@ def run(
     weight: float = 1.0,
     gradients: float = 1.0,
     rounding: float = 0.0,
+    rescaling: float = 0.02,
     loss: Any = None,
     **meta: Any,
 ) -> Recording:
@@ -35,6 +36,7 @@ def run(
         weight: the norm of each weight.
         gradients: factor of the gradients of the last block.
         rounding: largest relative error of each number.
+        rescaling: of its one norm.
         loss: instead, by step.
         meta: more of it.
     """
@@ -49,7 +51,8 @@ def run(
     params = params.assign(numel=16, weight_norm=weight)
     table = pd.DataFrame({"step": steps, "loss": curve if loss is None else loss, "lr": 0.1})
     table["grad_norm"] = np.sqrt((grads**2).sum(1))
-    return Recording.from_tables({"kind": "attached", "label": label} | meta, steps=table, params=params)
+    norms = pd.DataFrame({"step": steps, "site": "norm", "call": 0, "rank": 0, "rescaling": rescaling})
+    return Recording.from_tables({"kind": "attached", "label": label} | meta, steps=table, params=params, norms=norms)
 
 
 @pytest.mark.parametrize(
@@ -66,10 +69,39 @@ def test_the_order_of_the_two_decides() -> None:
     assert judged(run("after", 1.1), run("before"))["GL322"].status == "pass"
 
 
-@pytest.mark.parametrize(("margin", "status"), [(0.01, "warn"), (0.05, "pass")])
+@pytest.mark.parametrize(("margin", "status"), [(0.01, "fail"), (0.05, "pass")])
 def test_a_margin_stands_instead_of_the_limit_and_lets_runs_part(margin: float, status: str) -> None:
     found = judged(run("before"), run("after", 1.03, rounding=0.5), margin=margin)
     assert (found["GL322"].status, found["GL321"].status) == (status, "pass")
+
+
+@pytest.mark.parametrize(
+    ("after", "value", "status"),
+    [
+        ({}, 1.0, "pass"),
+        ({"gradients": 3.0}, np.sqrt(12 / 4), "warn"),
+        ({"gradients": 0.1}, np.sqrt(3.01 / 4), "warn"),
+        ({"rescaling": 0.03}, 1.5, "warn"),
+        ({"rescaling": 0.0204}, 1.02, "pass"),
+        ({"factor": 2.0}, 1.0, "pass"),
+    ],
+)
+def test_with_a_margin_gradient_norm_and_rescaling_are_held_against_it(
+    after: dict[str, float], value: float, status: str
+) -> None:
+    found = judged(run("before"), run("after", **after), margin=0.05)["GL324"]
+    assert (found.status, found.value) == (status, pytest.approx(value, rel=0.03))
+    assert "GL324" not in judged(run("before"), run("after", **after))
+
+
+def test_with_a_margin_each_run_is_held_against_the_reference() -> None:
+    runs = run("one"), run("two", 1.2)
+    found = {
+        f.subject: f.status for f in asked(*runs, reference=run("good"), margin=0.05).findings if f.code == "GL322"
+    }
+    assert found == {"one": "pass", "two": "fail"}
+    without = asked(*runs, reference=run("good")).findings
+    assert [f.subject for f in without if f.code == "GL322"] == ["two"]
 
 
 def test_noise_of_the_steps_leaves_it_open() -> None:
@@ -91,14 +123,14 @@ def test_runs_that_differ_on_purpose_are_told_apart_and_not_judged(what: str) ->
     found = judged(*pair)
     assert (found["GL321"].status, found["GL322"].status) == ("pass", "not applicable")
     assert f"of another {what} on purpose" in found["GL321"].claim
-    assert judged(*pair, margin=0.05)["GL322"].status == "warn"
+    assert judged(*pair, margin=0.05)["GL322"].status == "fail"
 
 
 def test_a_loss_that_is_no_number_is_worse_than_any() -> None:
     loss = np.linspace(4, 2, STEPS)
     lost = np.where(np.arange(STEPS) == STEPS - 1, np.nan, loss)
     found = judged(run("before", loss=loss), run("after", loss=lost), margin=0.5)["GL322"]
-    assert (found.status, found.steps) == ("warn", (STEPS - 1,))
+    assert (found.status, found.steps) == ("fail", (STEPS - 1,))
 
 
 def test_what_is_left_of_a_loss_that_has_converged_is_no_news() -> None:
