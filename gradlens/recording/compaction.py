@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gradlens.recording.attempts import BY_STEP
 from gradlens.recording.derive import merge
-from gradlens.recording.history import BY_STEP, expanded
+from gradlens.recording.history import expanded
 from gradlens.recording.schema import STORED
 
 #: Bytes of batches that the other thread begins with; where it falls behind by so many, it is given up.
