@@ -62,6 +62,7 @@ class Lens:
         step: int = 0,
         placement: Mapping[str, str] | None = None,
         cost: float = 0.02,
+        thinned: bool = False,
     ) -> None:
         # First of all: what torch.compile wraps a model in would stand before every name.
         model = compiling.unwrapped(model)
@@ -72,7 +73,7 @@ class Lens:
         self._stepped = False
         self._guard = Guard(strict)
         device, world = _device(model), world or World()
-        cadence = cadence_of(every, cost, device, world)
+        cadence = cadence_of(every, cost, device, world, thinned=thinned)
         dropped = compiling.forget_graphs()
         observed = Observations(cadence=cadence, loss_scale=scaler is not None, graphs_dropped=dropped)
         placing = Placing(model, observed, self._guard)

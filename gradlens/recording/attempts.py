@@ -63,28 +63,41 @@ class Read:
     bound: float
 
 
-def read_attempts(folder: Path, run: str, *, columns: Collection[str] | None = None, before: int | None = None) -> Read:
+def read_attempts(
+    folder: Path,
+    run: str,
+    *,
+    columns: Collection[str] | None = None,
+    rank: int | None = None,
+    before: tuple[int, int] | None = None,
+) -> Read:
     """Read all segments of a run, also while it is written and thinned.
 
     Args:
         folder: the run folder.
         run: number of the run; empty for one of before there were checksums.
         columns: those that are kept of each table; by default all.
-        before: an attempt; it and later ones are left out.
+        rank: of a process; the others are left out.
+        before: an attempt and a part of it; that and later ones are left out.
 
     Raises:
         FileNotFoundError: a segment went away meanwhile.
         RecordingError: what says how it was thinned is damaged.
     """
     for _ in range(_TRIES):
-        thinned = _thinned(folder)
+        thinned = all_thinned(folder, rank)
         try:
-            found = _read_all(folder, run, thinned, columns, before)
+            asked = {
+                name: path
+                for name, path in segments(folder).items()
+                if rank in (None, name.rank) and (before is None or name.place < before)
+            }
+            found = _read_all(asked, run, thinned, columns)
         except FileNotFoundError:
-            if _thinned(folder) == thinned:
+            if all_thinned(folder, rank) == thinned:
                 raise
         else:
-            if _thinned(folder) == thinned:
+            if all_thinned(folder, rank) == thinned:
                 break
     else:
         raise RecordingError(f"The run at {folder} is thinned faster than it can be read. Read it when it has ended.")
@@ -96,10 +109,11 @@ def read_attempts(folder: Path, run: str, *, columns: Collection[str] | None = N
     return Read(attempts, thinned, damage, min((step for step, _ in lost), default=inf))
 
 
-def _thinned(folder: Path) -> dict[int, Thinned]:
-    """Return what was thinned, by rank."""
-    ranks = [int(m[1]) for entry in _listed(folder) if (m := _THINNED.fullmatch(entry.name))]
-    return {rank: said for rank in sorted(ranks) if (said := Thinned.read(folder, rank)) is not None}
+def all_thinned(folder: Path, rank: int | None = None) -> dict[int, Thinned]:
+    """Return what was thinned, by rank: of all processes, or of one."""
+    ranks = sorted(int(m[1]) for entry in _listed(folder) if (m := _THINNED.fullmatch(entry.name)))
+    found = {one: Thinned.read(folder, one) for one in ranks if rank in (None, one)}
+    return {one: said for one, said in found.items() if said is not None}
 
 
 def _listed(folder: Path) -> Iterator["os.DirEntry[str]"]:
@@ -107,14 +121,10 @@ def _listed(folder: Path) -> Iterator["os.DirEntry[str]"]:
 
 
 def _read_all(
-    folder: Path, run: str, thinned: Mapping[int, Thinned], columns: Collection[str] | None, before: int | None
+    asked: Mapping[Name, Path], run: str, thinned: Mapping[int, Thinned], columns: Collection[str] | None
 ) -> dict[Name, Segment]:
     """Read the segments so that each step that is counted finds its rows, also while they are written."""
-    paths = {
-        name: path
-        for name, path in segments(folder).items()
-        if counts(name, thinned.get(name.rank)) and (before is None or name.attempt < before)
-    }
+    paths = {name: path for name, path in asked.items() if counts(name, thinned.get(name.rank))}
     found = {name: read(path, name, run, columns=columns) for name, path in paths.items() if name.table == "steps"}
     found |= {name: read(path, name, run, columns=columns) for name, path in paths.items() if name.table != "steps"}
     for name, segment in found.items():

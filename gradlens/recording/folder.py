@@ -107,6 +107,11 @@ def segments(folder: Path) -> dict[Name, Path]:
     return dict(sorted(known, key=lambda one: (one[0].place, one[0].rank, one[0].table)))
 
 
+def path_of(folder: Path, name: Name) -> Path:
+    """Return where a segment lies."""
+    return folder / "segments" / f"{name}.arrows"
+
+
 # ------------------------------------------------------------------ files
 
 

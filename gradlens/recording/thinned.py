@@ -43,7 +43,7 @@ def span_of(steps: np.ndarray) -> int:
 
 
 def near_events(reasons: np.ndarray) -> np.ndarray:
-    """Whether recorded steps, in order, are near an event, given the event that each follows; None where it does not."""
+    """Whether recorded steps, in order, are near an event, given the one that each follows, or None."""
 
     def near(marked: np.ndarray) -> np.ndarray:
         found = np.zeros(len(reasons), dtype=bool)
