@@ -70,8 +70,8 @@ def attach(
         cost: with ``every="auto"``: the share of the training's time that recording may take.
         keep: "all", or "thinned" for a run of any length in a folder that stays small: the last 2,000 recorded steps
             (up to 4,000 while it is written) are whole; of those before, at most some 4,000 stay at equal distances,
-            with the first 32 and, where one process records, 8 recorded steps before and after each event that
-            ``every`` tells of. ``recording.meta["thinned"]`` says from which step on all are there.
+            with the first 32 and, where one process records, 8 recorded steps before and 16 after each event that
+            ``every`` names. ``recording.meta["thinned"]`` says from which step on all are there.
 
     Returns:
         The lens, a context manager.

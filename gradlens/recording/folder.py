@@ -104,7 +104,7 @@ def segments(folder: Path) -> dict[Name, Path]:
     found = [entry.name for entry in os.scandir(real(folder / "segments", stat.S_ISDIR))]
     named = ((Name.read(name), folder / "segments" / name) for name in found if name.endswith(".arrows"))
     known = [(name, path) for name, path in named if name is not None]
-    return dict(sorted(known, key=lambda one: (one[0].place, one[0].rank, one[0].table)))
+    return dict(sorted(known, key=lambda one: (one[0].attempt, one[0].rank, one[0].part, one[0].table)))
 
 
 def path_of(folder: Path, name: Name) -> Path:

@@ -72,9 +72,8 @@ def read_history(folder: Path, run: str, only: Mapping[str, Collection[str]] = M
 
 def said(thinned: Collection[Thinned]) -> dict[str, int]:
     """Return what the manifest says of what was thinned; nothing where nothing was."""
-    if not thinned:
-        return {}
-    return {"before": max(one.before for one in thinned), "span": max(one.span for one in thinned)}
+    span = max((one.span for one in thinned), default=1)
+    return {"before": max(one.before for one in thinned), "span": span} if span > 1 else {}
 
 
 # ------------------------------------------------------------------ which rows count
