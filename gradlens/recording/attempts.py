@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+import stat
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import inf
@@ -114,6 +115,10 @@ def all_thinned(folder: Path, rank: int | None = None) -> dict[int, Thinned]:
     ranks = sorted(int(m[1]) for entry in _listed(folder) if (m := _THINNED.fullmatch(entry.name)))
     found = {one: Thinned.read(folder, one) for one in ranks if rank in (None, one)}
     return {one: said for one, said in found.items() if said is not None}
+
+
+def _listed(folder: Path) -> Iterator["os.DirEntry[str]"]:
+    return os.scandir(real(folder / "segments", stat.S_ISDIR))
 
 
 def _listed(folder: Path) -> Iterator["os.DirEntry[str]"]:
