@@ -56,6 +56,9 @@ def _rows(recording: Recording) -> Iterator[dict[str, Any]]:
         yield {**who, "part": "norms", "question": question, "value": number, "answer": words}
     for question, answer in settings(audit, kind):
         yield {**who, "part": "setting", "question": question, "answer": answer}
+    if thinned := recording.meta.get("thinned"):
+        answer = f"of the steps before {thinned['before']:,} the first in each {thinned['span']:,}, and around events"
+        yield {**who, "part": "setting", "question": "kept", "answer": answer}
     without = (recording.meta.get("model") or {}).get("norm") == "none"
     problems, anywhere = list(audit.get("problems") or ()), _first_broken(recording)
     if anywhere:

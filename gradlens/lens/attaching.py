@@ -36,6 +36,7 @@ def attach(
     placement: Mapping[str, str] | None = None,
     cost: float = 0.02,
     send: Any = None,
+    keep: Literal["all", "thinned"] = "all",
 ) -> Lens:
     """Attach a lens to a model: record what its normalizations do to the gradients while it trains.
 
@@ -67,24 +68,29 @@ def attach(
         send: a tracker, anything with ``log(numbers, step=)``, gets what is recorded of a step as well; a pair of it
             and a regular expression says which: names are such as ``gradlens/norms/layers.0.norm1/rescaling``.
         cost: with ``every="auto"``: the share of the training's time that recording may take.
+        keep: "all", or "thinned" for a run of any length in a folder that stays small: the last 2,000 recorded steps
+            (up to 4,000 while it is written) are whole; of those before, at most some 4,000 stay at equal distances,
+            with the first 32 and, where one process records, 8 recorded steps before and 16 after each event that
+            ``every`` names. ``recording.meta["thinned"]`` says from which step on all are there.
 
     Returns:
         The lens, a context manager.
 
     Raises:
-        GradlensError: model is no module, every < 1, cost not above 0, send is no tracker, or an entry of watch or
-            placement matches nothing.
+        GradlensError: model is no module, every < 1, cost not above 0, send is no tracker, keep is neither or needs
+            ``out``, or an entry of watch or placement matches nothing.
         RecordingError: out holds something else, a finished run, or is being written.
     """
     optimizer, scaler = _inside(optimizer, scaler)
     _check(model, out, every, cost, optimizer)
+    _check_keep(keep, out)
     sent = None if send is None else checked(send)
     watch = (watch,) if isinstance(watch, str) else tuple(watch)
     _refuse(model)
     # The working directory may be another one when the next step is written.
     folder, world = None if out is None else _absolute(out), world_of(model)
     name = class_of(model).__name__ if out is None else Path(out).name
-    meta = _meta(model, label or name, every, watch, world)
+    meta = _meta(model, label or name, every, watch, world) | ({} if keep == "all" else {"keep": keep})
     if folder is not None:
         _check_earlier(folder, meta)
     writer = (os.getpid(), str(folder), world.rank)
@@ -96,7 +102,7 @@ def attach(
         lens = Lens(
             model, sink, every=every, watch=watch, optimizer=optimizer, scaler=scaler, functional=functional,
             strict=strict, world=world, step=sink.next_step(), placement=placement,
-            cost=cost,
+            cost=cost, thinned=keep == "thinned",
         )  # fmt: skip
     except BaseException:
         sink.close("interrupted")
@@ -169,6 +175,14 @@ def _check(model: Any, out: Any, every: Any, cost: float, optimizer: Any) -> Non
             f"optimizer must be a torch.optim.Optimizer; got {type(optimizer).__name__}. "
             "Pass the one inside of it, or call lens.step() after each step."
         )
+
+
+def _check_keep(keep: Any, out: Any) -> None:
+    """Refuse another wish of what is kept."""
+    if keep not in ("all", "thinned"):
+        raise GradlensError(f"keep must be 'all' or 'thinned'; got {keep!r}.")
+    if keep == "thinned" and out is None:
+        raise GradlensError("keep='thinned' thins a run folder; without out= all is kept in memory. Pass out=.")
 
 
 def _check_earlier(folder: Path, meta: Mapping[str, Any]) -> None:

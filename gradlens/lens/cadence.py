@@ -84,71 +84,40 @@ class Cadence:
         return ""
 
 
-class Budget(Cadence):
-    """Records the first steps, then as many as a share of the time allows, and all that follow an event.
-
-    What follows an event is paid for by recording less afterwards.
-
-    What a recorded step costs is measured against the bare steps just before it; medians, so that a step that waited
-    for data, wrote a checkpoint or was compiled does not count.
+class Following(Cadence):
+    """Records each n-th step, and knows which of them follow an event: where a recording is thinned these stay.
 
     Args:
-        cost: seconds that recording may take, for each second of bare training.
-        laps: times the steps.
+        every: n.
     """
 
-    def __init__(self, cost: float, laps: Laps) -> None:
-        super().__init__(every=2)  # until it is known what a step costs: bare and recorded ones in turn
-        self._cost, self._laps, self._events = cost, laps, Events()
-        #: What may be spent now, in bare steps: each step brings its share, a recorded one takes what it costs.
-        self._account = 0.0
+    def __init__(self, every: int) -> None:
+        super().__init__(every)
+        self._events = Events()
         #: Reason to the steps that were followed for it.
         self._followed: dict[str, list[int]] = {}
         #: Whether a loss came that nobody can look at without waiting.
         self._unseen = False
-        self._first = self._steps = self._row = 0
         self._until, self._why = -1, ""
-        self._bare: deque[float] = deque(maxlen=_BARE)
-        #: Of recorded steps, by whether they were read closely: how much longer they took, in bare steps.
-        self._longer: dict[bool, deque[float]] = {kind: deque(maxlen=_RECORDED) for kind in (False, True)}
-        #: What one costs, in bare steps, by the same; what they cost in the mean; whether that was measured.
-        self._of = {False: 0.0, True: 0.0}
-        self._of_one, self._known = 0.0, False
+        #: Steps that follow an event.
+        self._following = _FOLLOWING * every
 
     def begin(self, step: int) -> None:
-        """Begin at a step: the first ones from there are recorded."""
-        self._first, self._row, self._until = step, 0, -1
-        self._laps.restart()
-
-    def due(self, step: int) -> bool:
-        """Whether the step that begins is recorded."""
-        if step < self._first + FIRST or step <= self._until:
-            return True
-        if not self._known:
-            return self._row == 0
-        return self._account >= self._of_one and self._row < _IN_A_ROW
-
-    def closely(self, step: int) -> bool:
-        """Whether what costs more is read in it, too."""
-        return step <= self._until or super().closely(step)
+        """Begin at a step."""
+        self._until = -1
 
     def reason(self, step: int) -> str | None:
         """Return the event that a step follows; None where it follows none."""
         return self._why if step <= self._until else None
 
     def _follow(self, step: int, reason: str) -> None:
-        """Record what follows a step in full, where there is a reason."""
-        if not reason:
-            return
-        # A restless series must not cost more than one that is not: its debts are paid first.
-        paid = self._known and self._account >= -_FOLLOWING * self._of_one
-        if reason not in _NOISY or paid or step < self._first + FIRST:
-            self._until, self._why = step + _FOLLOWING, reason
+        """Follow what comes after a step, where there is a reason."""
+        if reason and self._can_follow(step, reason):
+            self._until, self._why = step + self._following, reason
             self._followed.setdefault(reason, []).append(step)
 
-    def also(self, seconds: float) -> None:
-        """Count seconds that passed now to the step that has ended."""
-        self._laps.also(seconds)
+    def _can_follow(self, step: int, reason: str) -> bool:
+        return True
 
     def loss(self, step: int, loss: Tensor | float | None) -> None:
         """Hear the loss of a step; one on an accelerator is not looked at."""
@@ -176,6 +145,64 @@ class Budget(Cadence):
         super().over(step, recorded, closely, parameters)
         if parameters is not None:
             self._follow(step, self._events.trained([p.requires_grad for p in parameters.parameters]))
+
+
+class Budget(Following):
+    """Records the first steps, then as many as a share of the time allows, and all that follow an event.
+
+    What follows an event is paid for by recording less afterwards.
+
+    What a recorded step costs is measured against the bare steps just before it; medians, so that a step that waited
+    for data, wrote a checkpoint or was compiled does not count.
+
+    Args:
+        cost: seconds that recording may take, for each second of bare training.
+        laps: times the steps.
+    """
+
+    def __init__(self, cost: float, laps: Laps) -> None:
+        super().__init__(every=2)  # until it is known what a step costs: bare and recorded ones in turn
+        self._cost, self._laps, self._following = cost, laps, _FOLLOWING
+        #: What may be spent now, in bare steps: each step brings its share, a recorded one takes what it costs.
+        self._account = 0.0
+        self._first = self._steps = self._row = 0
+        self._bare: deque[float] = deque(maxlen=_BARE)
+        #: Of recorded steps, by whether they were read closely: how much longer they took, in bare steps.
+        self._longer: dict[bool, deque[float]] = {kind: deque(maxlen=_RECORDED) for kind in (False, True)}
+        #: What one costs, in bare steps, by the same; what they cost in the mean; whether that was measured.
+        self._of = {False: 0.0, True: 0.0}
+        self._of_one, self._known = 0.0, False
+
+    def begin(self, step: int) -> None:
+        """Begin at a step: the first ones from there are recorded."""
+        super().begin(step)
+        self._first, self._row = step, 0
+        self._laps.restart()
+
+    def due(self, step: int) -> bool:
+        """Whether the step that begins is recorded."""
+        if step < self._first + FIRST or step <= self._until:
+            return True
+        if not self._known:
+            return self._row == 0
+        return self._account >= self._of_one and self._row < _IN_A_ROW
+
+    def closely(self, step: int) -> bool:
+        """Whether what costs more is read in it, too."""
+        return step <= self._until or super().closely(step)
+
+    def _can_follow(self, step: int, reason: str) -> bool:
+        # A restless series must not cost more than one that is not: its debts are paid first.
+        paid = self._known and self._account >= -_FOLLOWING * self._of_one
+        return reason not in _NOISY or paid or step < self._first + FIRST
+
+    def also(self, seconds: float) -> None:
+        """Count seconds that passed now to the step that has ended."""
+        self._laps.also(seconds)
+
+    def over(self, step: int, recorded: bool, closely: bool, parameters: ParameterReader | None) -> None:
+        """End a step."""
+        super().over(step, recorded, closely, parameters)
         self._steps += 1
         self._row = self._row + 1 if recorded else 0
         if self._known and step >= self._first + FIRST:
@@ -223,8 +250,11 @@ def _several(followed: Mapping[str, Sequence[int]]) -> str:
     return ", ".join(parts)
 
 
-def cadence_of(every: int | Literal["auto"], cost: float, device: torch.device, world: World) -> Cadence:
-    """Return the cadence that is asked for."""
+def cadence_of(
+    every: int | Literal["auto"], cost: float, device: torch.device, world: World, *, thinned: bool = False
+) -> Cadence:
+    """Return the cadence that is asked for, of a recording that is thinned or not."""
     if every != "auto":
-        return Cadence(every)
+        # Of several processes no two see the same events, and all must thin the same steps.
+        return Following(every) if thinned and world.size == 1 else Cadence(every)
     return Budget(cost, laps_on(device)) if world.size == 1 else Cadence(OF_SEVERAL)

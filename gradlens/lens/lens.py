@@ -62,6 +62,7 @@ class Lens:
         step: int = 0,
         placement: Mapping[str, str] | None = None,
         cost: float = 0.02,
+        thinned: bool = False,
     ) -> None:
         # First of all: what torch.compile wraps a model in would stand before every name.
         model = compiling.unwrapped(model)
@@ -72,7 +73,7 @@ class Lens:
         self._stepped = False
         self._guard = Guard(strict)
         device, world = _device(model), world or World()
-        cadence = cadence_of(every, cost, device, world)
+        cadence = cadence_of(every, cost, device, world, thinned=thinned)
         dropped = compiling.forget_graphs()
         observed = Observations(cadence=cadence, loss_scale=scaler is not None, graphs_dropped=dropped)
         placing = Placing(model, observed, self._guard)
@@ -116,7 +117,7 @@ class Lens:
         for norm in self._norm_taps():
             norm.on_found = table.add
         self._functions.new_site = table.add
-        self._recorder.on_news = weakly(self._write_audit)
+        self._recorder.writer.on_news = weakly(self._write_audit)
 
     # ------------------------------------------------------------------ what the user calls
 
@@ -165,7 +166,7 @@ class Lens:
         self._guard.around(self._start_at)(step)
 
     def _start_at(self, step: int) -> None:
-        self._recorder.write_open()
+        self._recorder.writer.write_open()
         self._recorder.go_on_at(step)
         self._state.observed.notes.discard(self._goes_on)
 
@@ -204,7 +205,7 @@ class Lens:
         Raises:
             RecordingError: the run folder cannot be read any more.
         """
-        self._guard.around(self._recorder.write_open)()
+        self._guard.around(self._recorder.writer.write_open)()
         try:
             return self._sink.recording()
         except RecordingError as error:
@@ -269,7 +270,7 @@ class Lens:
 
     def _finish(self, status: str) -> None:
         try:
-            self._recorder.write_open()
+            self._recorder.writer.write_open()
             self._write_audit()
         finally:
             self._sink.close(status)

@@ -137,6 +137,9 @@ def _on_host(grads: Sequence[Tensor], weights: Sequence[Tensor], rows: Sequence[
     out = np.zeros((len(NUMBERS), len(grads)))
     parts: tuple[list[Tensor], list[Tensor]] = ([], [])
     large = np.zeros(len(grads), dtype=bool)
+    extremes: list[Tensor] = []
+    dots: list[Tensor] = []
+    of: list[int] = []
     for i, (grad, weight) in enumerate(zip(grads, weights, strict=True)):
         # One after another, so that the second pass finds the gradient in the cache. The extremes take one pass; the
         # infinity norm is many times slower on a CPU.
@@ -144,11 +147,16 @@ def _on_host(grads: Sequence[Tensor], weights: Sequence[Tensor], rows: Sequence[
         for found, one in zip(parts, (g, w), strict=True):
             found.append(_parts(one, rows[i]))
         if g.numel() >= _SMALL:
-            low, high = torch.aminmax(g)
-            out[1, i], large[i] = max(-float(low), float(high)), True
+            extremes += torch.aminmax(g)
+            large[i] = True
             if products and g.numel() == w.numel():
-                places = range(0, g.numel(), _ROW)
-                out[_DOTS, i] = sum(float(torch.dot(g[at : at + _ROW], w[at : at + _ROW])) for at in places)
+                parted = [torch.dot(g[at : at + _ROW], w[at : at + _ROW]) for at in range(0, g.numel(), _ROW)]
+                dots += parted
+                of += [i] * len(parted)
+    if extremes:  # one copy for all, not one a number
+        out[1, large] = np.abs(torch.stack(extremes).double().numpy().reshape(-1, 2)).max(axis=1)
+    if dots:
+        np.add.at(out[_DOTS], of, torch.stack(dots).double().numpy())
     (flat, starts), (of_weights, others) = map(_flat, parts)
     out[0] = np.add.reduceat(flat * flat, starts)
     out[1] = np.where(large, out[1], np.maximum.reduceat(np.abs(flat), starts))

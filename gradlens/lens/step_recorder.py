@@ -1,7 +1,7 @@
-"""Where a step begins and ends, and what is written then: what the hooks and the optimizer call."""
+"""Where a step begins and ends: what the hooks and the optimizer call."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import nan
 from typing import Any
 
@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 
 from gradlens.lens.cadence import Cadence
-from gradlens.lens.compiling import Added, GraphSums, take_traced
+from gradlens.lens.compiling import Added, take_traced
 from gradlens.lens.hook_state import HookState
 from gradlens.lens.loss_scale import LossScale
 from gradlens.lens.output_rows import OutputRows
 from gradlens.lens.parameters import ParameterReader
-from gradlens.lens.passes import Counted, Pass
+from gradlens.lens.passes import Pass
 from gradlens.lens.sinks import Sink
-from gradlens.lens.step_tables import step_tables
-from gradlens.lens.steps_row import fill, grad_norm, steps_row
+from gradlens.lens.step_writer import StepWriter, in_graphs
 from gradlens.lens.taps.functional import Watcher
 from gradlens.lens.taps.tap import Tap
 
@@ -55,16 +54,11 @@ class StepRecorder:
         self._outputs = outputs
         self._module_taps, self._cadence = list(taps), cadence
         self._optimizer, self._scaling = optimizer, LossScale(scaler, optimizer)
-        self._observed = state.observed
-        #: Called when there is something new for the audit to say.
-        self.on_news: Callable[[], None] = lambda: None
+        self.writer = StepWriter(sink, state, parameters, outputs, cadence, self._scaling)
         #: Whether the optimizer closed the step that is over, and ``add`` has not been called for it.
         self.closed_by_optimizer = False
-        #: The step, and the last that this lens has written.
-        self._step, self._written = 0, -1
+        self._step = 0
         self._backward_ended = False
-        #: The row of ``steps`` of the step that is over, which ``add`` may still fill.
-        self._open: dict[str, Any] | None = None
         #: Whether a forward pass of the step has begun: what is recorded of it is decided.
         self._begun = False
         self._lr = nan
@@ -98,9 +92,9 @@ class StepRecorder:
 
     def go_on_at(self, step: int) -> None:
         """Give the next step this number; where it was recorded already, rows from it on are replaced."""
-        if step <= self._written:
+        if step <= self.writer.written:
             self._sink.begin_attempt(step)
-            self._written = step - 1
+            self.writer.written = step - 1
         self.start_at(step)
 
     def pause(self, paused: bool) -> None:
@@ -119,10 +113,10 @@ class StepRecorder:
 
     def close(self) -> None:
         """Write what was recorded in the current step, but for its row of ``steps``, and begin the next."""
-        self.write_open()
+        self.writer.write_open()
         self.closed_by_optimizer = False
         if self._state.recording:
-            self._write()
+            self.writer.write(self._step, self.taps(), self._lr, self._clock, self._added, self._backward_ended)
         else:
             self._state.passes.close()
             self._outputs.tap.forget()
@@ -135,27 +129,12 @@ class StepRecorder:
 
     def add(self, loss: Tensor | float | None, lr: float | None, scalars: Mapping[str, Tensor | float]) -> None:
         """Add to the step that is over what only the training loop knows, and write its row."""
-        # A number is copied to the host only where there is a row for it.
-        if self._open is None and scalars:
-            self._open = steps_row(self._step - 1)  # an evaluation's result, say: nobody measures it again
-        row = self._open
-        if row is not None:
-            fill(row, loss, lr, scalars)
-            self.write_open()
+        row = self.writer.add(self._step - 1, loss, lr, scalars)
         self._cadence.loss(self._step - 1, loss if row is None or loss is None else row["loss"][0])
         if lr is not None and self._optimizer is None:
             self._cadence.rate(self._step - 1, float(lr))
         if not self._begun:
             self._look()
-
-    def write_open(self) -> None:
-        """Write the row of ``steps``, last: a step counts as recorded when it is there."""
-        row, self._open = self._open, None
-        if row is not None:
-            began = time.perf_counter()
-            self._sink.append("steps", row)
-            self._written = max(self._written, row["step"][0])
-            self._cadence.also(time.perf_counter() - began)
 
     # ------------------------------------------------------------------ what the hooks call
 
@@ -187,7 +166,7 @@ class StepRecorder:
     def _backward_end(self, one: Pass, filled: bool) -> None:
         for buffer in self._state.buffers.values():
             buffer.drain_pass(one)
-        ran = self._in_graphs()
+        ran = in_graphs(self._module_taps)
         if ran:
             self._added.append(take_traced(ran, one.number))
         if one.paused:
@@ -212,7 +191,7 @@ class StepRecorder:
             if self._parameters.was_read:
                 self._parameters.reread()
             else:
-                self._read_late("before the optimizer")
+                self.writer.read_late("before the optimizer")
 
     def _after_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Close the step."""
@@ -225,79 +204,9 @@ class StepRecorder:
         self.close()
         self.closed_by_optimizer = True
 
-    # ------------------------------------------------------------------ writing
-
     def taps(self) -> list[Tap]:
         """Return all taps, those of functions among them."""
         return [*self._module_taps, *self._functions.taps()]
-
-    def _in_graphs(self) -> list[GraphSums]:
-        return [tap.traced for tap in self._module_taps if tap.traced.in_graph]
-
-    def _read_late(self, when: str) -> None:
-        """Read gradients whose end of backward was not seen, and say so."""
-        if self._parameters is not None and self._parameters.any_gradient():
-            self._parameters.read(self._state.closely)
-            self._observed.notes.add(
-                "No backward pass was seen that filled the parameter gradients (the root module's forward did not run, "
-                "it returns no tensor that was used, or the gradients were set by hand, as with torch.autograd.grad): "
-                f"they were read {when}, after clipping if there was any."
-            )
-
-    def _write(self) -> None:
-        news, reader = self._observed.news(), self._parameters
-        counted = self._state.passes.close()
-        if reader is not None and not reader.was_read:
-            self._read_late("in step()")
-        self._note()
-        scale = self._scaling.factor()
-        # What compiled graphs added since the last pass ended, no pass came back for.
-        ran = self._in_graphs()
-        rest = [take_traced(ran, -1)] if ran else []
-        added = self._added + (rest if not counted.seen else [])
-        unused = self._unused(counted)
-        tables, shown = step_tables(self._step, self.taps(), reader, scale, counted, added)
-        if outputs := self._outputs.of_step(self._step, counted, scale):
-            tables["outputs"] = outputs
-        attention = self._state.attention
-        if attention is not None and (looks := attention.of_step(self._step, counted)):
-            tables["attention"] = looks
-        self._open = steps_row(
-            self._step,
-            lr=self._lr,
-            grad_norm=grad_norm(tables.get("params"), reader),
-            clip_coef=nan if reader is None else reader.clip_coef * self._scaling.while_clipping(scale),
-            loss_scale=scale if self._scaling.scaler is not None else nan,
-            seconds=time.perf_counter() - self._clock,
-            reason=self._cadence.reason(self._step),
-        )
-        for table, columns in tables.items():
-            self._sink.append(table, columns)
-        world = self._state.world
-        process = str(world.rank) if world.size > 1 else ""
-        self._observed.step(self._step, process, tables.get("norms"), shown)
-        self._observed.passes(self._step, counted, unused, shown)
-        for tap in self.taps():
-            tap.new_call()
-        if self._observed.news() != news:
-            self.on_news()
-        self._scaling.forget()
-        self._cadence.shown(self._step, self._open, shown)
-
-    def _note(self) -> None:
-        """Note what changes the meaning of this step's numbers, before they are read."""
-        if self._parameters is not None:
-            self._observed.notes.update(self._parameters.lacks(self._backward_ended))
-        if any(buffer.stale for buffer in self._state.buffers.values()):
-            self._observed.notes.add(
-                "Gradients came back through a forward pass of an earlier step: they are left out of norms. Count the "
-                "passes as one step."
-            )
-
-    def _unused(self, counted: Counted) -> int:
-        """Count the forward passes that no backward pass came back to, and that are left out."""
-        forwards = {forward for buffer in self._state.buffers.values() for forward in buffer.forwards()}
-        return sum(not forward.returned and not counted.counts(forward) for forward in forwards)
 
 
 def _closure(args: Any, kwargs: Any) -> bool:

@@ -14,11 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradlens.errors import RecordingError
+from gradlens.recording.attempts import all_thinned
 from gradlens.recording.compaction import Compaction, remove_parts
 from gradlens.recording.folder import EXTRA, FINISHED, arrow_schema, read_manifest, replace, segments, write_json
-from gradlens.recording.history import read_history
+from gradlens.recording.history import read_history, said
 from gradlens.recording.locks import being_written, claim, release
 from gradlens.recording.schema import SCHEMA_VERSION
+from gradlens.recording.stream import stream_of
+
+#: Bytes of segments that are not read all at once.
+_MANY = 4 << 20
 
 
 def compact(folder: Path, run: str, compaction: Compaction | None = None) -> dict[str, Any]:
@@ -35,6 +40,8 @@ def compact(folder: Path, run: str, compaction: Compaction | None = None) -> dic
     Raises:
         RecordingError: the disk refuses it, or segments are damaged; they stay.
     """
+    if compaction is None:
+        compaction = _of_segments(folder, run)
     if compaction is not None and (written := compaction.finish(replace)) is not None:
         return {"tables": {table: _digest(folder, table) for table in written}, "recorded": 1}
     history = read_history(folder, run)
@@ -46,6 +53,16 @@ def compact(folder: Path, run: str, compaction: Compaction | None = None) -> dic
         replace(folder / f"{table}.parquet", functools.partial(pq.write_table, rows, write_page_checksum=True))
         digests[table] = _digest(folder, table)
     return {"tables": digests, "recorded": history.ranks}
+
+
+def _of_segments(folder: Path, run: str) -> Compaction | None:
+    """Return a compaction of what lies in the segments; None where they are read at once: of several, or few rows."""
+    found = segments(folder)
+    ranks = {name.rank for name in found}
+    if not run or len(ranks) != 1 or sum(path.lstat().st_size for path in found.values()) < _MANY:
+        return None
+    earlier = functools.partial(stream_of, folder, run, ranks.pop())
+    return Compaction(folder, functools.partial(described, run), lambda end: earlier(end=end))
 
 
 def _digest(folder: Path, table: str) -> str:
@@ -79,7 +96,8 @@ def complete(folder: Path, compaction: Compaction | None = None) -> None:
             closed = compact(folder, manifest.get("run", ""), compaction)
             if "processes" in manifest:
                 manifest["processes"]["recorded"] = closed["recorded"]
-            write_json(folder / "manifest.json", manifest | {"tables": closed["tables"]})
+            thinned = {"thinned": told} if (told := said(all_thinned(folder).values())) else {}
+            write_json(folder / "manifest.json", manifest | {"tables": closed["tables"]} | thinned)
             remove_segments(folder)
     finally:
         release(lock)
@@ -89,6 +107,7 @@ def remove_segments(folder: Path) -> None:
     """Remove the segments, which are no longer what is read; files of other names stay."""
     remove_parts(folder)
     with contextlib.suppress(OSError):  # somebody may have one open, which some systems mind
-        for path in (*segments(folder).values(), folder / "segments" / "run"):
+        thinned = (folder / "segments").glob("thinned-r*.json")
+        for path in (*segments(folder).values(), *thinned, folder / "segments" / "run"):
             path.unlink(missing_ok=True)
         (folder / "segments").rmdir()

@@ -11,6 +11,7 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 
 import pandas as pd
@@ -18,9 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gradlens.recording.attempts import BY_STEP
 from gradlens.recording.derive import merge
-from gradlens.recording.history import BY_STEP, expanded
-from gradlens.recording.schema import STORED
+from gradlens.recording.history import expanded
+from gradlens.recording.schema import STORED, TABLES
+from gradlens.recording.stream import Stream
 
 #: Bytes of batches that the other thread begins with; where it falls behind by so many, it is given up.
 _CHUNK, _MOST = 2 << 20, 64 << 20
@@ -33,15 +36,16 @@ Describe = Callable[[str, pa.Table], pa.Table]
 
 
 class Compaction:
-    """Of a run that one process writes, in one attempt.
+    """Of a run that one process writes.
 
     Args:
         folder: the run folder.
         describe: gives rows the types and meanings of their columns.
+        earlier: returns what earlier attempts wrote of steps below one; None where there is none.
     """
 
-    def __init__(self, folder: Path, describe: Describe) -> None:
-        self._folder, self._describe = folder, describe
+    def __init__(self, folder: Path, describe: Describe, earlier: Callable[[float], Stream] | None = None) -> None:
+        self._folder, self._describe, self._earlier = folder, describe, earlier
         #: Table to the header of its stream, and to its batches since the last chunk.
         self._headers: dict[str, bytes] = {}
         self._kept: dict[str, list[bytes]] = defaultdict(list)
@@ -76,14 +80,35 @@ class Compaction:
     def _take(self, kept: Mapping[str, list[bytes]], *, rest: bool = False) -> None:
         """Take over a chunk: of whole steps, or the rest, whose last step may not be counted."""
         try:
-            for table, batches in kept.items():
-                rows = pa.ipc.open_stream(b"".join([self._headers[table], *batches])).read_all().combine_chunks()
-                self._rows[table].append(rows.replace_schema_metadata())
-                # Of the others there is little, and what they are merged with comes later.
-                if not rest and table in BY_STEP and table != "steps" and sum(map(len, self._rows[table])) >= _GROUP:
-                    self._write(table)
+            found = {table: self._read(table, batches) for table, batches in kept.items()}
+            if self._earlier is not None:
+                self._take_earlier(self._earlier, found)
+                self._earlier = None
+            for table, rows in found.items():
+                self._add(table, rows, rest=rest)
         except Exception:
             self._failed = True
+
+    def _read(self, table: str, batches: list[bytes]) -> pa.Table:
+        rows = pa.ipc.open_stream(b"".join([self._headers[table], *batches])).read_all().combine_chunks()
+        return rows.replace_schema_metadata()
+
+    def _take_earlier(self, earlier: Callable[[float], Stream], found: Mapping[str, pa.Table]) -> None:
+        """Take over the rows of earlier attempts that this one, which begins with these, does not replace."""
+        begun = [rows["step"][0].as_py() for rows in found.values() if "step" in rows.schema.names and len(rows)]
+        stream = earlier(min(begun, default=inf))
+        steps = stream.steps()["step"].to_numpy()
+        for table in TABLES:
+            if table != "sites" or table not in self._headers:  # which each attempt writes anew
+                for rows in stream.rows(table, steps):
+                    self._add(table, rows)
+
+    def _add(self, table: str, rows: pa.Table, *, rest: bool = False) -> None:
+        """Take rows over; write them where there are many."""
+        self._rows[table].append(rows)
+        # Of the others there is little, and what they are merged with comes later.
+        if not rest and table in BY_STEP and table != "steps" and sum(map(len, self._rows[table])) >= _GROUP:
+            self._write(table)
 
     def _write(self, table: str) -> None:
         """Write a row group."""

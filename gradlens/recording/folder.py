@@ -4,7 +4,9 @@
       manifest.json                 metadata, status, schema version, digests of the Parquet files, its own seal
       lock, lock-r1 ...             held by the processes that write
       segments/run                  the run's number, agreed on by its processes
-      segments/norms-r0-a0.arrows   one stream a table, rank and attempt, while it is written
+      segments/norms-r0-a0.arrows   one stream a table, rank and attempt, while it is written; of a run that is thinned
+                                    one a part of the attempt, -p1, -p2 ..., and one of what is left of those before
+      segments/thinned-r0.json      which parts these are, and how they were thinned
       norms.parquet                 one file a table, when it is finished
 
 Nothing here follows a symbolic link: a folder may come from anywhere.
@@ -18,8 +20,9 @@ import re
 import stat
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
@@ -52,24 +55,43 @@ def arrow_schema(table: str) -> pa.Schema:
 # ------------------------------------------------------------------ names
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Name:
-    """Whose segment it is: attempt and rank of a process, and the table."""
+    """Whose segment it is: attempt and rank of a process, and the table; of a run that is thinned a part of these.
+
+    Attributes:
+        part: of the attempt.
+        thinned: whether it holds what is left of all up to this part.
+    """
 
     attempt: int
     rank: int
     table: str
+    part: int = 0
+    thinned: bool = False
 
     def __str__(self) -> str:
-        return f"{self.table}-r{self.rank}-a{self.attempt}"
+        part = f"-p{self.part}" if self.part else ""
+        return f"{self.table}-r{self.rank}-a{self.attempt}{part}{'-thinned' if self.thinned else ''}"
 
     def of(self, table: str) -> "Name":
         """Return the name of another table's segment beside it."""
-        return Name(self.attempt, self.rank, table)
+        return replaced(self, table=table)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Attempt and part: rows of later ones come later."""
+        return self.attempt, self.part
+
+    @staticmethod
+    def read(name: str) -> "Name | None":
+        """Return what a file or a segment is called by its name; None where it is none."""
+        m = _NAME.fullmatch(name.removesuffix(".arrows"))
+        return m and Name(int(m[3]), int(m[2]), m[1], int(m[4] or 0), bool(m[5]))
 
 
 # Without leading zeros: a segment has one name.
-_NAME = re.compile(rf"({'|'.join(TABLES)})-r(0|[1-9]\d{{0,8}})-a(0|[1-9]\d{{0,8}})\.arrows")
+_NAME = re.compile(rf"({'|'.join(TABLES)})-r(0|[1-9]\d{{0,8}})-a(0|[1-9]\d{{0,8}})(?:-p([1-9]\d{{0,8}}))?(-thinned)?")
 
 
 def segments(folder: Path) -> dict[Name, Path]:
@@ -80,13 +102,14 @@ def segments(folder: Path) -> dict[Name, Path]:
         RecordingError: what is there is no folder, or a link.
     """
     found = [entry.name for entry in os.scandir(real(folder / "segments", stat.S_ISDIR))]
-    named = ((_NAME.fullmatch(name), folder / "segments" / name) for name in found)
-    return dict(sorted((Name(int(m[3]), int(m[2]), m[1]), path) for m, path in named if m))
+    named = ((Name.read(name), folder / "segments" / name) for name in found if name.endswith(".arrows"))
+    known = [(name, path) for name, path in named if name is not None]
+    return dict(sorted(known, key=lambda one: (one[0].attempt, one[0].rank, one[0].part, one[0].table)))
 
 
-def recorded_ranks(names: Iterable[Name]) -> int:
-    """Count the processes that wrote segments."""
-    return len({name.rank for name in names})
+def path_of(folder: Path, name: Name) -> Path:
+    """Return where a segment lies."""
+    return folder / "segments" / f"{name}.arrows"
 
 
 # ------------------------------------------------------------------ files
@@ -119,6 +142,21 @@ def content(path: Path) -> bytes:
     with opened(path) as file:
         try:
             return file.read()
+        except OSError as error:
+            raise RecordingError(_unreadable(path, error)) from error
+
+
+def blocks(path: Path, size: int) -> Iterator[bytes]:
+    """Yield a file's bytes, so many at a time; all at once where ``size`` is -1.
+
+    Raises:
+        FileNotFoundError: there is none.
+        RecordingError: it is a link or no file, or may not be read.
+    """
+    with opened(path) as file:
+        try:
+            while block := file.read(size):
+                yield block
         except OSError as error:
             raise RecordingError(_unreadable(path, error)) from error
 

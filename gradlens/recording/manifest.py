@@ -120,6 +120,8 @@ _MANIFEST = _fields(
     runs=_texts,
     every=lambda value: "" if value == "auto" else _whole(1)(value),
     watch=_texts,
+    keep=_text,
+    thinned=_fields(before=_whole(0), span=_whole(1)),
     seeds=_each(_whole(0)),
     processes=_processes,
     model=_fields(

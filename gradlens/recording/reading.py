@@ -114,6 +114,8 @@ def _with(manifest: dict[str, Any], history: History) -> dict[str, Any]:
     told: dict[str, Any] = {"damage": history.damage} if history.damage else {}
     if "processes" in manifest:
         told["processes"] = {**manifest["processes"], "recorded": history.ranks}
+    if history.thinned:
+        told["thinned"] = history.thinned
     return manifest | told
 
 

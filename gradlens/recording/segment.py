@@ -13,7 +13,7 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -21,7 +21,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from gradlens.errors import RecordingError
-from gradlens.recording.folder import Name, arrow_schema, content
+from gradlens.recording.folder import Name, arrow_schema, blocks, content
 from gradlens.recording.messages import Message, read_batches
 from gradlens.recording.schema import ADDED
 from gradlens.text import printable
@@ -31,6 +31,8 @@ MARK, BLANK = b"gradlens crc32=", b"00000000"
 #: What an encapsulated Arrow message begins with: a mark, and the length of its metadata.
 PREFIX = struct.Struct("<Ii")
 _CONTINUES = 0xFFFFFFFF
+#: Bytes of a piece.
+_PIECE = 8 << 20
 
 schema_of = functools.cache(arrow_schema)
 
@@ -88,58 +90,94 @@ class _DamagedError(Exception):
     """The bytes are no message, or not those that were written."""
 
 
-def read(path: Path, name: Name, run: str) -> Segment:
+def read(path: Path, name: Name, run: str, *, columns: Collection[str] | None = None) -> Segment:
     """Read what is whole of a segment.
 
     Args:
         path: of the file.
         name: whose segment it must be.
         run: number of the run; empty for one of before there were checksums, which is believed where Arrow does.
+        columns: those that are kept, while the file is read a piece at a time; by default all, at once.
 
     Raises:
         FileNotFoundError: it is gone.
     """
     segment = Segment(name)
-    try:
-        data = content(path)
-    except RecordingError as error:
-        segment.damage = str(error)
-        return segment
-    segment.size = len(data)
+    batches: list[tuple[pa.RecordBatch, int]] = []
     try:
         if run:
-            _check(segment, data, run)
+            for some in _checked(segment, path, run, -1 if columns is None else _PIECE):
+                batches += some if columns is None else [(_of(batch, columns), written) for batch, written in some]
         else:
-            _believe(segment, data)
-    except _DamagedError as error:
+            batches = _believed(segment, content(path))
+    except (_DamagedError, RecordingError) as error:
         segment.damage = str(error)
+    segment.take(batches)
     return segment
 
 
-def _check(segment: Segment, data: bytes, run: str) -> None:
-    """Fill a segment with its batches up to the first that is not whole."""
-    crcs, wrote, view, end = [], [], memoryview(data), 0
-    messages: list[Message] = []
-    damage: _DamagedError | None = None
+def pieces(path: Path, name: Name, run: str) -> Iterator[pa.Table]:
+    """Read the rows of a segment a piece at a time: never all of it is in memory.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        RecordingError: it is damaged, or is read while it is written.
+    """
     try:
-        end = _metadata_end(view, 0)
-        crc = zlib.crc32(view[PREFIX.size : end])
-        shape = b""
-        while end < len(data):
-            message, crc, told = _message(view, end, crc, shape)
-            end, shape = message.end, message.shape
-            messages.append(message)
-            crcs.append(crc)
-            wrote.append(told)
-    except _TornError:
-        pass
+        for some in _checked(Segment(name), path, run, _PIECE):
+            yield pa.Table.from_batches([batch for batch, _ in some])
     except _DamagedError as error:
-        damage = error
-    if crcs:
-        _decode(segment, data, messages, run)
-        segment.crcs, segment.wrote = crcs, wrote
-    if damage is not None:
-        raise damage
+        raise RecordingError(f"{path} must be whole; it is damaged: {error}.") from error
+
+
+def _of(batch: pa.RecordBatch, columns: Collection[str]) -> pa.RecordBatch:
+    return batch.select([name for name in batch.schema.names if name in columns])
+
+
+def _checked(segment: Segment, path: Path, run: str, size: int) -> Iterator[list[tuple[pa.RecordBatch, int]]]:
+    """Yield a segment's batches up to the first that is not whole, each with how many written ones it is of.
+
+    Args:
+        segment: is told what there is to know of them.
+        path: of the file.
+        run: number of the run.
+        size: bytes that are read at a time; -1 for all.
+    """
+    schema: pa.Schema | None = None
+    data, crc, shape = b"", 0, b""
+    for block in blocks(path, size):
+        data += block
+        segment.size += len(block)
+        messages: list[Message] = []
+        crcs, wrote = [], []
+        damage: _DamagedError | None = None
+        view, end = memoryview(data), 0
+        try:
+            if schema is None:  # nothing but the header may have come yet, or a part of it
+                end = _metadata_end(view, 0)
+                crc = zlib.crc32(view[PREFIX.size : end])
+            while end < len(data):
+                message, crc, told = _message(view, end, crc, shape)
+                end, shape = message.end, message.shape
+                messages.append(message)
+                crcs.append(crc)
+                wrote.append(told)
+        except _TornError:
+            pass
+        except _DamagedError as error:
+            damage = error
+        if messages:
+            schema = _schema(segment, data, run) if schema is None else schema
+            try:
+                batches = list(read_batches(pa.py_buffer(data), schema, messages))
+            except (pa.ArrowException, ValueError, OSError) as error:
+                raise _unreadable(error) from error
+            segment.crcs += crcs
+            segment.wrote += wrote
+            yield batches
+        if damage is not None:
+            raise damage
+        data = data[end:] if messages else data
 
 
 def _metadata_end(view: memoryview, at: int) -> int:
@@ -180,15 +218,15 @@ def _message(view: memoryview, at: int, crc: int, shape: bytes) -> tuple[Message
     return Message(at, end + body, shape if own == shape else own), crc, wrote
 
 
-def _decode(segment: Segment, data: bytes, messages: Sequence[Message], run: str) -> None:
-    """Fill a segment with the rows of messages, whose bytes are those that were written, and with what was before."""
+def _schema(segment: Segment, data: bytes, run: str) -> pa.Schema:
+    """Return the schema that a segment begins with, and tell the segment what was before."""
     try:
         schema = pa.ipc.open_stream(data).schema
-        batches, named = list(read_batches(pa.py_buffer(data), schema, messages)), schema.metadata or {}
+        named = schema.metadata or {}
         whose, of = (named.get(key, b"").decode() for key in (b"gradlens.segment", b"gradlens.run"))
         before = json.loads(named.get(b"gradlens.before", b"{}"))
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise _DamagedError(f"Arrow cannot read it ({_short(error)})") from error
+        raise _unreadable(error) from error
     if of != run:
         raise _DamagedError("it is of another run")
     if whose != str(segment.name):
@@ -196,7 +234,11 @@ def _decode(segment: Segment, data: bytes, messages: Sequence[Message], run: str
     if not _fits(schema, segment.name.table):
         raise _DamagedError("it has other columns")
     segment.before = before
-    segment.take(batches)
+    return schema
+
+
+def _unreadable(error: BaseException) -> _DamagedError:
+    return _DamagedError(f"Arrow cannot read it ({_short(error)})")
 
 
 def _fits(schema: pa.Schema, table: str) -> bool:
@@ -205,8 +247,9 @@ def _fits(schema: pa.Schema, table: str) -> bool:
     return bool(schema.equals(wanted))
 
 
-def _believe(segment: Segment, data: bytes) -> None:
-    """Fill a segment of before there were checksums: with whatever Arrow reads of it."""
+def _believed(segment: Segment, data: bytes) -> list[tuple[pa.RecordBatch, int]]:
+    """Return whatever Arrow reads of a segment of before there were checksums."""
+    segment.size = len(data)
     batches: list[pa.RecordBatch] = []
     try:
         reader = pa.ipc.open_stream(data)
@@ -219,9 +262,9 @@ def _believe(segment: Segment, data: bytes) -> None:
             batches.append(batch)
     except (pa.ArrowException, OSError, EOFError, ValueError) as error:
         if not batches and len(data) > 4096:  # more than a torn first batch's schema
-            raise _DamagedError(f"Arrow cannot read it ({_short(error)})") from error
-    segment.take((batch, 1) for batch in batches)
-    segment.crcs, segment.wrote = [0] * len(batches), [{}] * len(batches)
+            raise _unreadable(error) from error
+    segment.crcs, segment.wrote = [0] * len(batches), [{} for _ in batches]
+    return [(batch, 1) for batch in batches]
 
 
 def _short(error: BaseException) -> str:

@@ -49,10 +49,29 @@ class SegmentWriter:
         Raises:
             OSError: the disk refused it.
         """
-        told = b"".join(b" %s=%08x" % (table.encode(), crc) for table, crc in wrote.items())
+        told = _told(wrote)
         # Of another length what is told has another table in it: then the template has no room for it.
         template = self._template if len(told) == self._told else None
-        message = (template and template.fill(columns)) or self._new(columns, told)
+        self._append((template and template.fill(columns)) or self._new(columns, told), told)
+
+    def append_rows(self, rows: pa.Table, wrote: Mapping[str, int]) -> None:
+        """Append rows, of whichever steps, as one batch.
+
+        Args:
+            rows: stored columns.
+            wrote: as for ``append``.
+
+        Raises:
+            OSError: the disk refused it.
+        """
+        told = _told(wrote)
+        batch = pa.RecordBatch.from_arrays(
+            [rows[name].combine_chunks() for name in self._schema.names], schema=self._schema
+        )
+        self._append(self._message(batch, told), told)
+
+    def _append(self, message: bytearray, told: bytes) -> None:
+        """Seal a message and write it."""
         at = message.index(MARK) + len(MARK)
         message[at + 26 : at + 26 + len(told)] = told
         message[at : at + 8] = BLANK
@@ -68,22 +87,31 @@ class SegmentWriter:
             self.on_written(self._header, bytes(message))  # a copy: the next batch is made of it
 
     def _new(self, columns: Mapping[str, Any], told: bytes) -> bytearray:
-        """Return a batch as a message, with room for its CRC, and keep it as a template."""
+        """Return a batch as a message, and keep it as a template."""
         schema = self._schema
         batch = pa.RecordBatch.from_arrays([_array(columns[f.name], f.type) for f in schema], schema=schema)
+        message = self._message(batch, told)
+        self._template, self._told = Template.of(message, batch, columns), len(told)
+        return message
+
+    def _message(self, batch: pa.RecordBatch, told: bytes) -> bytearray:
+        """Return a batch as a message with room for its CRC."""
         sink = pa.BufferOutputStream()
         seal = b"%s%s body=%012d%s;" % (MARK, BLANK, 0, told)
-        pa.ipc.new_stream(sink, schema).write_batch(batch, custom_metadata={"gradlens": seal})
+        pa.ipc.new_stream(sink, self._schema).write_batch(batch, custom_metadata={"gradlens": seal})
         message = bytearray(memoryview(sink.getvalue())[len(self._header) :])
         at, (_, length) = message.index(MARK) + len(MARK), PREFIX.unpack_from(message)
         message[at + 14 : at + 26] = b"%012d" % (len(message) - PREFIX.size - length)
-        self._template, self._told = Template.of(message, batch, columns), len(told)
         return message
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+
+
+def _told(wrote: Mapping[str, int]) -> bytes:
+    return b"".join(b" %s=%08x" % (table.encode(), crc) for table, crc in wrote.items())
 
 
 @functools.lru_cache(maxsize=256)

@@ -10,6 +10,7 @@ manifest; the last one to close leaves the Parquet files.
 import contextlib
 import functools
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from gradlens.recording.folder import FINISHED, Name, agreed_run, read_manifest,
 from gradlens.recording.locks import claim, release
 from gradlens.recording.schema import SCHEMA_VERSION
 from gradlens.recording.segment_writer import SegmentWriter
+from gradlens.recording.stream import stream_of
+from gradlens.recording.thinning import Thinning, sweep
 
 
 class RunWriter:
@@ -39,6 +42,8 @@ class RunWriter:
         self._segments: dict[str, SegmentWriter] = {}
         self._failed: OSError | None = None
         self._compaction: Compaction | None = None
+        #: Rows of ``sites`` that were written in this attempt of a run that is thinned.
+        self._sites: list[Mapping[str, Any]] = []
         self._lock = claim(folder, rank)
         try:
             before = read_manifest(folder) if (folder / "manifest.json").exists() else {}
@@ -53,15 +58,27 @@ class RunWriter:
             (folder / "segments").mkdir(exist_ok=True)
             self._begin(int(before.get("attempts", 0)) if rank == 0 else 0)
             remove_parts(folder)
-            # What several attempts or processes wrote is merged when all of it is there.
-            if self.run and not segments(folder) and "processes" not in self.meta:
-                self._compaction = Compaction(folder, functools.partial(described, self.run))
+            self._thinning: Thinning | None = None
+            if self.run and meta.get("keep") == "thinned":
+                sweep(folder, rank)
+                self._thinning = Thinning(folder, self.run, rank)
+                self._thinning.begin((self.attempt, 0))
+            self._compact()
         except OSError as error:
             release(self._lock)
             raise RecordingError(refused(folder, error)) from error
         except BaseException:
             release(self._lock)
             raise
+
+    def _compact(self) -> None:
+        """Compact what is written from now on, and what earlier attempts wrote."""
+        # What several processes wrote is merged when all of it is there; what is thinned is little in the end.
+        ranks = {name.rank for name in segments(self.folder)}
+        if self.run and self._thinning is None and "processes" not in self.meta and ranks <= {self.rank}:
+            look = functools.partial(stream_of, self.folder, self.run, self.rank, before=(self.attempt, 0))
+            earlier = (lambda end: look(end=end)) if ranks else None
+            self._compaction = Compaction(self.folder, functools.partial(described, self.run), earlier)
 
     @property
     def run(self) -> str:
@@ -70,10 +87,18 @@ class RunWriter:
 
     def _begin(self, attempt: int) -> None:
         """Begin this attempt, or the one after those that left segments."""
-        earlier = {name: path.lstat().st_size for name, path in segments(self.folder).items() if name.rank == self.rank}
-        self.attempt = max([attempt, *(name.attempt + 1 for name in earlier)])
-        self._before = {str(name): size for name, size in earlier.items() if name.table == "steps"}
+        earlier = [name.attempt + 1 for name in segments(self.folder) if name.rank == self.rank]
+        self.attempt, self._part = max([attempt, *earlier]), 0
+        self._look_back()
         self.annotate({"attempts": self.attempt + 1})
+
+    def _look_back(self) -> None:
+        """Note how far the segments before are: what is missing of them later is missed."""
+        self._before: dict[str, int] = {}
+        for name, path in segments(self.folder).items():
+            if name.rank == self.rank and name.table == "steps":
+                with contextlib.suppress(FileNotFoundError):  # thinned meanwhile
+                    self._before[str(name)] = path.lstat().st_size
 
     def annotate(self, meta: Mapping[str, Any]) -> None:
         """Add metadata; the process of rank 0 writes the manifest.
@@ -97,26 +122,57 @@ class RunWriter:
             RecordingError: the disk refused it now or before; rows written until then are safe.
         """
         if self._failed is None:
-            if table not in self._segments:
-                name = Name(self.attempt, self.rank, table)
-                segment = self._segments[table] = SegmentWriter(self.folder, name, self.run, self._before)
-                if self._compaction is not None:
-                    segment.on_written = functools.partial(self._compaction.keep, table)
             try:
-                self._segments[table].append(columns, self._wrote() if table == "steps" else {})
+                if self._thinning is not None:
+                    self._append_in_parts(self._thinning, table, columns)
+                else:
+                    self._append(table, columns)
                 return
             except OSError as error:
                 self._failed = error
         # After a torn write nothing may follow in the same stream: the reader stops there.
         raise RecordingError(refused(self.folder, self._failed)) from self._failed
 
-    def go_back(self) -> None:
-        """Begin a further attempt: from its first step on, what it records replaces what was recorded before."""
-        self._drop()
+    def _append(self, table: str, columns: Mapping[str, Any]) -> None:
+        if table not in self._segments:
+            name = Name(self.attempt, self.rank, table, self._part)
+            segment = self._segments[table] = SegmentWriter(self.folder, name, self.run, self._before)
+            if self._compaction is not None:
+                segment.on_written = functools.partial(self._compaction.keep, table)
+        self._segments[table].append(columns, self._wrote() if table == "steps" else {})
+
+    def _append_in_parts(self, thinning: Thinning, table: str, columns: Mapping[str, Any]) -> None:
+        """Append rows of a run that is thinned; before those of a step a further part may begin."""
+        if thinning.ends_before(table, columns["step"][0] if "step" in columns else None):
+            self._end_part()
+            self._part += 1
+            self._look_back()
+            if self._sites:  # where they are written last, all of them are read
+                names = self._sites[0]
+                self._append(
+                    "sites", {name: [*chain.from_iterable(one[name] for one in self._sites)] for name in names}
+                )
+            thinning.begin((self.attempt, self._part))
+        self._append(table, columns)
+        if table == "sites":
+            self._sites.append(columns)
+        elif table == "steps":
+            thinning.count(columns["step"][-1])
+
+    def _end_part(self) -> None:
         for segment in self._segments.values():
             segment.close()
         self._segments.clear()
+
+    def go_back(self) -> None:
+        """Begin a further attempt: from its first step on, what it records replaces what was recorded before."""
+        self._drop()
+        self._end_part()
+        self._sites.clear()
         self._begin(self.attempt + 1)
+        self._compact()
+        if self._thinning is not None:
+            self._thinning.begin((self.attempt, 0))
 
     def _wrote(self) -> dict[str, int]:
         """Return how far the other tables are: a row of ``steps``, written last, says which rows its step has."""
@@ -127,6 +183,8 @@ class RunWriter:
         if not self._lock.is_locked:
             return
         try:
+            if self._thinning is not None:
+                self._thinning.stop()
             for segment in self._segments.values():
                 segment.close()
             self.annotate({"status": status})

@@ -58,9 +58,14 @@ def frame(recording: Recording, findings: Sequence[Finding], *, width: int, most
     steps = recording.steps
     if steps.empty:
         return f"{head}\n  no step is recorded yet"
-    parts = [head, f"step {recording.last_step:,}", f"{len(steps):,} recorded"]
+    # At initialization a row of steps is a seed, and there is no training to be at a step of.
+    seeds = recording.meta.get("kind") == "init"
+    parts = [
+        head,
+        *([f"{len(steps):,} seeds"] if seeds else [f"step {recording.last_step:,}", f"{len(steps):,} recorded"]),
+    ]
     seconds = steps["seconds"].dropna().tail(_RECENT)
-    if len(seconds) and seconds.median() > 0:
+    if len(seconds) and seconds.median() > 0 and not seeds:
         parts.append(f"{number(1 / seconds.median())} steps/s")
     rows = [_row(name, steps[column], width) for name, column in _SERIES.items() if steps[column].notna().any()]
     lines = ["  ".join(parts), *([columns(rows, indent=2)] if rows else [])]

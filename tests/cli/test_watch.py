@@ -50,6 +50,16 @@ def test_a_run_is_shown_while_it_is_written_and_left_as_it_is(gradlens, network)
     assert "mine  complete  step 11  12 recorded" in gradlens("watch", "run").stdout
 
 
+def test_of_a_recording_at_initialization_the_seeds_are_counted_as_seeds(gradlens):
+    def build():
+        return nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8))
+
+    api.at_init(build, [torch.ones(4, 8)], seeds=3, out="run")
+    shown = gradlens("watch", "run", "--once").stdout.splitlines()[0]
+    assert "complete  3 seeds" in shown
+    assert "step" not in shown
+
+
 def test_what_is_wrong_is_told_with_the_step_from_which_on_it_is(gradlens, network):
     with api.attach(network, out="run") as lens:
         train(lens, network, 20)

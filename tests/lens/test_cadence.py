@@ -273,9 +273,32 @@ def test_recordings_of_before_have_no_reasons(tmp_path):
     assert reasons.dtype == "str"
 
 
+def test_a_recording_that_is_thinned_says_what_follows_an_event_and_is_else_the_same(tmp_path):
+    recordings = []
+    for keep in ("all", "thinned"):
+        model = stack(blocks=1)
+        with gradlens.attach(model, out=tmp_path / keep, keep=keep, every=2) as lens:
+            train(model, steps=60, lens=lens)
+            lens.step(loss=float("nan"))
+            train(model, steps=39, lens=lens)
+        recordings.append(gradlens.load(tmp_path / keep))
+    whole, thinned = recordings
+    assert whole.norms.equals(thinned.norms)
+    assert whole.steps["reason"].isna().all()
+    reasons = thinned.steps.set_index("step")["reason"]
+    assert reasons.index[reasons == "nonfinite"].tolist() == [*range(62, 77, 2)]
+    assert thinned.meta["keep"] == "thinned"
+    assert "thinned" not in thinned.meta  # there are too few steps
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"every": "often"}, "or 'auto'; got 'often'"), ({"every": "auto", "cost": 0.0}, "above 0; got 0.0")],
+    [
+        ({"keep": "some"}, "'all' or 'thinned'; got 'some'"),
+        ({"keep": "thinned"}, "Pass out="),
+        ({"every": "often"}, "or 'auto'; got 'often'"),
+        ({"every": "auto", "cost": 0.0}, "above 0; got 0.0"),
+    ],
 )
 def test_a_cadence_that_cannot_be_is_refused(options, message):
     with pytest.raises(GradlensError, match=message):

@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from pyarrow import parquet
 
-from gradlens.recording import RunWriter
+from gradlens.recording import RunWriter, thinning
 from gradlens.recording.schema import STORED
 
 STEPS = 8
@@ -99,12 +100,25 @@ def _two_finished(folder: Path, seed: int) -> None:
         writer.close("complete")
 
 
-#: Kinds of folders: of one process that ended, of one that was killed, of two that were killed, of two that ended.
+def _thinned(folder: Path, seed: int) -> None:
+    """A killed run of parts of two steps, of which all but the last were thinned: the first steps, which stay."""
+    with patch.object(thinning, "WHOLE", 2), patch.object(thinning, "_GROUP", 2):
+        writer, numbers = RunWriter(folder, meta(f"run {seed}") | {"keep": "thinned"}), np.random.default_rng(seed)
+        begin(writer)
+        for step in range(STEPS):
+            record(writer, step, numbers)
+        writer.close("interrupted")
+        thinning.thin(folder, writer.run, 0, (1, 0))
+
+
+#: Kinds of folders: of one process that ended, of one that was killed, of two that were killed, of two that ended, of
+#: one that is thinned.
 FOLDERS: dict[str, Callable[[Path, int], None]] = {
     "finished": _finished,
     "killed": _killed,
     "two killed": _two_killed,
     "two finished": _two_finished,
+    "thinned": _thinned,
 }
 
 

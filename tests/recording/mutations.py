@@ -20,7 +20,7 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [*_tables(folder), folder / "manifest.json"]
+    return [*_tables(folder), *folder.glob("segments/thinned-*.json"), folder / "manifest.json"]
 
 
 def _flip(folder: Path, other: Path, chance: random.Random) -> str:

@@ -25,11 +25,17 @@ def eager(monkeypatch):
     monkeypatch.setattr(compaction, "_GROUP", 16)
 
 
-def written(folder, *, back_at=None, uncounted=False, twice=False):
+def written(folder, *, back_at=None, again_at=None, uncounted=False, twice=False):
     """Write a run and close it; return its writer's folder."""
     writer, numbers = RunWriter(folder, meta("run")), np.random.default_rng(0)
     begin(writer)
     for step in range(STEPS):
+        if step == again_at:  # the attempt ended in the middle of a step, and five later than the next one begins
+            for further in range(step, step + 5):
+                record(writer, further, numbers, counted=further < step + 4)
+            writer.close("interrupted")
+            writer = RunWriter(folder, meta("run"))
+            begin(writer)
         if step == back_at:
             writer.go_back()
             begin(writer)
@@ -49,7 +55,7 @@ def tables(folder):
     return {name: recording.table(name) for name in PUBLIC}
 
 
-@pytest.mark.parametrize("case", [{}, {"back_at": 40}, {"uncounted": True}, {"twice": True}], ids=str)
+@pytest.mark.parametrize("case", [{}, {"back_at": 30}, {"again_at": 30}, {"uncounted": True}, {"twice": True}], ids=str)
 def test_a_run_that_was_compacted_while_written_is_the_same(case, tmp_path, request):
     plain = written(tmp_path / "plain", **case)
     request.getfixturevalue("eager")
@@ -74,6 +80,43 @@ def test_most_of_it_is_there_before_the_run_is_closed(tmp_path, eager):
     writer.close("complete")
     assert pq.ParquetFile(tmp_path / "run" / "norms.parquet").num_row_groups > 1
     assert not parts.exists()
+
+
+def test_of_a_resumed_run_most_is_there_too_with_what_earlier_attempts_wrote(tmp_path, eager):
+    for first in (0, STEPS, 2 * STEPS - 5):
+        writer, numbers = RunWriter(tmp_path / "run", meta("run")), np.random.default_rng(0)
+        begin(writer)
+        for step in range(first, first + STEPS):
+            record(writer, step, numbers)
+            time.sleep(0.002)
+        writer.close("interrupted" if first < 2 * STEPS - 5 else "running")
+    writer = RunWriter(tmp_path / "run", meta("run"))
+    for step in range(3 * STEPS - 5, 4 * STEPS):
+        record(writer, step, numbers)
+        time.sleep(0.002)
+    rows = 3 * (3 * STEPS - 5)  # of earlier attempts
+    writer._compaction._thread.join()
+    writer._compaction._files["norms"].close()
+    assert pq.ParquetFile(tmp_path / "run" / "segments" / "norms.part").metadata.num_rows > rows
+
+
+def test_a_large_run_that_was_killed_is_closed_piece_by_piece_to_the_same_files(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    writer, numbers = RunWriter(folder, meta("run")), np.random.default_rng(0)
+    begin(writer)
+    for step in range(STEPS):
+        record(writer, step, numbers)
+    writer.close("interrupted")
+    RunWriter(folder, meta("run")).annotate({"status": "complete"})
+    for name, many in (("whole", closing._MANY), ("pieces", 0)):
+        shutil.copytree(folder, tmp_path / name)
+        monkeypatch.setattr(closing, "_MANY", many)
+        if not many:
+            monkeypatch.setattr(closing, "read_history", None)  # which would read all of it
+        closing.complete(tmp_path / name)
+    for path in (tmp_path / "whole").glob("*.parquet"):
+        assert pd.read_parquet(path).equals(pd.read_parquet(tmp_path / "pieces" / path.name))
+    assert load(tmp_path / "pieces").steps["step"].tolist() == [*range(STEPS)]
 
 
 def test_a_compaction_that_fails_costs_nothing_but_time(tmp_path, eager, monkeypatch):

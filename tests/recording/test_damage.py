@@ -20,7 +20,7 @@ from gradlens.analysis import Finding
 from gradlens.cli.diagnose import junit
 from gradlens.cli.main import main
 from gradlens.errors import RecordingError
-from gradlens.recording import Recording, RunWriter, closing, folder, history, locks, manifest
+from gradlens.recording import Recording, RunWriter, attempts, closing, folder, locks, manifest
 from gradlens.recording.schema import STORED, TABLES, names
 from tests.fuzz_recordings import FAULTS, fuzz
 from tests.recording.folders import FOLDERS, STEPS, begin, make, record
@@ -340,11 +340,11 @@ def test_segments_that_a_closed_run_lost_while_they_were_read_are_not_missed(tmp
 
     def closed_meanwhile(where: Path) -> dict:
         found = read(where)
-        monkeypatch.setattr("gradlens.recording.history.segments", read)
+        monkeypatch.setattr("gradlens.recording.attempts.segments", read)
         closing.complete(where)
         return found
 
-    monkeypatch.setattr("gradlens.recording.history.segments", closed_meanwhile)
+    monkeypatch.setattr("gradlens.recording.attempts.segments", closed_meanwhile)
     assert steps_of(load(run)) == [*range(STEPS)]
 
 
@@ -355,16 +355,16 @@ def test_reading_while_it_is_written_finds_no_damage(tmp_path):
     begin(writer)
     for step in range(2):
         record(writer, step, numbers)
-    real = history.read
+    real = attempts.read
 
-    def read(*asked):
-        found = real(*asked)
+    def read(*asked, **more):
+        found = real(*asked, **more)
         for _ in range(3):
             record(writer, next(steps), numbers)
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(history, "read", read)
+        patch.setattr(attempts, "read", read)
         recording = load(tmp_path / "run")
     assert "damage" not in recording.meta
     assert steps_of(recording) == sorted(set(recording.norms["step"]))

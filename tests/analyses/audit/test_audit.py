@@ -246,6 +246,14 @@ def test_the_setting_is_told_in_words(setting: dict[str, Any], question: str, pa
     assert part in words(**setting)[question]
 
 
+def test_a_recording_that_was_thinned_says_so() -> None:
+    table = compute([recording(audit=audit(), thinned={"before": 8000, "span": 4}), recording("whole", audit=audit())])
+    told = table[table["question"] == "kept"]
+    assert told[["label", "answer"]].values.tolist() == [
+        ["mine", "of the steps before 8,000 the first in each 4, and around events"]
+    ]
+
+
 def test_what_was_left_out_is_told_in_the_lens_own_words() -> None:
     left_out = "Left out of the rows: backward passes inside of lens.paused() (2, first in step 4)."
     assert words_of(audit(passes=(left_out,)))["backward passes"] == f"one a step. {left_out}"
