@@ -103,6 +103,22 @@ def _measured(case: Case, device: torch.device, seconds: float) -> dict[str, Any
     return row
 
 
+def _told(row: dict[str, Any]) -> str:
+    floor = f"{row['floor']:.3f}" if "floor" in row else ""
+    return (
+        f"{row['ratio']:6.3f} {row['low']:6.3f}-{row['high']:.3f} {floor:>6} {row['milliseconds_plain']:7.1f} "
+        f"{row['launches_plain']:9} {row['launches_lens']:9} {row['norms']:6}"
+    )
+
+
+class _OverError(BaseException):
+    """The time is over: no exception that a hook or a compiler would take for its own."""
+
+
+def _end(number: int, frame: Any) -> None:
+    raise _OverError
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Print the table, row by row, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -116,39 +132,23 @@ def main(arguments: list[str] | None = None) -> None:
     device, begun, rows = torch.device(options.device), time.monotonic(), dict[str, dict[str, Any]]()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
-    def out_of_time(number: int, frame: Any) -> None:
-        raise TimeoutError
-
-    signal.signal(signal.SIGALRM, out_of_time)
+    signal.signal(signal.SIGALRM, _end)
     signal.setitimer(signal.ITIMER_REAL, 60 * options.minutes)
     print(f"{name}, torch {torch.__version__}, bfloat16\n")
-    print(
-        f"{'case':24} {'ratio':>6} {'quartiles':>13} {'floor':>6} {'ms':>7} {'launches':>9} {'with lens':>9} {'norms':>6}"
-    )
+    heads = f"{'floor':>6} {'ms':>7} {'launches':>9} {'with lens':>9} {'norms':>6}"
+    print(f"{'case':24} {'ratio':>6} {'quartiles':>13} {heads}")
     try:
         for label, case in _cases(device, options.tiny):
-            if options.only not in label:
-                continue
             left = 60 * options.minutes - (time.monotonic() - begun)
-            if case.compiled and not options.tiny and left < _TO_COMPILE:
-                print(f"{label:24} left out: {left:.0f} seconds left", flush=True)
+            if options.only not in label or (case.compiled and not options.tiny and left < _TO_COMPILE):
+                print(f"{label:24} left out", flush=True)
                 continue
             try:
-                rows[label] = row = _measured(case, device, options.seconds)
-            except TimeoutError:
-                raise
+                rows[label] = _measured(case, device, options.seconds)
+                print(f"{label:24} {_told(rows[label])}", flush=True)
             except Exception as error:  # the other rows are worth having
-                print(
-                    f"{label:24} failed: {type(error).__name__}: {str(error).strip().splitlines()[0][:80]}", flush=True
-                )
-                continue
-            floor = f"{row['floor']:.3f}" if "floor" in row else ""
-            print(
-                f"{label:24} {row['ratio']:6.3f} {row['low']:6.3f}-{row['high']:.3f} {floor:>6} "
-                f"{row['milliseconds_plain']:7.1f} {row['launches_plain']:9} {row['launches_lens']:9} {row['norms']:6}",
-                flush=True,
-            )
-    except TimeoutError:
+                print(f"{label:24} failed: {type(error).__name__}: {str(error).strip()[:80]!r}", flush=True)
+    except _OverError:
         print(f"{options.minutes:g} minutes are over")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
