@@ -12,8 +12,13 @@ lint: ## types and style
 	$(PYTHON) -m ruff check gradlens analyses tests docs
 	$(PYTHON) -m ruff format --check gradlens analyses tests docs
 	$(PYTHON) -m mypy
-bench: ## what the lens costs: ratios of interleaved steps, as a table and as JSON
-	$(PYTHON) tests/bench_overhead.py
+peers: ## the tools that `make bench` measures beside the lens, in a virtual environment of their own: two gigabytes
+	$(PYTHON) -m venv build/peers
+	build/peers/bin/python -m pip install -c constraints.txt -e ".[hf]" wandb trainscope==1.8.1
+bench: ## what the lens costs, and other tools if `make peers` was run: ratios of interleaved steps, as a table and as JSON
+	$(or $(wildcard build/peers/bin/python),$(PYTHON)) -m tests.bench_overhead
+bench-gpu: ## the same on an accelerator in bfloat16, eager and compiled, with launches a step: at most eight minutes
+	$(PYTHON) -m tests.bench_accelerator
 bench-judge: ## what it takes to read, judge and report large recordings: seconds, memory, size of the PDF
 	$(PYTHON) -m tests.bench_judge
 fuzz: ## damage 5,000 recordings and read them: a table of what became of each; five minutes

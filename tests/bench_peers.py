@@ -31,7 +31,7 @@ class Peer:
 
 
 class NaiveHook(Peer):
-    """Two numbers of each norm's gradients as one writes it in five minutes, kept on the device to the end of a step."""
+    """Two numbers of each norm's gradients as one writes it in five minutes; kept on the device until the step ends."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
         self._kept: list[Tensor] = []
@@ -83,7 +83,7 @@ class TrainScope(Peer):
         self._scope.step(loss.item())
 
     def close(self) -> None:
-        self._scope.detach() if hasattr(self._scope, "detach") else self._scope.close()
+        self._scope.detach()
 
 
 class WandbWatch(Peer):

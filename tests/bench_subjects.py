@@ -22,6 +22,7 @@ class Case:
         every: cadence of the lens.
         compiled: whether the model is compiled.
         memory: whether peak memory is compared too, in processes of its own.
+        peers: whether other tools are measured too.
     """
 
     build: Callable[[], nn.Module]
@@ -30,6 +31,7 @@ class Case:
     every: int = 1
     compiled: bool = False
     memory: bool = False
+    peers: bool = False
 
 
 def loss_of(output: Any) -> Tensor:
@@ -153,9 +155,9 @@ def _numbers(*shape: int) -> Callable[[int], Tensor]:
 def cases() -> dict[str, Callable[[], Case]]:
     """Return the rows of the table, each made when it is its turn."""
     zoo = {
-        "width 512, 6 blocks, 8 x 128": lambda: _zoo("pre-ln", 512, 6, 8, 128, 1.03, memory=True),
-        "width 256, 6 blocks, 8 x 128": lambda: _zoo("pre-ln", 256, 6, 8, 128, 1.04, memory=True),
-        "width 128, 4 blocks, 8 x 64": lambda: _zoo("pre-ln", 128, 4, 8, 64, 1.10, memory=True),
+        "width 512, 6 blocks, 8 x 128": lambda: _zoo("pre-ln", 512, 6, 8, 128, 1.03, memory=True, peers=True),
+        "width 256, 6 blocks, 8 x 128": lambda: _zoo("pre-ln", 256, 6, 8, 128, 1.04, memory=True, peers=True),
+        "width 128, 4 blocks, 8 x 64": lambda: _zoo("pre-ln", 128, 4, 8, 64, 1.10, memory=True, peers=True),
         "width 128, 4 blocks, 8 x 64, every=10": lambda: _zoo("pre-ln", 128, 4, 8, 64, 1.01, every=10),
         "width 256, 6 blocks, 8 x 128, compiled": lambda: _zoo("pre-ln", 256, 6, 8, 128, 1.02, compiled=True),
         "1,500 norms of width 4": lambda: Case(lambda: ManyNorms(1500), _numbers(8, 4), limit=2.0),

@@ -3,7 +3,6 @@
 import os
 import re
 import stat
-import stat
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import inf
