@@ -1,4 +1,4 @@
-"""Weights whose size the loss does not feel: which they are, and what weight decay and the rate's schedule do to them."""
+"""Weights whose size the loss does not feel: which they are, and what decay and the rate's schedule do to them."""
 
 from analyses.making import codes
 from analyses.scale_free.figure import SIZE, caption, plot, show

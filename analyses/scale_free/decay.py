@@ -34,10 +34,11 @@ def setting_of(run: Recording) -> Mapping[str, Setting]:
     if not known and "weight_decay" in training:
         # What the laboratory trains with says it by itself.
         names = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
-        known = {"class": names.get(training.get("optimizer"), ""), "groups": {"0": {"lr": 1.0, **training}}}
+        known = {"class": names.get(str(training.get("optimizer")), ""), "groups": {"0": {"lr": 1.0, **training}}}
     if not known:
         return {}
-    found, first = {}, float(known["groups"]["0"]["lr"])
+    found: dict[str, Setting] = {}
+    first = float(known["groups"]["0"]["lr"])
     for group in known["groups"].values():
         factor = float(group["lr"]) / first if first > 0 else 1.0
         setting = Setting(known["class"], float(group.get("weight_decay") or 0), factor, _steps(known["class"], group))

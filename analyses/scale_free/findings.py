@@ -9,7 +9,7 @@ import pandas as pd
 from analyses.limits import held_against
 from analyses.making import Check
 from analyses.tables import first, number, percent, pick, span
-from gradlens.analysis import Finding
+from gradlens.analysis import Finding, Status
 
 _check = partial(Check, analysis="scale_free")
 
@@ -22,8 +22,8 @@ _FREE = _check(
         "LayerNorm, RMSNorm, and of query and key norms, with no sum in between, weights are of this kind, in weight "
         "norm the direction. Where a bias takes part only both together are, and are counted apart. It says what is, "
         "and warns of nothing: no norm is meant to take the size out of every weight. gradlens inspect --probes tells "
-        "in one pass in float64 also whose rows, units one by one, have no scale (BatchNorm, weight norm), and to whose "
-        "rows one vector may be added (LayerNorm)."
+        "in one pass in float64 also whose rows, units one by one, have no scale (BatchNorm, weight norm), and to "
+        "whose rows one vector may be added (LayerNorm)."
     ),
     unit="parameters",
     expected="those with a norm right behind them",
@@ -107,7 +107,8 @@ def judge(table: pd.DataFrame) -> list[Finding]:
 def _inventory(rows: pd.DataFrame, label: str) -> Finding:
     """GL410: a fact."""
     of, joint = first(pick(rows, quantity="free")), first(pick(rows, quantity="free together"))
-    assert of is not None and joint is not None
+    assert of is not None
+    assert joint is not None
     with_bias = (
         f", and {joint['value']:.0f} only together with what stands beside them in their module"
         if joint["value"]
@@ -122,14 +123,15 @@ def _inventory(rows: pd.DataFrame, label: str) -> Finding:
 
 def _decay(rows: pd.DataFrame, label: str) -> Finding:
     optimizer, grew = first(pick(rows, quantity="optimizer")), first(pick(rows, quantity="grew"))
-    assert optimizer is not None and grew is not None
+    assert optimizer is not None
+    assert grew is not None
     if not optimizer["group"]:
         claim = (
             f"{label}: what decays its weights is not known: attach(..., optimizer=optimizer) records how that is set."
         )
         return _DECAY.silent(claim, label)
     if not optimizer["value"]:
-        status = "warn" if grew["value"] >= _DECAY.limit("grows") else "pass"
+        status: Status = "warn" if grew["value"] >= _DECAY.limit("grows") else "pass"
         claim = (
             f"{label}: weights without a scale have no decay, and came to {number(grew['value'])} times their size in "
             f"{grew['n']:.0f} recorded steps."

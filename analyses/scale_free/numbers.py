@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from analyses.intervals import block_bootstrap_interval
-from analyses.limits import limit
 from analyses.scale_free.decay import Setting, setting_of
 from analyses.scale_free.free import free
 from analyses.steps import SMOOTHED_FROM, envelope, smoothed
@@ -77,7 +76,9 @@ class _Course:
         params = run.params[run.params["name"].isin(names)].drop_duplicates(["step", "name"], keep="last")
         params = params.assign(turn=(params["update_norm"] / params["weight_norm"]).fillna(params["update_ratio"]))
         wide = params.pivot(index="step", columns="name", values=["weight_norm", "grad_norm", "turn"]).sort_index()
-        self.size, self.gradient, self.turn = (wide[of][names] for of in ("weight_norm", "grad_norm", "turn"))
+        self.size, self.gradient, self.turn = (
+            pd.DataFrame(wide[of])[names] for of in ("weight_norm", "grad_norm", "turn")
+        )
         steps = run.steps.drop_duplicates("step").set_index("step").reindex(self.size.index)
         self.rate = steps["lr"].ffill().bfill()
         self._clip = steps["clip_coef"].fillna(1.0)
@@ -91,9 +92,9 @@ class _Course:
                "value": max((setting.decay for setting in known), default=math.nan),
                "high": sum(setting.steps is not None for setting in known)}  # fmt: skip
         yield from self._equilibrium()
-        logs = np.log(self.size.where(self.size > 0))
+        logs = pd.DataFrame(np.log(self.size.where(self.size > 0)))
         size = np.exp((logs - logs.bfill().iloc[0]).mean(axis=1))
-        norm = np.sqrt((self.gradient**2).sum(axis=1))
+        norm = (self.gradient**2).sum(axis=1).pow(0.5)
         yield {"panel": SUMMARY, "quantity": "grew", "value": size.iloc[-1], "x": size.index[-1], "n": len(size)}
         if (norm > 0).any():
             over = norm[norm > 0] / norm[norm > 0].iloc[0]
@@ -105,8 +106,8 @@ class _Course:
     def _of(self, what: str) -> pd.DataFrame:
         """Return a number of theory, of every step and weight; missing where it has none."""
         return pd.DataFrame(
-            {name: self.rate.map(lambda rate, of=setting: _theory(of, what, rate))
-             for name, setting in zip(self.size, self._settings, strict=True)}
+            {name: [_theory(setting, what, rate) for rate in self.rate]
+             for name, setting in zip(self.size, self._settings, strict=True)}, self.size.index,
         )  # fmt: skip
 
     def _equilibrium(self) -> Iterator[dict[str, Any]]:
@@ -120,7 +121,7 @@ class _Course:
         times = (turn / expected.where(expected > 0)).where(turn > 0)
         # While the rate is near its largest: what a schedule ends with, weights have no time to follow.
         main = self.rate >= self.rate.max() / 2
-        log = np.log(times[main]).median(axis=1).dropna()
+        log = times[main].median(axis=1).dropna().map(math.log)
         if log.empty:
             return
         end, share = at_the_end(log), self._of("relaxation").median(axis=1).clip(upper=1)
@@ -139,7 +140,8 @@ class _Course:
             if setting is not None and setting.steps is not None and not setting.steps.scaled:
                 each = setting.factor * setting.steps.total * math.sqrt(setting.steps.spread)
                 made[name] = each * self.rate * self._clip * self.gradient[name] / self.size[name]
-        return self.turn.fillna(pd.DataFrame(made))
+        taken: pd.DataFrame = self.turn.fillna(pd.DataFrame(made))
+        return taken
 
     def _last(self, names: list[str], turn: pd.DataFrame, expected: pd.DataFrame) -> Iterator[dict[str, Any]]:
         """Yield the last size, effective rate, turn and equilibrium of weights that are alike."""
@@ -165,12 +167,12 @@ class _Course:
         late = late[late.index >= begin]
         if len(late) < SMOOTHED_FROM:
             return
-        least = late.idxmin()
+        least: Any = late.idxmin()
         raw = at_the_end(norm)
-        part = (self.gradient.loc[raw.index] ** 2).mean()
-        shrunk = logs.loc[least] - logs.loc[raw.index].mean()
+        part = self.gradient.loc[raw.index].pow(2).mean()
+        shrunk: pd.Series[float] = logs.loc[least] - logs.loc[raw.index].mean()
         alone = math.exp(float((part * shrunk).sum() / part.sum()))
-        mean = block_bootstrap_interval(np.log(raw / late[least])).mapped(math.exp)
+        mean = block_bootstrap_interval((raw / late.loc[least]).map(math.log)).mapped(math.exp)
         yield {"panel": SUMMARY, "quantity": "rise", **mean.row(), "x": least}
         yield {"panel": SUMMARY, "quantity": "rise by size", "value": alone, "n": len(raw)}
         yield {"panel": SUMMARY, "quantity": "begin", "x": norm.index[0]}

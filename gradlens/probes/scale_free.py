@@ -18,8 +18,8 @@ from gradlens.probes.reading import Reading
 #: The eps of a norm leaves eps/σ² of what there would be without the norm.
 CHANCE, COSINE = 1e-3, 1e-3
 _MISLEADS = (
-    "It is told from one gradient: a product that is 0 by chance (one in a thousand) counts, and an eps of a thousandth "
-    "of σ² or more hides a size that the norm takes out."
+    "It is told from one gradient: a product that is 0 by chance (one in a thousand) counts, and an eps of a "
+    "thousandth of σ² or more hides a size that the norm takes out."
 )
 
 
@@ -82,7 +82,7 @@ def readings(model: nn.Module, batch: Any, loss_fn: Callable[[Any, Any], Tensor]
     loss = Loss(model, batch, loss_fn, seed=seed, double=True)
     found = freedoms(loss)
     shared: dict[str, Any] = {"probe": "scale_free", "misleads": _MISLEADS, "notes": loss.notes}
-    cost = {"forward": loss.forward, "backward": loss.backward}
+    cost: dict[str, Any] = {"forward": loss.forward, "backward": loss.backward}
     free = [freedom for freedom in found if freedom.free]
     listed = [Reading(name="free parameters", value=float(len(free)), unit=f"of {len(found)}", **cost, **shared)]
     for freedom in free:

@@ -6,8 +6,8 @@ shortens it (van Laarhoven 2017, 1706.05350). With a step of γ·u, where a grad
 
     Δ‖w‖² = −2 γ·total·λ·‖w‖² + (γ·total)²·‖g‖²,
 
-whose equilibrium is ‖g‖/‖w‖ = √(2λ/(γ·total)), the ratio of Defazio 2025 (2506.02285) for plain SGD. What one step turns
-w by is then √(2 γ·total·λ·spread), spread = Σc²/(Σc)² over the contributions c. All holds for γλ ≪ 1.
+whose equilibrium is ‖g‖/‖w‖ = √(2λ/(γ·total)), the ratio of Defazio 2025 (2506.02285) for plain SGD. What one step
+turns w by is then √(2 γ·total·λ·spread), spread = Σc²/(Σc)² over the contributions c. All holds for γλ ≪ 1.
 """
 
 import math

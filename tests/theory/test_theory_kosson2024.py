@@ -1,4 +1,4 @@
-"""The equilibrium of weights that are free of scale, against torch's optimizers on gradients that are at right angles."""
+"""The equilibrium of weights that are free of scale, against torch's optimizers on gradients at right angles."""
 
 import math
 
