@@ -28,7 +28,7 @@ def compute(recordings: Sequence[Recording]) -> pd.DataFrame:
 
 def _rows(runs: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for (batch, norm), own in runs.groupby(["batch", "norm"], sort=False):
-        who = {"panel": str(batch), "label": NORMS[norm], "variant": norm}
+        who = {"panel": str(batch), "label": NORMS[str(norm)], "variant": str(norm)}
         whole = own[~own["diverged"].astype(bool)]
         curves = [r.steps.set_index("step")["valid_loss"].dropna() for r in whole["recording"]]
         yield from over_seeds(curves, {**who, "quantity": "valid_loss"})
@@ -62,10 +62,16 @@ def _show(table: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
     """Return the ends by batch size and norm."""
     rows, lines = pick(table, panel=SUMMARY), []
     for (batch, norm), own in rows.groupby(["group", "label"], sort=False):
-        of = own.set_index("quantity")
-        lost = f"{of.loc['diverged', 'value']:.0f} of {of.loc['diverged', 'n']:.0f}"
-        lines.append({"batches of": batch, "norm": norm, "held-out loss": with_spread(of.loc["valid_loss"], 3),
-                      "accuracy, %": with_spread(of.loc["accuracy"], 2), "diverged": lost})  # fmt: skip
+        of = {str(row["quantity"]): row for _, row in own.iterrows()}
+        lines.append(
+            {
+                "batches of": batch,
+                "norm": norm,
+                "held-out loss": with_spread(of["valid_loss"], 3),
+                "accuracy, %": with_spread(of["accuracy"], 2),
+                "diverged": f"{of['diverged']['value']:.0f} of {of['diverged']['n']:.0f}",
+            }
+        )
     return {"At the end, mean over seeds with half its 95 % interval; diverged runs are left out.": pd.DataFrame(lines)}
 
 

@@ -9,7 +9,7 @@ from analyses.limits import limit
 from analyses.papers.ba2016.runs import BA, NORMS, initial, norm_of
 from analyses.papers.findings import BEGINS, LARGER, Code, question
 from analyses.tables import ABSENT, few, number, percent, pick, tidy
-from gradlens.analysis import Finding
+from gradlens.analysis import Finding, Status
 from gradlens.recording import Recording
 
 _PROBE = "invariances"
@@ -31,8 +31,8 @@ _INVARIANT = Code(
     explanation=(
         "What a normalized layer does not depend on. Weights and data are re-scaled and re-centered, and the outputs "
         "of the layer compared, in float64 and without eps: what is invariant by the paper's table must move by less "
-        "than {rounding:g} of the largest output, and what is not by more than {moves:g}. A network without a norm must "
-        "depend on all of it."
+        "than {rounding:g} of the largest output, and what is not by more than {moves:g}. A network without a norm "
+        "must depend on all of it."
     ),
     unit="entries of the table",
     expected="all entries",
@@ -73,7 +73,7 @@ def _judge(table: pd.DataFrame) -> Iterator[Finding]:
     rounding, moves = _INVARIANT.limit("rounding"), _INVARIANT.limit("moves")
     invariant = pd.Series([row["variant"] in TABLE[row["quantity"]] for _, row in moved.iterrows()], moved.index)
     right = (invariant & (moved["value"] < rounding)) | (~invariant & (moved["value"] > moves))
-    status = "pass" if right.all() else "fail"
+    status: Status = "pass" if right.all() else "fail"
     wrong = [f"{row['label']}, {row['quantity']}: {number(row['value'])}" for _, row in moved[~right].iterrows()]
     told = f"; not {few(wrong)}" if wrong else f"; what is invariant moves by {moved[invariant]['value'].max():.1e}"
     claim = (

@@ -89,7 +89,7 @@ def _plot(table: pd.DataFrame, figure: Figure) -> None:
     drawn = table[table["panel"] != SUMMARY]
     for ax, cell in zip(figure.subplots(1, len(cells), sharey=True, squeeze=False)[0], cells, strict=True):
         for (norm, scale), line in pick(drawn, panel=cell).groupby(["variant", "group"], sort=False):
-            look = {"color": LOOKS[str(norm)]["color"], "linestyle": _DASHES.get(float(scale), "-")}
+            look = {"color": LOOKS[str(norm)]["color"], "linestyle": _DASHES.get(float(str(scale)), "-")}
             ax.plot(line["x"], line["value"], linewidth=1.2, **look)
         ax.set_title(_CELLS[cell])
         ax.set_yscale("log")

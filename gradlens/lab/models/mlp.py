@@ -61,7 +61,7 @@ class MLP(Plain):
             raise ModelError(
                 f"width and blocks must be 1 or more, dropout in [0, 1); got {width}, {blocks}, {dropout}."
             )
-        self.other = other
+        self.other, self._blocks = other, blocks
         self._sizes = {"other": other, "width": width, "blocks": blocks, "eps": eps}
         for i in range(blocks):
             linear = nn.Linear(width if i else pixels, width)
@@ -90,7 +90,7 @@ class MLP(Plain):
             labels: not used; a batch holds them for the loss.
         """
         x = torch.relu(self.first(images))
-        for i in range(1, self._sizes["blocks"]):
+        for i in range(1, self._blocks):
             x = torch.relu(self._modules[f"norm{i}"](self._modules[f"linear{i}"](x)))  # type: ignore[misc]
         logits: Tensor = self.head(self.dropout(x))
         return logits
