@@ -118,7 +118,8 @@ ANALYSIS = question(
         "without eps: the largest change of an output over the largest output, the largest over seeds. Below: the "
         "shares of the energy of a gradient that each norm removes, in one set of words. Weight norm is an uncentered "
         "norm of the weights into each unit: along them it removes what is called re-scaling, as RMSNorm does along a "
-        "case's units."
+        "case's units. Where the next layer has a norm over a case's units too, the size of these units plays no part, "
+        "and there is no re-scaling to remove."
     ),
     needs={},
     uses={"norms": ("step", "site", *_SHARES)},

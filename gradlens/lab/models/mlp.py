@@ -97,4 +97,5 @@ class MLP(Plain):
 
     def describe(self) -> dict[str, Any]:
         """Return the sizes, the variant and the number of parameters as plain values."""
-        return super().describe() | self._sizes | {"dropout": self.dropout.p}
+        norm = {"norm": f"{self.other}norm"} if self.other else {}
+        return super().describe() | norm | self._sizes | {"dropout": self.dropout.p}

@@ -9,6 +9,7 @@ With the norm "none" they are the usual ones. N is the norm under study, each wi
 Shapes: B sequences, T tokens, D width.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from gradlens.errors import ModelError, UnknownNameError
 from gradlens.lab.models.plain import Plain
+from gradlens.lab.norms import NORMS
 
 #: Cell to the gates that it makes of each of W_h h and W_x x in one norm, in units of the width.
 CELLS = {"rnn": 1, "lstm": 4, "gru": 2}
@@ -32,6 +34,7 @@ class Recurrent(Plain):
         blocks: not used; there is one layer.
         heads: not used.
         dropout: probability, on what the classifier reads.
+        eps: of the norms; the paper has none.
 
     Raises:
         UnknownNameError: no arrangement, norm or cell has this name.
@@ -50,6 +53,7 @@ class Recurrent(Plain):
         blocks: int = 1,
         heads: int | None = None,
         dropout: float = 0.0,
+        eps: float = 1e-5,
     ) -> None:
         super().__init__(variant)
         if cell not in CELLS:
@@ -59,15 +63,16 @@ class Recurrent(Plain):
         self.cell, self.width, gates = cell, width, CELLS[cell]
         self.embedding = nn.Embedding(vocab, width)
         self.hidden, self.input = (nn.Linear(width, gates * width, bias=False) for _ in range(2))
-        self.norm_hidden = self.new_norm(gates * width)
+        norm = partial(NORMS[self.norm], eps=eps)
+        self.norm_hidden = norm(gates * width)
         if cell != "rnn":
-            self.norm_input = self.new_norm(gates * width)
+            self.norm_input = norm(gates * width)
         self.bias = nn.Parameter(torch.zeros(gates * width))
         if cell == "lstm":
-            self.norm_cell = self.new_norm(width)
+            self.norm_cell = norm(width)
         if cell == "gru":
             self.candidate_hidden, self.candidate_input = (nn.Linear(width, width, bias=False) for _ in range(2))
-            self.norm_candidate_hidden, self.norm_candidate_input = self.new_norm(width), self.new_norm(width)
+            self.norm_candidate_hidden, self.norm_candidate_input = norm(width), norm(width)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, vocab)
 
