@@ -22,7 +22,8 @@ _READING = {
     "equilibrium that weight decay and the rate would hold it at.",
     SIZES: "Gradient and size: of the same weights, over those of the first recorded step; solid the gradient's norm, "
     "dashed the weights' size, dotted the gradient that would be if only the size had changed, one over it.",
-    TABLE: "Table: the parameters without a scale, those that are called alike but for numbers in one row.",
+    TABLE: "Table: the parameters without a scale, those that are called alike but for numbers in one row; the "
+    "effective rate is the rate, times 1/(1 − momentum), over the size squared, with AdamW over the size.",
 }
 _HEADS = {
     "cosine": "|cos(g, w)|",

@@ -105,10 +105,9 @@ class _Course:
 
     def _of(self, what: str) -> pd.DataFrame:
         """Return a number of theory, of every step and weight; missing where it has none."""
-        return pd.DataFrame(
-            {name: [_theory(setting, what, rate) for rate in self.rate]
-             for name, setting in zip(self.size, self._settings, strict=True)}, self.size.index,
-        )  # fmt: skip
+        each = {of: [_theory(of, what, rate) for rate in self.rate] for of in set(self._settings)}
+        columns = {name: each[of] for name, of in zip(self.size, self._settings, strict=True)}
+        return pd.DataFrame(columns, self.size.index)
 
     def _equilibrium(self) -> Iterator[dict[str, Any]]:
         expected, turn = self._of("rotation"), self._turn()
