@@ -38,9 +38,9 @@ def setting_of(run: Recording) -> Mapping[str, Setting]:
     if not known:
         return {}
     found: dict[str, Setting] = {}
-    first = float(known["groups"]["0"]["lr"])
+    first = float(known["groups"].get("0", {}).get("lr", 0.0))
     for group in known["groups"].values():
-        factor = float(group["lr"]) / first if first > 0 else 1.0
+        factor = float(group.get("lr", first)) / first if first > 0 else 1.0
         setting = Setting(known["class"], float(group.get("weight_decay") or 0), factor, _steps(known["class"], group))
         found |= dict.fromkeys(group.get("names", [""]), setting)
     return found

@@ -19,16 +19,22 @@ def optimizer_facts(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = {}
     for at, group in enumerate(optimizer.param_groups):
-        facts: dict[str, Any] = {"lr": _plain(group.get("initial_lr", group["lr"]))}
-        facts |= {name: _plain(group[name]) for name in _KEPT if group.get(name) is not None}
+        facts: dict[str, Any] = {"lr": group.get("initial_lr", group.get("lr"))}
+        facts |= {name: group.get(name) for name in _KEPT}
+        groups[str(at)] = facts = {name: plain for name, value in facts.items() if (plain := _plain(value)) is not None}
         if at:
             facts["names"] = [names[id(parameter)] for parameter in group["params"] if id(parameter) in names]
-        groups[str(at)] = facts
     return {"class": type(optimizer).__name__, "groups": groups}
 
 
-def _plain(value: Any) -> Any:
-    """Return numbers that JSON can hold."""
+def _plain(value: Any) -> bool | float | list[float] | None:
+    """Return what JSON can hold of a setting; None of what is no number and no few of them."""
+    if isinstance(value, bool):
+        return value
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return value if isinstance(value, bool) else float(value)
+        numbers = [_plain(one) for one in value]
+        return [float(one) for one in numbers if isinstance(one, float)] if len(numbers) < 8 else None
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return None

@@ -59,6 +59,14 @@ def test_three_times_the_weight_has_a_third_of_the_gradient(norm):
     assert float(after.norm() / before.norm()) == pytest.approx(1 / 3, abs=1e-4)
 
 
+@pytest.mark.parametrize("norm", ["batch", "weight", "layer", "rms"])
+def test_in_float32_the_gradient_is_at_right_angles_to_a_ten_thousandth(norm):
+    model, x, found = of(norm)
+    weight = model.float().get_parameter(found.name)
+    grad = torch.autograd.grad(squares(model(x.float()), x), weight)[0]
+    assert abs(float((grad * weight).sum() / (grad.norm() * weight.norm()))) < 1e-4
+
+
 @pytest.mark.parametrize("norm", ["batch", "layer", "rms"])
 def test_the_usual_eps_does_not_hide_it(norm):
     _, _, found = of(norm, eps=1e-6)

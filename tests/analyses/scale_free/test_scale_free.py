@@ -14,6 +14,7 @@ import gradlens
 from analyses.scale_free import ANALYSIS
 from analyses.scale_free.free import free
 from gradlens.analysis import Finding
+from gradlens.lens.optimizer_facts import optimizer_facts
 from gradlens.recording import Recording
 from gradlens.theory.kosson2024 import adamw, sgd
 from tests.analyses.trained import points
@@ -159,3 +160,13 @@ def test_the_settings_of_an_optimizer_stand_in_the_manifest():
         (0.05, 0.05, 0.8),
     ]
     assert groups["1"]["names"] == ["first.weight", "second.weight", "head.weight"]
+
+
+def test_settings_that_are_no_numbers_are_left_out():
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.1), foreach=False)
+    optimizer.param_groups[0] |= {"weight_decay": "none", "betas": (0.9, None)}
+    facts = optimizer_facts(model, optimizer)["groups"]["0"]
+    assert facts["lr"] == pytest.approx(0.1)
+    assert "weight_decay" not in facts
+    assert facts["betas"] == [0.9]
