@@ -47,7 +47,7 @@ _REACH = Code(
     ),
     unit="times without",
     expected="above 1",
-    expected_from=f"{BA}, section 3.1, in words",
+    expected_from=f"{BA}, beside Eq. 4, in words",
     threshold="above {further:g} in each kind of cell",
     **_SHARED,
 )
