@@ -32,7 +32,9 @@ _HEADS = {
     "size": "size",
     "effective rate": "effective rate",
     "turn": "turn a step",
-    "equilibrium": "in equilibrium",
+    "equilibrium": "turn in equilibrium",
+    "ratio": "‖g‖/‖w‖",
+    "ratio in equilibrium": "in equilibrium",
 }
 
 
@@ -86,5 +88,10 @@ def show(table: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
             without = cosine["unit"].iloc[0] if len(cosine) else ABSENT
             lines.append({"parameter": name, "how many": count, "without a scale": without, **numbers})
         left = f", the first {_MOST} of {len(groups)} kinds" if len(groups) > _MOST else ""
-        found[f"{label}: parameters without a scale{left}."] = pd.DataFrame(lines)
+        found[f"{label}: parameters without a scale{left}."] = _without_gaps(pd.DataFrame(lines))
     return found
+
+
+def _without_gaps(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the columns that hold no number."""
+    return table.loc[:, ~(table == ABSENT).all()]

@@ -1,7 +1,7 @@
 """All numbers of ``scale_free``: which weights, how far a step turns them, their gradient and their size over steps."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,12 +111,14 @@ class _Course:
 
     def _equilibrium(self) -> Iterator[dict[str, Any]]:
         expected, turn = self._of("rotation"), self._turn()
+        ratios = {"ratio": self.gradient / self.size, "ratio in equilibrium": self._of("gradient")}
+        ends = {"turn": turn, "equilibrium": expected, **ratios}
         for quantity, values in (("turn", turn), ("equilibrium", expected)):
             median = values.median(axis=1)
             yield from _curve(TURN, quantity, smoothed(median[median > 0]))
         names = self.size.columns.to_series()
         for kind, of in names.groupby(_alike(names), sort=False):
-            yield from ({"panel": TABLE, "group": kind, **row} for row in self._last(list(of), turn, expected))
+            yield from ({"panel": TABLE, "group": kind, **row} for row in self._last(list(of), ends))
         times = (turn / expected.where(expected > 0)).where(turn > 0)
         # While the rate is near its largest: what a schedule ends with, weights have no time to follow.
         main = self.rate >= self.rate.max() / 2
@@ -142,18 +144,19 @@ class _Course:
         taken: pd.DataFrame = self.turn.fillna(pd.DataFrame(made))
         return taken
 
-    def _last(self, names: list[str], turn: pd.DataFrame, expected: pd.DataFrame) -> Iterator[dict[str, Any]]:
-        """Yield the last size, effective rate, turn and equilibrium of weights that are alike."""
+    def _last(self, names: list[str], ends: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, Any]]:
+        """Yield the last size and effective rate of weights that are alike, and the ends of other numbers."""
         setting = self._settings[list(self.size).index(names[0])]
         size = self.size[names].median(axis=1).dropna()
         yield {"quantity": "size", "value": size.iloc[-1]}
-        if setting is not None and setting.steps is not None and self.rate.notna().any():
-            power = 1 if setting.steps.scaled else 2
-            rate = self.rate.loc[size.index[-1]] * setting.factor * setting.steps.total
-            yield {"quantity": "effective rate", "value": rate / size.iloc[-1] ** power, "n": power}
-        for quantity, values in (("turn", turn), ("equilibrium", expected)):
+        steps = None if setting is None else setting.steps
+        scaled = steps is None or steps.scaled
+        if setting is not None and steps is not None and self.rate.notna().any():
+            rate = self.rate.loc[size.index[-1]] * setting.factor * steps.total
+            yield {"quantity": "effective rate", "value": rate / size.iloc[-1] ** (1 if scaled else 2)}
+        for quantity, values in ends.items():
             end = at_the_end(values[names].median(axis=1).dropna())
-            if len(end):
+            if len(end) and not (scaled and quantity.startswith("ratio")):  # only of gradients as they are
                 yield {"quantity": quantity, "value": end.mean()}
 
     def _rise(self, norm: pd.Series, logs: pd.DataFrame) -> Iterator[dict[str, Any]]:

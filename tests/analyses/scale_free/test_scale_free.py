@@ -116,6 +116,9 @@ def test_a_step_turns_them_by_what_decay_and_rate_set(name):
         late = recording.params[(recording.params["name"] == "second.weight") & (recording.params["step"] > 100)]
         ratio = math.sqrt((late["grad_norm"] ** 2 / late["weight_norm"] ** 2).mean())
         assert ratio == pytest.approx(math.sqrt(2 * 0.05 / 0.2), rel=0.2)
+        shown = ANALYSIS.show(table)["run: parameters without a scale."].set_index("parameter")
+        assert float(shown.loc["second.weight", "‖g‖/‖w‖"]) == pytest.approx(ratio, rel=0.2)
+        assert float(shown.loc["second.weight", "in equilibrium"]) == pytest.approx(math.sqrt(0.5), abs=0.01)
 
 
 def test_decay_that_had_no_time_is_not_judged_and_without_decay_they_grow():
