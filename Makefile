@@ -43,6 +43,7 @@ calibration: ## which faults the findings name, and whether healthy runs stay qu
 published: ## rebuild the published comparison
 	gradlens compare pre-ln post-ln --out reports/build/pre-ln-vs-post-ln
 reproduced: ## rebuild the published reproductions: two to three hours on two cores
+	gradlens reproduce ba2016 --budget small --out reports/build/ba2016
 	gradlens reproduce xu2019 --budget medium --out reports/build/xu2019
 	gradlens reproduce xiong2020 --budget medium --out reports/build/xiong2020
 docs: ## build the documentation as pages in docs/build, its examples run, its links checked; some minutes

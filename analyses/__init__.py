@@ -16,6 +16,7 @@ from analyses import (
     onset,
     parameters,
     parting,
+    scale_free,
     training_curves,
 )
 from gradlens.analysis import Analysis
@@ -30,6 +31,7 @@ ANALYSES: tuple[Analysis, ...] = (
     objective.ANALYSIS,
     attention.ANALYSIS,
     parameters.ANALYSIS,
+    scale_free.ANALYSIS,
     architecture.ANALYSIS,
     held_out.ANALYSIS,
     audit.ANALYSIS,

@@ -23,7 +23,8 @@ _SHARED = (
 )
 #: What a run shows whose model, data or optimizer is at fault, whatever the fault: causes name them as symptoms.
 SYMPTOMS = (
-    "GL101", "GL203", "GL301", "GL303", "GL304", "GL305", "GL306", "GL311", "GL402", "GL403", "GL404", "GL704",
+    "GL101", "GL203", "GL301", "GL303", "GL304", "GL305", "GL306", "GL311", "GL402", "GL403", "GL404", "GL411",
+    "GL412", "GL704",
 )  # fmt: skip
 #: What steps that are far too large make of a run besides.
 OVERSHOT = ("GL204", "GL307", "GL308", "GL309", "GL310", "GL311", "GL406", "GL407")

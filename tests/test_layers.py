@@ -43,7 +43,7 @@ MAY = {
     },
     "gradlens.lab.runs": {
         "gradlens.batches", "gradlens.errors", "gradlens.lens", "gradlens.probes", "gradlens.recording",
-        "gradlens.lab.operands", "gradlens.lab.tasks", "gradlens.lab.training",
+        "gradlens.registry", "gradlens.lab.operands", "gradlens.lab.tasks", "gradlens.lab.training",
     },
     "gradlens.lab.studies": {
         "gradlens.errors", "gradlens.registry", "gradlens.lab.runs", "gradlens.lab.tasks", "gradlens.lab.training",

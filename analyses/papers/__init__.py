@@ -12,10 +12,14 @@ runs over steps.
 
 from collections.abc import Mapping
 
-from analyses.papers import xiong2020, xu2019
+from analyses.papers import ba2016, xiong2020, xu2019
 from gradlens.analysis import Analysis
 
 #: The paper's name in ``gradlens.lab.studies.STUDIES`` to its questions, in reading order.
-PAPERS: Mapping[str, tuple[Analysis, ...]] = {"xu2019": xu2019.ANALYSES, "xiong2020": xiong2020.ANALYSES}
+PAPERS: Mapping[str, tuple[Analysis, ...]] = {
+    "ba2016": ba2016.ANALYSES,
+    "xu2019": xu2019.ANALYSES,
+    "xiong2020": xiong2020.ANALYSES,
+}
 
 __all__ = ["PAPERS"]

@@ -13,7 +13,7 @@ from analyses.limits import limit
 from analyses.parameters import gain, idle, moved, rate, still, whole
 from analyses.parameters.lasting import since
 from analyses.parameters.places import gradient_by_group, places
-from analyses.scale_free import scale_free
+from analyses.scale_free.free import free
 from analyses.tables import identity, tidy
 from gradlens.analysis.ending import at_the_end, span_of_steps
 from gradlens.recording import Recording
@@ -51,7 +51,7 @@ def _rows(run: Recording) -> Iterator[dict[str, Any]]:
         _no_pass(params, run),
         _share(run),
         _clipping(steps),
-        moved.numbers(params, scale_free(run)),
+        moved.numbers(params, set(free(params).query("free").index)),
         still.numbers(params[~params["name"].isin(rounding)], run),
         idle.numbers(params),
         gain.numbers(params, run),

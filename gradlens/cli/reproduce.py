@@ -53,7 +53,7 @@ def command(
     fail_on: str | None,
     as_json: bool,
 ) -> None:
-    """Run the experiment of PAPER again, and say of each claim whether it was reproduced: xu2019, xiong2020.
+    """Run the experiment of PAPER again, and say of each claim whether it was reproduced: ba2016, xu2019, xiong2020.
 
     Its models are measured at initialization or trained under the lens, each with the same batches in the same
     order. The folder gets PAPER.pdf with the paper's tables beside ours, findings.json, tables/ and a recording for

@@ -15,6 +15,7 @@ from gradlens.errors import GradlensError, RecordingError
 from gradlens.lens.compiling import unwrapped
 from gradlens.lens.guard import warn
 from gradlens.lens.lens import Lens
+from gradlens.lens.optimizer_facts import optimizer_facts
 from gradlens.lens.provenance import provenance
 from gradlens.lens.sending import SendingSink, checked
 from gradlens.lens.sinks import Sink, open_sink
@@ -91,6 +92,8 @@ def attach(
     folder, world = None if out is None else _absolute(out), world_of(model)
     name = class_of(model).__name__ if out is None else Path(out).name
     meta = _meta(model, label or name, every, watch, world) | ({} if keep == "all" else {"keep": keep})
+    if optimizer is not None:
+        meta["optimizer"] = optimizer_facts(unwrapped(model), optimizer)
     if folder is not None:
         _check_earlier(folder, meta)
     writer = (os.getpid(), str(folder), world.rank)

@@ -20,6 +20,10 @@ PROBES = Registry(
             "gradlens.probes.concentration:readings",
             "the share of tokens whose energy is far from the mean",
         ),
+        "scale_free": (
+            "gradlens.probes.scale_free:readings",
+            "the parameters whose size, rows' sizes, or common offset of rows the loss does not depend on",
+        ),
     },
 )
 

@@ -154,7 +154,7 @@ def test_a_probe_that_fails_takes_nothing_from_the_others():
     model, batch = transformer()
     infinite = lambda output, batch: output.sum() * math.inf  # noqa: E731
     found = survey(model, batch, infinite)
-    assert set(found.not_read) == {"learning rate", "critical_step", "sharpness"}
+    assert set(found.not_read) == {"learning rate", "critical_step", "sharpness", "scale_free"}
     assert all("finite loss" in why for why in found.not_read.values())
     assert found.answer is None
     assert {reading.probe for reading in found.readings} == {"amplification", "block_jacobian", "concentration"}

@@ -8,6 +8,10 @@ from gradlens.registry import Registry
 STUDIES = Registry(
     "study",
     {
+        "ba2016": (
+            "gradlens.lab.studies.ba2016:STUDY",
+            "Ba et al. 2016, Layer Normalization: what it does not depend on, recurrent networks, batches of four",
+        ),
         "xu2019": (
             "gradlens.lab.studies.xu2019:STUDY",
             "Xu et al. 2019, Understanding and Improving Layer Normalization: seven norms on five kinds of task",

@@ -23,6 +23,14 @@ TASKS = Registry(
             "whether a movie-review sentence is for or against a film",
         ),
         "images": ("gradlens.lab.tasks.images:Images", "the digit in an image of MNIST; a CNN: variants plain/NORM"),
+        "images-mlp": (
+            "gradlens.lab.tasks.other_models:FlatImages",
+            "the same digits, pixels without an order; an MLP: variants plain/NORM",
+        ),
+        "lm-recurrent": (
+            "gradlens.lab.tasks.other_models:RecurrentSource",
+            "the bytes of lm, for an RNN, LSTM or GRU: variants plain/NORM",
+        ),
         "parsing": (
             "gradlens.lab.tasks.parsing.task:Parsing",
             "dependency trees of English; an MLP: variants plain/NORM",
