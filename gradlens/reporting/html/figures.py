@@ -1,0 +1,140 @@
+"""A matplotlib figure as plain data that a page draws: rows of panels, and what its legend says.
+
+What is not known here is not lost: a figure that holds any of it is shown as matplotlib draws it.
+"""
+
+import base64
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from gradlens.reporting.figures import to_svg
+from gradlens.reporting.html.marks import Mark, UnknownMarkError, colour, look, marks
+
+#: Panels whose middles differ by less than this share of the figure's height stand in one row.
+_ROW = 0.03
+_SCALES = ("linear", "log", "symlog")
+
+
+def drawing(figure: Figure) -> dict[str, Any]:
+    """Return a figure as data.
+
+    Args:
+        figure: drawn by ``gradlens.analysis.figures.draw``.
+
+    Returns:
+        ``rows`` of panels and ``legend``; or ``svg``, base64, where something in it is not known.
+    """
+    figure.draw_without_rendering()
+    try:
+        return _read(figure)
+    except UnknownMarkError:
+        return {"svg": base64.b64encode(to_svg(figure)).decode()}
+
+
+def _read(figure: Figure) -> dict[str, Any]:
+    bars = [image.colorbar.ax for ax in figure.axes for image in ax.images if image.colorbar]
+    shown = [ax for ax in figure.axes if ax not in bars and ax.get_visible()]
+    known = {figure.patch, *figure.axes, *figure.legends, *figure.texts}
+    boxes = [tuple(ax.get_position().bounds) for ax in shown]
+    if {*figure.get_children()} - known or len({*boxes}) < len(boxes) or any(ax.name != "rectilinear" for ax in shown):
+        raise UnknownMarkError("pictures in pictures, axes on axes, or round ones")
+    legend = [entry for one in figure.legends for entry in _legend(one)]
+    return {
+        "legend": legend,
+        "said": [text.get_text() for text in figure.texts if text.get_text()],
+        "rows": [[_panel(ax, legend) for ax in row] for row in _rows(shown)],
+    }
+
+
+def _rows(axes: Sequence[Axes]) -> list[list[Axes]]:
+    """Group axes by their height in the figure, from above; in a row from left to right."""
+
+    def middle(ax: Axes) -> float:
+        box = ax.get_position()
+        return (box.y0 + box.y1) / 2
+
+    rows: list[list[Axes]] = []
+    for ax in sorted(axes, key=middle, reverse=True):
+        if rows and middle(rows[-1][0]) - middle(ax) < _ROW:
+            rows[-1].append(ax)
+        else:
+            rows.append([ax])
+    return [sorted(row, key=lambda ax: ax.get_position().x0) for row in rows]
+
+
+def _panel(ax: Axes, legend: Sequence[Mark]) -> dict[str, Any]:
+    own = ax.get_legend()
+    entries = _legend(own) if own else []
+    return {
+        "title": " ".join(filter(None, (ax.get_title(loc=side) for side in ("left", "center", "right")))),
+        "height": ax.get_position().height * ax.figure.get_size_inches()[1],
+        "x": _axis(ax.xaxis),
+        "y": _axis(ax.yaxis),
+        "hatched": bool(ax.patch.get_hatch()),
+        "legend": entries,
+        "key": next((image.colorbar.ax.get_ylabel() for image in ax.images if image.colorbar), ""),
+        "marks": [mark | _named(mark, [*entries, *legend]) for mark in marks(ax)],
+    }
+
+
+def _named(mark: Mark, legend: Sequence[Mark]) -> Mark:
+    """Give a line the name that the legend has for it: of the entry in its colour that looks most like it."""
+    if mark["kind"] != "line" or mark.get("name"):
+        return {}
+    same = [entry for entry in legend if entry["colour"] == mark["colour"]]
+    alike = max(same, key=lambda entry: sum(entry.get(of) == mark[of] for of in ("dashes", "marker")), default=None)
+    return {"name": alike["text"] if alike else ""}
+
+
+def _legend(legend: Legend) -> list[Mark]:
+    return [
+        {"text": text.get_text(), **_swatch(handle)}
+        for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True)
+    ]
+
+
+def _swatch(handle: Artist | None) -> Mark:
+    if isinstance(handle, Line2D):
+        return look(handle)
+    if isinstance(handle, Patch):
+        return {"colour": colour(handle.get_facecolor()), "fill": handle.get_facecolor()[3]}
+    raise UnknownMarkError(f"a legend's {type(handle).__name__}")
+
+
+def _axis(axis: Axis) -> dict[str, Any]:
+    scale = axis.get_scale()
+    if scale not in _SCALES:
+        raise UnknownMarkError(f"the scale {scale}")
+    return {
+        "label": axis.get_label_text(),
+        "scale": scale,
+        "linear_below": vars(axis.get_transform()).get("linthresh", 0.0),
+        "ends": [float(end) for end in axis.get_view_interval()],
+        "ticks": _names(axis),
+    }
+
+
+def _names(axis: Axis) -> list[tuple[float, str]] | None:
+    """Return places and words of ticks that say something else than their own number; else None."""
+    places, formatter = axis.get_majorticklocs(), axis.get_major_formatter()
+    words = [text.replace("−", "-") for text in formatter.format_ticks(list(places))]
+    own = (text == "" or "10^" in text or _is(text, at) for text, at in zip(words, places, strict=True))
+    if formatter.get_offset() or (len(places) and all(own)):
+        return None
+    return [(float(at), text) for at, text in zip(places, words, strict=True) if text]
+
+
+def _is(text: str, value: float) -> bool:
+    try:
+        return math.isclose(float(text), value, rel_tol=0.01, abs_tol=1e-12)
+    except ValueError:
+        return False

@@ -1,0 +1,227 @@
+"""What is drawn in the axes of a figure, read back as numbers: lines, areas, words and grids of colours."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PathCollection, PolyCollection
+from matplotlib.colors import LogNorm, Normalize, to_hex, to_rgba
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Transform
+
+#: A line of more points is drawn by the least and the largest of successive ones.
+MOST_POINTS = 4_000
+#: Colours of a grid's scale.
+_SHADES = 32
+_MARKERS = ("o", "s", "^", "v", "D", "P", "x", "|", ".")
+_NONE = ("None", "none", "", " ")
+
+Mark = dict[str, Any]
+
+
+class UnknownMarkError(Exception):
+    """Something is drawn that is not read here; its figure is shown as it is."""
+
+
+def marks(ax: Axes) -> list[Mark]:
+    """Read what is drawn in axes, the lowest first.
+
+    Args:
+        ax: of a figure that is laid out.
+
+    Raises:
+        UnknownMarkError: something in them is not read here.
+    """
+    titles = (ax.title, *(vars(ax)[f"_{side}_title"] for side in ("left", "right")))
+    frame = {ax.patch, *titles, ax.xaxis, ax.yaxis, *ax.spines.values(), ax.get_legend()}
+    drawn = [artist for artist in ax.get_children() if artist not in frame and artist.get_visible()]
+    drawn.sort(key=lambda artist: artist.get_zorder())
+    return [mark for artist in drawn for mark in _reader(artist)(ax, artist)]
+
+
+def colour(value: Any) -> str:
+    """Return a colour as CSS has it, on a light page and on a dark one."""
+    red, green, blue, _ = to_rgba(value)
+    parts, most, least = (red, green, blue), max(red, green, blue), min(red, green, blue)
+    if most - least < 0.15:  # a grey stands as far from black as it did from white
+        dark = [0.12 + 0.85 * (1 - part) for part in parts]
+    else:
+        paler = 0.0 if most + least > 1.1 else 0.22
+        dark = [part + (1 - part) * paler for part in parts]
+    return f"light-dark({to_hex(parts)}, {to_hex(dark)})"
+
+
+def look(line: Line2D) -> Mark:
+    """Return how a line is drawn: colour, width, dashes in points, marker and its size.
+
+    Raises:
+        UnknownMarkError: its marker is not among those that are drawn.
+    """
+    marker = str(line.get_marker())
+    if marker not in _MARKERS + _NONE:
+        raise UnknownMarkError(f"the marker {marker}")
+    return {
+        "colour": colour(line.get_color()),
+        "alpha": _alpha(line, line.get_color()),
+        "width": 0.0 if line.get_linestyle() in _NONE else line.get_linewidth(),
+        "dashes": [float(part) for part in vars(line)["_dash_pattern"][1] or ()],
+        "marker": "" if marker in _NONE else marker,
+        "size": 0.0 if marker in _NONE else line.get_markersize(),
+    }
+
+
+def _reader(artist: Artist) -> Callable[[Axes, Any], Iterator[Mark]]:
+    readers: dict[type[Artist], Callable[[Axes, Any], Iterator[Mark]]] = {
+        Line2D: _line,
+        PolyCollection: _areas,
+        LineCollection: _strokes,
+        PathCollection: _points,
+        Annotation: _annotation,
+        Text: _text,
+        AxesImage: _grid,
+        Patch: _patch,
+    }
+    for kind, reader in readers.items():
+        if isinstance(artist, kind):
+            return reader
+    raise UnknownMarkError(type(artist).__name__)
+
+
+def _line(ax: Axes, line: Line2D) -> Iterator[Mark]:
+    points = np.column_stack([line.get_xdata(orig=False), line.get_ydata(orig=False)]).astype(float)
+    label = str(line.get_label())
+    if len(points):
+        named = {"name": "" if label.startswith("_") else label}
+        yield {"kind": "line", **named, **look(line), **_placed(ax, line.get_transform(), _thinned(points))}
+
+
+def _thinned(points: np.ndarray) -> np.ndarray:
+    """Keep of successive points the least and the largest, where there are very many."""
+    if len(points) <= MOST_POINTS:
+        return points
+    kept = []
+    for part in np.array_split(np.arange(len(points)), MOST_POINTS // 2):
+        values = points[part, 1]
+        kept += sorted({part[np.argmin(values)], part[np.argmax(values)]})  # where one is none, that one
+    return points[kept]
+
+
+def _areas(ax: Axes, areas: PolyCollection) -> Iterator[Mark]:
+    yield from _filled(ax, areas, [path.vertices for path in areas.get_paths()], areas.get_facecolor())
+
+
+def _patch(ax: Axes, patch: Patch) -> Iterator[Mark]:
+    path = patch.get_patch_transform().transform_path(patch.get_path())
+    if path.codes is not None and not set(path.codes) <= {1, 2, 79}:  # moves, lines and an end: no curves
+        raise UnknownMarkError(type(patch).__name__)
+    yield from _filled(ax, patch, [path.vertices], [patch.get_facecolor()])
+
+
+def _filled(ax: Axes, artist: Any, outlines: Any, colours: Any) -> Iterator[Mark]:
+    if len(colours) != 1 or artist.get_hatch():
+        raise UnknownMarkError(f"{type(artist).__name__} of several colours, or hatched")
+    to = artist.get_data_transform() if isinstance(artist, Patch) else artist.get_transform()
+    for outline in outlines:
+        facts = {"kind": "area", "colour": colour(colours[0]), "alpha": _alpha(artist, colours[0])}
+        yield facts | _placed(ax, to, outline)
+
+
+def _strokes(ax: Axes, strokes: LineCollection) -> Iterator[Mark]:
+    for index, segment in enumerate(strokes.get_segments()):
+        own = strokes.get_colors()[index % len(strokes.get_colors())]
+        facts = {"colour": colour(own), "alpha": _alpha(strokes, own), "dashes": [], "marker": "", "size": 0.0}
+        width = strokes.get_linewidths()[index % len(strokes.get_linewidths())]
+        yield {"kind": "line", **facts, "width": float(width), **_placed(ax, strokes.get_transform(), segment)}
+
+
+def _points(ax: Axes, points: PathCollection) -> Iterator[Mark]:
+    if len(points.get_facecolor()) != 1 or len(points.get_sizes()) != 1:
+        raise UnknownMarkError("points of several colours or sizes")
+    own, size = points.get_facecolor()[0], float(points.get_sizes()[0]) ** 0.5
+    facts = {"colour": colour(own), "alpha": _alpha(points, own), "width": 0.0, "dashes": [], "marker": "o"}
+    yield {"kind": "line", **facts, "size": size, **_placed(ax, points.get_offset_transform(), points.get_offsets())}
+
+
+def _text(ax: Axes, text: Text) -> Iterator[Mark]:
+    if text.get_text():
+        yield _words(text) | _placed(ax, text.get_transform(), np.array([text.get_position()], float)) | {"shift": [0, 0]}
+
+
+def _annotation(ax: Axes, note: Annotation) -> Iterator[Mark]:
+    """Read a note's words, at the point that it is of; how far they stand from it is said in points."""
+    if note.arrowprops is not None:
+        raise UnknownMarkError("an arrow")
+    renderer = ax.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    to = note._get_xy_transform(renderer, note.xycoords)  # type: ignore[attr-defined]  # as matplotlib draws it
+    note.update_positions(renderer)
+    here, there = to.transform(note.xy), note.get_transform().transform((note.get_position()))
+    shift = (there - here) * 72 / ax.figure.dpi
+    yield _words(note) | _placed(ax, to, np.array([note.xy], float)) | {"shift": [float(shift[0]), float(-shift[1])]}
+
+
+def _words(text: Text) -> Mark:
+    if "$" in text.get_text() and text.get_parse_math():
+        raise UnknownMarkError("a formula")
+    return {
+        "kind": "text",
+        "text": text.get_text(),
+        "colour": colour(text.get_color()),
+        "size": text.get_fontsize(),
+        "across": {"left": "start", "center": "middle", "right": "end"}[text.get_horizontalalignment()],
+        "down": text.get_verticalalignment().replace("center_baseline", "center"),
+        "turn": -text.get_rotation(),
+        "boxed": text.get_bbox_patch() is not None,
+    }
+
+
+def _grid(ax: Axes, image: AxesImage) -> Iterator[Mark]:
+    values, scale = np.ma.filled(np.ma.asarray(image.get_array(), float), np.nan), image.norm
+    if values.ndim != 2 or type(scale) not in (Normalize, LogNorm):
+        raise UnknownMarkError("a picture")
+    if image.origin == "lower":
+        values = values[::-1]
+    yield grid(values, image.get_extent(), image.get_cmap(), scale)
+
+
+def grid(values: np.ndarray, extent: Any, colours: Callable[[float], Any], scale: Normalize) -> Mark:
+    """Return a grid of values as a mark.
+
+    Args:
+        values: [rows, columns], the first row on top; NaN where there is none.
+        extent: left, right, bottom and top of it all, as of ``imshow``.
+        colours: of shares from 0 to 1.
+        scale: from values to shares.
+    """
+    return {
+        "kind": "grid",
+        "values": [numbers(row) for row in values],
+        "extent": [float(end) for end in extent],
+        "shades": [to_hex(colours(share)) for share in np.linspace(0, 1, _SHADES)],
+        "low": float(scale.vmin or 0),
+        "high": float(scale.vmax or 0),
+        "log": isinstance(scale, LogNorm),
+        "frame": [0, 0],
+    }
+
+
+def numbers(values: Any) -> list[float | None]:
+    """Return numbers with six digits, more than anybody reads off a figure; None for what is none."""
+    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in np.asarray(values, float)]
+
+
+def _placed(ax: Axes, to: Transform, points: Any) -> Mark:
+    """Return where points are: in the axes' own units or, where ``frame`` is 1, as shares of their width or height."""
+    points = np.ma.filled(np.ma.asarray(points, float), np.nan)
+    own = to.contains_branch_seperately(ax.transData)
+    shares = points if all(own) else ax.transAxes.inverted().transform(to.transform(points))
+    x, y = ((points if here else shares)[:, axis] for axis, here in enumerate(own))
+    return {"x": numbers(x), "y": numbers(y), "frame": [int(not here) for here in own]}
+
+
+def _alpha(artist: Artist, value: Any) -> float:
+    return float(to_rgba(value, artist.get_alpha())[3])

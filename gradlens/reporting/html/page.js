@@ -1,0 +1,91 @@
+"use strict";
+// The page: its figures are drawn when they come into view; tables are sorted, the colours changed, the data saved.
+
+/** What was packed with zlib into base64. */
+async function unpacked(id) {
+  const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (letter) => letter.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
+}
+
+/** Let a table be sorted by each of its columns. */
+function sortable(table) {
+  const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
+  if (body.rows.length < 2) return;
+  const first = [...body.rows];
+  const collator = new Intl.Collator("en", {numeric: true});
+  heads.forEach((head, column) => {
+    const button = make("button", {type: "button"}, ...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const next = {none: "ascending", ascending: "descending", descending: "none"}[head.getAttribute("aria-sort") ?? "none"];
+      for (const other of heads) other.removeAttribute("aria-sort");
+      if (next !== "none") head.setAttribute("aria-sort", next);
+      const text = (row) => row.cells[column].dataset.order ?? row.cells[column].textContent;
+      const numeric = first.some((row) => Number.isFinite(read(text(row)))) && first.every((row) => /^(–|)$/.test(text(row).trim()) || !Number.isNaN(read(text(row))));
+      const compare = (a, b) => {
+        if (!numeric) return collator.compare(text(a), text(b));
+        const [x, y] = [read(text(a)), read(text(b))];
+        return Number.isNaN(x) || Number.isNaN(y) ? Number.isNaN(x) - Number.isNaN(y) : x === y ? 0 : x < y ? -1 : 1;
+      };
+      const rows = next === "none" ? first : [...first].sort((a, b) => (next === "descending" ? -compare(a, b) : compare(a, b)));
+      body.append(...rows);
+    });
+  });
+}
+
+/** Let the reader choose light or dark; until then the page is as the system is. */
+function themed() {
+  const button = document.getElementById("theme"), root = document.documentElement;
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
+  const told = () => button.setAttribute("aria-pressed", dark());
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    root.dataset.theme = dark() ? "light" : "dark";
+    told();
+  });
+  system.addEventListener("change", told);
+  told();
+}
+
+function saved() {
+  const button = document.getElementById("save");
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    const content = document.getElementById("document").textContent;
+    const link = make("a", {download: "findings.json", href: URL.createObjectURL(new Blob([content], {type: "application/json"}))});
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  });
+}
+
+/** A place that is left for another opens what it is hidden in, and takes the keyboard there. */
+function followed(look) {
+  for (const link of document.querySelectorAll("[data-site]")) link.addEventListener("click", () => look(link.dataset.site));
+  if (matchMedia("(max-width: 60rem)").matches) document.querySelector("nav details").open = false;
+}
+
+async function start() {
+  themed();
+  saved();
+  document.querySelectorAll("table[data-sort]").forEach(sortable);
+  const {figures, maps} = await unpacked("drawings");
+  const waiting = new Map([...document.querySelectorAll("[data-figure]")].map((element) => [element, () => fill(element, figures[element.dataset.figure])]));
+  const root = document.getElementById("sites");
+  let look;
+  if (root) waiting.set(root.querySelector("[data-sites]"), () => (look = sites(root, maps)));
+  const draw = (element) => {
+    waiting.get(element)?.();
+    waiting.delete(element);
+  };
+  const seen = new IntersectionObserver((entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => draw(entry.target)), {rootMargin: "600px"});
+  for (const element of waiting.keys()) seen.observe(element);
+  addEventListener("beforeprint", () => [...waiting.keys()].forEach(draw));
+  followed((site) => {
+    draw(root.querySelector("[data-sites]"));
+    look(site);
+  });
+  document.documentElement.dataset.ready = "yes";
+}
+
+start();

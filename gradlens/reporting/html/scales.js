@@ -1,0 +1,109 @@
+"use strict";
+// Numbers as they are printed, and axes: from values to places between 0 and 1, back, and where ticks stand.
+
+const SUPERSCRIPTS = {"-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹"};
+
+/** Print a number as the report does: a few significant digits, a dash for none. */
+function print(value, digits = 4) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  const size = Math.abs(value), sign = value < 0 ? "−" : "";
+  if (Number.isInteger(value) && size < 1e15) return sign + spaced(String(size));
+  const exponent = Math.floor(Math.log10(Number(size.toPrecision(digits))));
+  if (exponent < -4 || exponent >= 6) {
+    const mantissa = Number((size / 10 ** exponent).toPrecision(digits));
+    return `${sign}${mantissa}×10${[...String(exponent)].map((letter) => SUPERSCRIPTS[letter]).join("")}`;
+  }
+  return sign + spaced(size.toFixed(Math.max(0, digits - 1 - exponent)));
+}
+
+function spaced(text) {
+  const [whole, ...rest] = text.split(".");
+  return [whole.replace(/\B(?=(\d{3})+$)/g, "\u202f"), ...rest].join(".");
+}
+
+/** Read what `print` and the report's own tables wrote; NaN where no number stands in front. */
+function read(text) {
+  const plain = text.trim().replace(/[\u202f\u00a0]/g, "").replace(/−/g, "-").replace(/∞/, "Infinity")
+    .replace(/×10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)/, (_, power) =>
+      "e" + [...power].map((letter) => Object.keys(SUPERSCRIPTS).find((key) => SUPERSCRIPTS[key] === letter)).join(""));
+  const letter = /^-?[\d.]+ ([kMG])\b/.exec(plain);
+  return Number.parseFloat(plain) * (letter ? {k: 1e3, M: 1e6, G: 1e9}[letter[1]] : 1);
+}
+
+// What each kind of axis does to a value before it is drawn evenly, and the way back.
+const SCALES = {
+  linear: () => [(v) => v, (u) => u],
+  log: () => [(v) => (v > 0 ? Math.log10(v) : NaN), (u) => 10 ** u],
+  symlog: ({linear_below: c}) => [
+    (v) => (Math.abs(v) <= c ? v / c : Math.sign(v) * (1 + Math.log10(Math.abs(v) / c))),
+    (u) => (Math.abs(u) <= 1 ? u * c : Math.sign(u) * c * 10 ** (Math.abs(u) - 1)),
+  ],
+};
+
+/** An axis that shows all between its ends; `to` gives a share of its length, `from` the value there. */
+class Scale {
+  constructor(axis, ends = axis.ends) {
+    this.axis = axis;
+    this.ends = ends;
+    [this.forth, this.back] = SCALES[axis.scale](axis);
+    [this.first, this.last] = ends.map(this.forth);
+  }
+
+  to(value) {
+    return (this.forth(value) - this.first) / (this.last - this.first);
+  }
+
+  from(share) {
+    return this.back(this.first + share * (this.last - this.first));
+  }
+
+  /** The same axis, showing what lies between two shares of it. */
+  between(low, high) {
+    const next = new Scale(this.axis, [this.from(low), this.from(high)]);
+    const narrow = Math.abs(next.last - next.first) < 1e-9 * Math.max(1, Math.abs(next.first));
+    return narrow || !Number.isFinite(next.first + next.last) ? this : next;
+  }
+
+  /** Ticks, at most so many: places and words. */
+  ticks(most) {
+    const [low, high] = [...this.ends].sort((a, b) => a - b);
+    const within = (value) => value >= low - 1e-9 * (high - low) && value <= high + 1e-9 * (high - low);
+    if (this.axis.ticks) {
+      const shown = this.axis.ticks.filter(([value]) => within(value));
+      const stride = Math.ceil(shown.length / most);
+      return shown.filter((_, i) => i % stride === 0);
+    }
+    return places(this.axis, low, high, Math.max(2, most)).filter(within).map((value) => [value, tick(value)]);
+  }
+}
+
+function places(axis, low, high, most) {
+  if (axis.scale === "log" && high / low > 20) return decades(low, high, most);
+  if (axis.scale === "symlog") {
+    const c = axis.linear_below;
+    return [...(low < -c ? decades(c, -low, most / 2).map((v) => -v) : []), 0, ...(high > c ? decades(c, high, most - 1) : [])];
+  }
+  const rough = (high - low) / most, base = 10 ** Math.floor(Math.log10(rough));
+  const step = base * [1, 2, 5, 10].find((times) => times * base >= rough * 0.999);
+  const fitting = axis.whole ? Math.max(1, step) : step;
+  const found = [];
+  for (let i = Math.ceil(low / fitting - 1e-9); i * fitting <= high * (1 + 1e-12); i += 1) found.push(i * fitting);
+  return found.map((value) => Number(value.toPrecision(12)));
+}
+
+function decades(low, high, most) {
+  const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high));
+  const stride = Math.max(1, Math.ceil((last - first) / most));
+  const factors = (last - first) * 3 <= most ? [1, 2, 5] : [1];
+  const found = [];
+  for (let power = Math.ceil(first / stride) * stride; power <= last; power += stride) {
+    for (const factor of factors) found.push(Number(`${factor}e${power}`));
+  }
+  return found;
+}
+
+function tick(value) {
+  const size = Math.abs(value);
+  if (size === 0 || (size >= 1e-4 && size < 1e5)) return String(value).replace("-", "−");
+  return print(value, 3).replace(/^(−?)1×/, "$1");
+}

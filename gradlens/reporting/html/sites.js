@@ -1,0 +1,53 @@
+"use strict";
+// The map of places and steps: one quantity of one recording, the places whose name holds what is searched for.
+
+function sites(root, maps) {
+  const form = root.querySelector("form"), place = root.querySelector("[data-sites]");
+  const {quantity, recording, search, count} = form.elements;
+  const unique = (of) => [...new Set(maps.map((map) => map[of]))];
+  const offer = (select, names) => select.replaceChildren(...names.map((name) => make("option", {value: name}, name)));
+  offer(quantity, unique("quantity"));
+  let panel;
+
+  function show() {
+    const known = maps.filter((map) => map.quantity === quantity.value).map((map) => map.recording);
+    const before = recording.value;
+    offer(recording, known);
+    if (known.includes(before)) recording.value = before;
+    const map = maps.find((one) => one.quantity === quantity.value && one.recording === recording.value);
+    const wanted = search.value.trim().toLowerCase();
+    const rows = map.sites.map((_, i) => i).filter((i) => map.sites[i].toLowerCase().includes(wanted));
+    count.value = `${rows.length} of ${map.sites.length} places`;
+    if (!rows.length) return place.replaceChildren(make("p", {}, "No place of this quantity has that in its name."));
+    const data = found(map, rows);
+    panel = new Panel(data, `${map.quantity}, ${map.recording}`);
+    place.replaceChildren(panel.root, key(data));
+    return panel;
+  }
+
+  form.addEventListener("change", show);
+  search.addEventListener("input", show);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  show();
+
+  /** Look for a place in the quantity shown or, where that has none of it, the first that has. */
+  return (site) => {
+    const has = (map) => map.sites.some((name) => name.includes(site));
+    if (!maps.some((map) => map.quantity === quantity.value && has(map))) quantity.value = maps.find(has)?.quantity ?? quantity.value;
+    search.value = site;
+    show();
+  };
+}
+
+/** Some rows of a map as the data of a panel. */
+function found(map, rows) {
+  const names = rows.map((i) => map.sites[i]), columns = map.steps.map(([first, last]) => (first === last ? `${first}` : `${first} to ${last}`));
+  const grid = {...map.grid, values: rows.map((i) => map.grid.values[i]), extent: [0, columns.length, rows.length, 0], picture: undefined};
+  const axis = {scale: "linear", linear_below: 0};
+  return {
+    title: "", names, columns, hatched: true, legend: [], key: map.quantity, marks: [grid],
+    height: Math.min(Math.max(rows.length * 0.16, 0.6), Math.max(4.5, rows.length * 0.05)),
+    x: {...axis, label: map.axis, ends: [0, columns.length], ticks: map.steps.map(([first], i) => [i + 0.5, String(first)])},
+    y: {...axis, label: "", ends: [rows.length, 0], ticks: names.map((name, i) => [i + 0.5, name])},
+  };
+}
