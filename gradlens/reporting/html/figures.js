@@ -13,11 +13,11 @@ const MARKS = {
       parts.push(path);
     }
     if (mark.marker) {
-      const shape = SHAPES[mark.marker]((mark.size * POINT) / 2);
-      const d = points.filter((point) => point && point.every(Number.isFinite)).map(([x, y]) => `M${x.toFixed(1)},${y.toFixed(1)}${shape}`);
-      const path = make("path", {d: d.join(""), "fill-opacity": mark.alpha});
-      path.style.fill = mark.colour;
-      if ("x|".includes(mark.marker)) path.style.stroke = mark.colour;
+      const at = points.filter((point) => point?.every(Number.isFinite));
+      const path = make("path", {d: at.map(([x, y]) => `M${(x / POINT).toFixed(1)},${(y / POINT).toFixed(1)}${mark.marker}`).join(""),
+        transform: `scale(${POINT})`, "fill-opacity": mark.alpha, class: `marker ${mark.filled}`});
+      if (mark.filled === "colour") path.style.fill = mark.inside;
+      else path.style.stroke = mark.colour;
       parts.push(path);
     }
     return parts;
@@ -103,7 +103,7 @@ function values(panel, x, y) {
   for (const mark of lines) {
     const i = mark.x.indexOf(at);
     if (i < 0) continue;
-    const text = print(mark.y[i]) + interval(data, mark, at), key = mark.name || mark.colour;
+    const text = printed(mark.y[i]) + interval(data, mark, at), key = mark.name || mark.colour;
     told.set(key, {colour: mark.colour, name: mark.name, text: told.has(key) && told.get(key).text !== text ? `${told.get(key).text} · ${text}` : text,
       far: y === undefined ? 0 : Math.abs(panel.y.to(mark.y[i]) - panel.y.to(y))});
   }
@@ -115,7 +115,7 @@ function values(panel, x, y) {
 function interval(data, line, at) {
   const band = data.marks.filter((mark) => mark.kind === "area" && !mark.frame[0] && mark.colour === line.colour)
     .flatMap((mark) => mark.y.filter((_, i) => mark.x[i] === at)).filter((value) => value !== null);
-  return band.length > 1 ? ` [${print(Math.min(...band))}, ${print(Math.max(...band))}]` : "";
+  return band.length > 1 ? ` [${printed(Math.min(...band))}, ${printed(Math.max(...band))}]` : "";
 }
 
 function ofCell(panel, grid, at, y) {
@@ -125,8 +125,8 @@ function ofCell(panel, grid, at, y) {
   const column = Math.floor((at - left) / (right - left) * grid.values[0].length);
   const middle = top + (panel.row + 0.5) * (bottom - top) / count;
   const name = panel.data.names?.[panel.row] ?? named(panel.data.y, middle);
-  return {x: at, head: `${panel.data.x.label || "step"} ${panel.data.columns?.[column] ?? print(at)}`,
-    parts: [{name: `${name}:`, text: print(grid.values[panel.row][column])}]};
+  return {x: at, head: `${panel.data.x.label || "step"} ${panel.data.columns?.[column] ?? printed(at)}`,
+    parts: [{name: `${name}:`, text: printed(grid.values[panel.row][column])}]};
 }
 
 /** Of a panel whose rows have names: all that is drawn in one. */
@@ -135,13 +135,13 @@ function ofRow(panel, y) {
   if (y !== undefined) panel.row = ticks.findIndex((one) => one === ticks.reduce((a, b) => (Math.abs(b[0] - y) < Math.abs(a[0] - y) ? b : a)));
   const [place, name] = ticks[(panel.row = Math.min(Math.max(panel.row ?? 0, 0), ticks.length - 1))];
   const parts = data.marks.filter((mark) => mark.kind === "line" && !mark.frame[0] && !mark.frame[1]).flatMap((mark) =>
-    mark.x.filter((x, i) => x !== null && Math.abs(mark.y[i] - place) < 0.5).map((x) => ({colour: mark.colour, name: mark.name, text: print(x)})));
+    mark.x.filter((x, i) => x !== null && Math.abs(mark.y[i] - place) < 0.5).map((x) => ({colour: mark.colour, name: mark.name, text: printed(x)})));
   return {x: panel.stops[0], head: name, parts: parts.slice(0, 12)};
 }
 
 function named(axis, value) {
   const own = axis.ticks?.find(([place]) => Math.abs(place - value) < 0.01);
-  return own ? own[1] : print(value);
+  return own ? own[1] : printed(value);
 }
 
 // ── Hands ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -225,26 +225,25 @@ function brushed(panel, from, to) {
 
 /** Fill a figure's element: as matplotlib drew it where it could not be read, else panels in rows. */
 function fill(element, drawing) {
-  const alt = element.dataset.alt ?? "";
+  const alt = element.getAttribute("aria-label");
   if (drawing.svg) {
     const image = make("img", {src: `data:image/svg+xml;base64,${drawing.svg}`, alt, class: "drawn"});
-    element.prepend(make("div", {class: "wide", tabindex: 0, role: "region", "aria-label": "Figure"}, image));
-    return [];
+    return element.prepend(make("div", {class: "wide", tabindex: 0, role: "region", "aria-label": "Figure"}, image));
   }
-  const shown = drawing.rows.map((row) => row.map((data) => new Panel(data, drawing.rows.flat().length === 1 ? alt : "")));
-  const off = new Set();
+  const off = new Set(), alone = drawing.rows.length === 1 && drawing.rows[0].panels.length === 1;
+  const shown = drawing.rows.map((row) => row.panels.map((data) => new Panel(data, alone ? alt : "")));
   const parts = [legend(drawing.legend, shown.flat(), off), ...drawing.said.map((text) => make("p", {}, text))];
   shown.forEach((row, i) => {
     const place = make("div", {class: "row", "data-across": Math.min(row.length, 4)});
     row.forEach((panel, j) => {
       panel.off = off;
-      const own = drawing.rows[i][j], words = [legend(own.legend, [panel], off), key(own)].filter(Boolean);
+      const own = drawing.rows[i].panels[j], words = [legend(own.legend, [panel], off), key(own)].filter(Boolean);
       place.append(make("div", {}, panel.root, ...words));
     });
-    parts.push(place);
+    parts.push(legend(drawing.rows[i].legend, row, off), place);
   });
   element.prepend(...parts.filter(Boolean));
-  return shown.flat();
+  for (const panel of shown.flat()) panel.draw();
 }
 
 /** A legend whose entries hide and show their lines. */
@@ -278,5 +277,5 @@ function key(data) {
   if (!grid || !data.key) return null;
   const bar = make("span", {class: "bar", "aria-hidden": "true"});
   bar.style.background = `linear-gradient(to right, ${grid.shades.join(",")})`;
-  return make("p", {class: "key"}, `${print(grid.low, 3)} `, bar, ` ${print(grid.high, 3)}  ${data.key}${grid.log ? ", logarithmic" : ""}`);
+  return make("p", {class: "key"}, `${printed(grid.low, 3)} `, bar, ` ${printed(grid.high, 3)}  ${data.key}${grid.log ? ", logarithmic" : ""}`);
 }

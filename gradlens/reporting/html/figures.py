@@ -51,8 +51,17 @@ def _read(figure: Figure) -> dict[str, Any]:
     return {
         "legend": legend,
         "said": [text.get_text() for text in figure.texts if text.get_text()],
-        "rows": [[_panel(ax, legend) for ax in row] for row in _rows(shown)],
+        "rows": [_row(row, legend) for row in _rows(shown)],
     }
+
+
+def _row(axes: Sequence[Axes], legend: Sequence[Mark]) -> dict[str, Any]:
+    """Read panels that stand beside each other; a legend that one of them has alone is of them all."""
+    own = [_legend(found) if (found := ax.get_legend()) else [] for ax in axes]
+    with_own = [entries for entries in own if entries]
+    shared = with_own[0] if len(with_own) == 1 else []
+    panels = [_panel(ax, [*entries, *shared, *legend]) for ax, entries in zip(axes, own, strict=True)]
+    return {"legend": shared, "panels": [p | {"legend": e if not shared else []} for p, e in zip(panels, own, strict=True)]}
 
 
 def _rows(axes: Sequence[Axes]) -> list[list[Axes]]:
@@ -72,17 +81,14 @@ def _rows(axes: Sequence[Axes]) -> list[list[Axes]]:
 
 
 def _panel(ax: Axes, legend: Sequence[Mark]) -> dict[str, Any]:
-    own = ax.get_legend()
-    entries = _legend(own) if own else []
     return {
         "title": " ".join(filter(None, (ax.get_title(loc=side) for side in ("left", "center", "right")))),
         "height": ax.get_position().height * ax.figure.get_size_inches()[1],
         "x": _axis(ax.xaxis),
         "y": _axis(ax.yaxis),
         "hatched": bool(ax.patch.get_hatch()),
-        "legend": entries,
         "key": next((image.colorbar.ax.get_ylabel() for image in ax.images if image.colorbar), ""),
-        "marks": [mark | _named(mark, [*entries, *legend]) for mark in marks(ax)],
+        "marks": [mark | _named(mark, legend) for mark in marks(ax)],
     }
 
 
@@ -91,7 +97,7 @@ def _named(mark: Mark, legend: Sequence[Mark]) -> Mark:
     if mark["kind"] != "line" or mark.get("name"):
         return {}
     same = [entry for entry in legend if entry["colour"] == mark["colour"]]
-    alike = max(same, key=lambda entry: sum(entry.get(of) == mark[of] for of in ("dashes", "marker")), default=None)
+    alike = max(same, key=lambda entry: sum(entry.get(of) == mark[of] for of in ("dashes", "shape")), default=None)
     return {"name": alike["text"] if alike else ""}
 
 

@@ -10,15 +10,16 @@ from matplotlib.collections import LineCollection, PathCollection, PolyCollectio
 from matplotlib.colors import LogNorm, Normalize, to_hex, to_rgba
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from matplotlib.markers import MarkerStyle
 from matplotlib.patches import Patch
+from matplotlib.path import Path
 from matplotlib.text import Annotation, Text
-from matplotlib.transforms import Transform
+from matplotlib.transforms import Affine2D, Transform, blended_transform_factory
 
 #: A line of more points is drawn by the least and the largest of successive ones.
 MOST_POINTS = 4_000
 #: Colours of a grid's scale.
 _SHADES = 32
-_MARKERS = ("o", "s", "^", "v", "D", "P", "x", "|", ".")
 _NONE = ("None", "none", "", " ")
 
 Mark = dict[str, Any]
@@ -57,22 +58,35 @@ def colour(value: Any) -> str:
 
 
 def look(line: Line2D) -> Mark:
-    """Return how a line is drawn: colour, width, dashes in points, marker and its size.
-
-    Raises:
-        UnknownMarkError: its marker is not among those that are drawn.
-    """
-    marker = str(line.get_marker())
-    if marker not in _MARKERS + _NONE:
-        raise UnknownMarkError(f"the marker {marker}")
+    """Return how a line is drawn: colour, width, dashes in points; its marker as ``outline`` has it, and how filled."""
+    marker = MarkerStyle(line.get_marker(), line.get_fillstyle())
+    path = marker.get_path().transformed(marker.get_transform()).transformed(Affine2D().scale(line.get_markersize()))
     return {
         "colour": colour(line.get_color()),
         "alpha": _alpha(line, line.get_color()),
         "width": 0.0 if line.get_linestyle() in _NONE else line.get_linewidth(),
         "dashes": [float(part) for part in vars(line)["_dash_pattern"][1] or ()],
-        "marker": "" if marker in _NONE else marker,
-        "size": 0.0 if marker in _NONE else line.get_markersize(),
+        "shape": str(line.get_marker()),
+        "marker": outline(path),
+        "inside": colour(line.get_markerfacecolor()),
+        "filled": "" if not marker.is_filled() else "paper" if _clear(line.get_markerfacecolor()) else "colour",
     }
+
+
+def outline(path: Path) -> str:
+    """Return a path as SVG has it, in points, each part from where the one before ended."""
+    letters, drawn = {Path.MOVETO: "m", Path.LINETO: "l", Path.CURVE3: "q", Path.CURVE4: "c", Path.CLOSEPOLY: "z"}, []
+    here = start = np.zeros(2)
+    for points, code in path.iter_segments(simplify=False):
+        steps = (np.reshape(points, (-1, 2)) - here) * (1, -1)
+        drawn.append(letters[code] + ("" if code == Path.CLOSEPOLY else " ".join(f"{v:.3g}" for v in steps.ravel())))
+        here = start if code == Path.CLOSEPOLY else points[-2:]
+        start = here if code == Path.MOVETO else start
+    return "".join(drawn)
+
+
+def _clear(value: Any) -> bool:
+    return to_hex(value, keep_alpha=True) in ("#00000000", "#ffffffff")
 
 
 def _reader(artist: Artist) -> Callable[[Axes, Any], Iterator[Mark]]:
@@ -134,7 +148,7 @@ def _filled(ax: Axes, artist: Any, outlines: Any, colours: Any) -> Iterator[Mark
 def _strokes(ax: Axes, strokes: LineCollection) -> Iterator[Mark]:
     for index, segment in enumerate(strokes.get_segments()):
         own = strokes.get_colors()[index % len(strokes.get_colors())]
-        facts = {"colour": colour(own), "alpha": _alpha(strokes, own), "dashes": [], "marker": "", "size": 0.0}
+        facts = {"colour": colour(own), "alpha": _alpha(strokes, own), "dashes": [], "shape": "", "marker": ""}
         width = strokes.get_linewidths()[index % len(strokes.get_linewidths())]
         yield {"kind": "line", **facts, "width": float(width), **_placed(ax, strokes.get_transform(), segment)}
 
@@ -142,9 +156,11 @@ def _strokes(ax: Axes, strokes: LineCollection) -> Iterator[Mark]:
 def _points(ax: Axes, points: PathCollection) -> Iterator[Mark]:
     if len(points.get_facecolor()) != 1 or len(points.get_sizes()) != 1:
         raise UnknownMarkError("points of several colours or sizes")
-    own, size = points.get_facecolor()[0], float(points.get_sizes()[0]) ** 0.5
-    facts = {"colour": colour(own), "alpha": _alpha(points, own), "width": 0.0, "dashes": [], "marker": "o"}
-    yield {"kind": "line", **facts, "size": size, **_placed(ax, points.get_offset_transform(), points.get_offsets())}
+    own, path = points.get_facecolor()[0], points.get_paths()[0]
+    marker = outline(path.transformed(Affine2D().scale(float(points.get_sizes()[0]) ** 0.5)))
+    facts = {"colour": colour(own), "alpha": _alpha(points, own), "width": 0.0, "dashes": [], "shape": "points"}
+    placed = _placed(ax, points.get_offset_transform(), points.get_offsets())
+    yield {"kind": "line", **facts, "marker": marker, "inside": colour(own), "filled": "colour", **placed}
 
 
 def _text(ax: Axes, text: Text) -> Iterator[Mark]:
@@ -156,10 +172,12 @@ def _annotation(ax: Axes, note: Annotation) -> Iterator[Mark]:
     """Read a note's words, at the point that it is of; how far they stand from it is said in points."""
     if note.arrowprops is not None:
         raise UnknownMarkError("an arrow")
-    renderer = ax.figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    to = note._get_xy_transform(renderer, note.xycoords)  # type: ignore[attr-defined]  # as matplotlib draws it
-    note.update_positions(renderer)
-    here, there = to.transform(note.xy), note.get_transform().transform((note.get_position()))
+    among = {"data": ax.transData, "axes fraction": ax.transAxes}
+    of = note.xycoords if isinstance(note.xycoords, tuple) else (note.xycoords, note.xycoords)
+    if not {*of} <= {*among}:
+        raise UnknownMarkError(f"a note at {note.xycoords}")
+    to = blended_transform_factory(*(among[one] for one in of))
+    here, there = to.transform(note.xy), note.get_transform().transform(note.get_position())
     shift = (there - here) * 72 / ax.figure.dpi
     yield _words(note) | _placed(ax, to, np.array([note.xy], float)) | {"shift": [float(shift[0]), float(-shift[1])]}
 

@@ -59,8 +59,15 @@ function saved() {
   });
 }
 
-/** A place that is left for another opens what it is hidden in, and takes the keyboard there. */
+/** A link opens what its place is folded in; of a place in the model the map is asked. */
 function followed(look) {
+  const unfold = () => {
+    const folded = document.getElementById(decodeURIComponent(location.hash.slice(1)))?.closest("details");
+    if (folded) folded.open = true;
+    folded?.scrollIntoView();
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
   for (const link of document.querySelectorAll("[data-site]")) link.addEventListener("click", () => look(link.dataset.site));
   if (matchMedia("(max-width: 60rem)").matches) document.querySelector("nav details").open = false;
 }
@@ -80,7 +87,10 @@ async function start() {
   };
   const seen = new IntersectionObserver((entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => draw(entry.target)), {rootMargin: "600px"});
   for (const element of waiting.keys()) seen.observe(element);
-  addEventListener("beforeprint", () => [...waiting.keys()].forEach(draw));
+  addEventListener("beforeprint", () => {
+    [...waiting.keys()].forEach(draw);
+    for (const folded of document.querySelectorAll("details")) folded.open = true;
+  });
   followed((site) => {
     draw(root.querySelector("[data-sites]"));
     look(site);

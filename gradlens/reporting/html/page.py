@@ -20,6 +20,8 @@ from gradlens.reporting.html.sites import maps
 _SCRIPTS = ("scales.js", "panel.js", "figures.js", "sites.js", "page.js")
 #: Findings of one check that the table of checks names; all are in its section.
 _MOST = 6
+#: Places of one check that its section names; all are in the document.
+_MOST_SITES = 12
 _TEXTS = ("recording", "measured", "status")
 _RECORDED = ("recording", "kind", "steps", "norms seen", "blocks", "parameters", "not finite")
 
@@ -48,6 +50,7 @@ def page(comparison: Comparison, content: dict[str, Any]) -> bytes:
         maps=shown,
         thinned=any(first != last for one in shown for first, last in one["steps"]),
         most=_MOST,
+        most_sites=_MOST_SITES,
         order={status: place for place, status in enumerate(content["statuses"])},
         **_of_checks(content),
         **_of_tables(content),

@@ -3,19 +3,6 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const POINT = 4 / 3; // pixels in a point, as figures are sized in
-// Markers of a radius, from where the pen is.
-const SHAPES = {
-  o: (r) => `m${-r},0a${r},${r} 0 1,0 ${2 * r},0a${r},${r} 0 1,0 ${-2 * r},0`,
-  ".": (r) => SHAPES.o(r / 2),
-  s: (r) => `m${-r},${-r}h${2 * r}v${2 * r}h${-2 * r}z`,
-  D: (r) => `m0,${-1.4 * r}l${1.4 * r},${1.4 * r}l${-1.4 * r},${1.4 * r}l${-1.4 * r},${-1.4 * r}z`,
-  "^": (r) => `m0,${-r}l${r},${2 * r}h${-2 * r}z`,
-  v: (r) => `m0,${r}l${-r},${-2 * r}h${2 * r}z`,
-  P: (r) => `m${-r / 3},${-r}${"hv".repeat(6).replace(/./g, (way, i) => way + [2, 2, 2, 2, -2, 2, -2, -2, -2, -2, 2, -2][i] * r / 3)}z`,
-  x: (r) => `m${-r},${-r}l${2 * r},${2 * r}m${-2 * r},0l${2 * r},${-2 * r}`,
-  "|": (r) => `m0,${-r}v${2 * r}`,
-};
-
 /** Make an element; text is never read as markup. */
 function make(name, attributes = {}, ...children) {
   const svg = ["svg", "g", "path", "line", "rect", "text", "clipPath", "image", "pattern", "title"].includes(name);
@@ -37,7 +24,7 @@ class Panel {
     [this.x, this.y] = this.home;
     this.said = make("p", {class: "said", "aria-live": "polite"});
     this.svg = make("svg", {
-      tabindex: 0, role: "group", "aria-roledescription": "figure", "aria-label": [data.title, data.y.label, alt].filter(Boolean).join(". "),
+      tabindex: 0, role: "application", "aria-roledescription": "panel, read with the arrow keys", "aria-label": [data.title, data.y.label, alt].filter(Boolean).join(". "),
       "aria-keyshortcuts": "ArrowLeft ArrowRight + - 0",
     });
     this.tools = make("div", {class: "zoom"}, ...[["+", "Zoom in", () => this.zoom(0.5)], ["−", "Zoom out", () => this.zoom(2)],
@@ -46,21 +33,24 @@ class Panel {
       button.addEventListener("click", act);
       return button;
     }));
-    this.root = make("div", {class: "panel"}, this.svg, this.tools, this.said);
+    this.head = make("div", {class: "head"}, make("b", {}, data.title), make("span", {class: "soft"}), this.tools);
+    this.root = make("div", {class: "panel"}, this.head, this.svg, this.said);
     listen(this);
-    new ResizeObserver(() => this.draw()).observe(this.root);
+    new ResizeObserver(() => this.root.clientWidth === this.width || this.draw()).observe(this.root);
   }
 
   /** Draw all of it anew in the width there is. */
   draw() {
-    const width = Math.floor(this.root.clientWidth);
+    const width = (this.width = this.root.clientWidth);
     if (!width) return;
     const {data} = this;
     const height = Math.max(data.height * 96 * 1.15, 70);
     const ticks = this.y.ticks(data.y.ticks ? Math.floor(height / 13) : Math.max(2, Math.floor(height / 34)));
     const widest = Math.max(0, ...ticks.map(([, text]) => text.length));
-    const left = Math.min(widest * 6.3 + 8, width * 0.42) + (data.y.label ? 17 : 4);
-    const top = data.title ? 22 : 8;
+    const beside = data.y.label && data.y.label.length * 6.2 < height;
+    this.head.children[1].textContent = beside ? "" : data.y.label;
+    this.gap = beside ? 17 : 4;
+    const left = Math.min(widest * 6.4 + 8, width * 0.42) + this.gap, top = 8;
     this.box = {left, top, width: Math.max(width - left - 12, 30), height};
     const all = top + height + (data.x.label ? 38 : 22);
     this.svg.setAttribute("viewBox", `0 0 ${width} ${all}`);
@@ -83,7 +73,7 @@ class Panel {
     const {left, top, width, height} = this.box, {data} = this, bottom = top + height;
     const parts = [make("rect", {class: "paper", x: left, y: top, width, height})];
     if (data.hatched) parts.push(make("rect", {class: "hatched", x: left, y: top, width, height, fill: "url(#hatch)"}));
-    const long = Math.max(3, Math.floor((left - 20) / 6.2));
+    const long = Math.max(3, Math.floor((left - this.gap - 8) / 6.4));
     for (const [value, text] of ticks) {
       const y = top + height * (1 - this.y.to(value));
       const shown = text.length > long ? `…${text.slice(1 - long)}` : text;
@@ -96,9 +86,8 @@ class Panel {
         make("text", {x, y: bottom + 15, "text-anchor": "middle"}, text));
     }
     parts.push(make("path", {class: "edge", d: `M${left},${top}V${bottom}H${left + width}`}));
-    if (data.title) parts.push(make("text", {class: "title", x: left, y: 13}, data.title));
     if (data.x.label) parts.push(make("text", {x: left + width / 2, y: bottom + 32, "text-anchor": "middle"}, data.x.label));
-    if (data.y.label) {
+    if (this.gap > 10) {
       const middle = top + height / 2;
       parts.push(make("text", {x: 11, y: middle, "text-anchor": "middle", transform: `rotate(-90 11 ${middle})`}, data.y.label));
     }

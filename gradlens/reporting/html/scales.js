@@ -4,16 +4,16 @@
 const SUPERSCRIPTS = {"-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹"};
 
 /** Print a number as the report does: a few significant digits, a dash for none. */
-function print(value, digits = 4) {
+function printed(value, digits = 4) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   const size = Math.abs(value), sign = value < 0 ? "−" : "";
   if (Number.isInteger(value) && size < 1e15) return sign + spaced(String(size));
-  const exponent = Math.floor(Math.log10(Number(size.toPrecision(digits))));
+  const rounded = Number(size.toPrecision(digits)), exponent = Math.floor(Math.log10(rounded));
   if (exponent < -4 || exponent >= 6) {
-    const mantissa = Number((size / 10 ** exponent).toPrecision(digits));
+    const mantissa = Number((rounded / 10 ** exponent).toPrecision(digits));
     return `${sign}${mantissa}×10${[...String(exponent)].map((letter) => SUPERSCRIPTS[letter]).join("")}`;
   }
-  return sign + spaced(size.toFixed(Math.max(0, digits - 1 - exponent)));
+  return sign + spaced(rounded.toFixed(Math.max(0, digits - 1 - exponent)));
 }
 
 function spaced(text) {
@@ -21,7 +21,7 @@ function spaced(text) {
   return [whole.replace(/\B(?=(\d{3})+$)/g, "\u202f"), ...rest].join(".");
 }
 
-/** Read what `print` and the report's own tables wrote; NaN where no number stands in front. */
+/** Read what `printed` and the report's own tables wrote; NaN where no number stands in front. */
 function read(text) {
   const plain = text.trim().replace(/[\u202f\u00a0]/g, "").replace(/−/g, "-").replace(/∞/, "Infinity")
     .replace(/×10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)/, (_, power) =>
@@ -84,26 +84,33 @@ function places(axis, low, high, most) {
     return [...(low < -c ? decades(c, -low, most / 2).map((v) => -v) : []), 0, ...(high > c ? decades(c, high, most - 1) : [])];
   }
   const rough = (high - low) / most, base = 10 ** Math.floor(Math.log10(rough));
-  const step = base * [1, 2, 5, 10].find((times) => times * base >= rough * 0.999);
-  const fitting = axis.whole ? Math.max(1, step) : step;
+  const wide = [1, 2, 5, 10].findIndex((times) => times * base >= rough * 0.999);
+  const tried = [10, 5, 2, 1, 0.5, 0.2, 0.1].slice(3 - wide).map((times) => (axis.whole ? Math.max(1, times * base) : times * base));
+  return tried.map((step) => multiples(step, low, high)).find((found) => found.length > 1) ?? [low];
+}
+
+function multiples(step, low, high) {
   const found = [];
-  for (let i = Math.ceil(low / fitting - 1e-9); i * fitting <= high * (1 + 1e-12); i += 1) found.push(i * fitting);
-  return found.map((value) => Number(value.toPrecision(12)));
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i += 1) found.push(Number((i * step).toPrecision(12)));
+  return found;
 }
 
 function decades(low, high, most) {
   const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high));
-  const stride = Math.max(1, Math.ceil((last - first) / most));
-  const factors = (last - first) * 3 <= most ? [1, 2, 5] : [1];
-  const found = [];
-  for (let power = Math.ceil(first / stride) * stride; power <= last; power += stride) {
-    for (const factor of factors) found.push(Number(`${factor}e${power}`));
-  }
-  return found;
+  const within = (factors, stride) => {
+    const found = [];
+    for (let power = Math.ceil(first / stride) * stride; power <= last; power += stride) {
+      found.push(...factors.map((factor) => Number(`${factor}e${power}`)).filter((value) => value >= low && value <= high));
+    }
+    return found;
+  };
+  const tried = [within([1, 2, 5], 1), within([1, 3], 1), within([1], 1)];
+  for (let stride = 2; stride <= last - first; stride += 1) tried.push(within([1], stride));
+  return tried.find((found) => found.length <= most && found.length > 1) ?? tried.findLast((found) => found.length > 1) ?? [low, high];
 }
 
 function tick(value) {
   const size = Math.abs(value);
   if (size === 0 || (size >= 1e-4 && size < 1e5)) return String(value).replace("-", "−");
-  return print(value, 3).replace(/^(−?)1×/, "$1");
+  return printed(value, 3).replace(/^(−?)1×/, "$1");
 }

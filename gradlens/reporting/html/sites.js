@@ -7,11 +7,11 @@ function sites(root, maps) {
   const unique = (of) => [...new Set(maps.map((map) => map[of]))];
   const offer = (select, names) => select.replaceChildren(...names.map((name) => make("option", {value: name}, name)));
   offer(quantity, unique("quantity"));
-  let panel;
+  const longest = maps.reduce((a, b) => (b.steps.length > a.steps.length ? b : a));
 
   function show() {
     const known = maps.filter((map) => map.quantity === quantity.value).map((map) => map.recording);
-    const before = recording.value;
+    const before = recording.value || longest.recording;
     offer(recording, known);
     if (known.includes(before)) recording.value = before;
     const map = maps.find((one) => one.quantity === quantity.value && one.recording === recording.value);
@@ -20,13 +20,12 @@ function sites(root, maps) {
     count.value = `${rows.length} of ${map.sites.length} places`;
     if (!rows.length) return place.replaceChildren(make("p", {}, "No place of this quantity has that in its name."));
     const data = found(map, rows);
-    panel = new Panel(data, `${map.quantity}, ${map.recording}`);
+    const panel = new Panel(data, `${map.quantity}, ${map.recording}`);
     place.replaceChildren(panel.root, key(data));
-    return panel;
+    return panel.draw();
   }
 
-  form.addEventListener("change", show);
-  search.addEventListener("input", show);
+  form.addEventListener("input", show); // not "change", which comes when the keyboard has gone on to the map
   form.addEventListener("submit", (event) => event.preventDefault());
   show();
 

@@ -51,9 +51,9 @@ def _tables(recording: Recording) -> Iterator[tuple[str, pd.DataFrame]]:
     order = recording.sites.sort_values("order")["site"].tolist()
     for name, key, tensor, column, about in SHOWN:
         table = recording.table(name)
+        table = table if tensor is None else table[table["tensor"] == tensor]
         if column not in table or not table[column].notna().any():
             continue
-        table = table if tensor is None else table[table["tensor"] == tensor]
         wide = table.groupby(["step", key], sort=False)[column].mean().unstack().sort_index()
         places = order if key == "site" else table[key].drop_duplicates().tolist()
         yield about, wide[[place for place in places if place in wide]]
