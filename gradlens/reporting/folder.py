@@ -1,4 +1,4 @@
-"""All of a report in one folder: the PDF, the same as data, and the tables behind both; a page where one is asked for."""
+"""All of a report in one folder: the PDF, the same as data, and the tables behind both; a page too, if asked for."""
 
 from pathlib import Path
 

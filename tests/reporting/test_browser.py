@@ -15,6 +15,7 @@ from gradlens.reporting.html import page as html_page
 from gradlens.reporting.numbers import number
 from tests.reporting.conftest import make_analysis, make_recording
 from tests.reporting.test_html import HOSTILE
+from tests.reporting.test_html_figures import pie
 
 CHROMIUM = shutil.which("chromium")
 if CHROMIUM is None and not os.environ.get("CI"):
@@ -44,7 +45,8 @@ CONTRAST = """() => {
   for (const e of document.querySelectorAll("body *")) {
     if (![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()) || !e.checkVisibility()) continue;
     const style = getComputedStyle(e), svg = e instanceof SVGElement;
-    const [a, b] = [parts(svg ? style.fill : style.color), ground(svg ? e.closest("div") : e)].map((c) => light(c.slice(0, 3)));
+    const both = [parts(svg ? style.fill : style.color), ground(svg ? e.closest("div") : e)];
+    const [a, b] = both.map((colour) => light(colour.slice(0, 3)));
     const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
     if (ratio < least[0]) least = [ratio, e.outerHTML.slice(0, 99)];
   }
@@ -54,8 +56,13 @@ CONTRAST = """() => {
 
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
-    runs = [make_recording(HOSTILE), make_recording("post-ln, warm-up", variant="post-ln"), make_recording("x", kind="init")]
-    return compare(runs, [make_analysis(), make_analysis("again", title="The loss again", kinds=("init",))])
+    runs = [
+        make_recording(HOSTILE),
+        make_recording("post-ln, warm-up", variant="post-ln"),
+        make_recording("x", kind="init"),
+    ]
+    odd = make_analysis("odd", title="Odd", kinds=("init",), plot=lambda _, figure: pie(figure))
+    return compare(runs, [make_analysis(), odd])
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +75,9 @@ def file(comparison: Comparison, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
-        with playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as browser:
-            yield browser
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def opened(browser: Any, file: Path, width: int = 1280, **how: Any) -> Any:
@@ -108,7 +116,7 @@ def test_it_opens_without_a_fault_asks_for_nothing_and_runs_nothing_of_a_recordi
     assert page.faults == []
     assert page.asked == [file.as_uri()]
     assert page.title() != "run"
-    assert page.locator("img").count() == 0
+    assert page.locator("img[src=x]").count() == 0
     assert HOSTILE in page.locator("#verdict tbody").inner_text()
 
 
@@ -117,11 +125,19 @@ def test_a_figure_tells_the_values_under_the_pointer(page: Any, comparison: Comp
     box = panel.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     said = page.locator("[data-figure=losses] .said").inner_text()
-    step = int(re.search(r"step (\d+)", said)[1])
-    rows = comparison.tables["losses"].query("x == @step")
+    step = re.search(r"step (\d+)", said)
+    assert step
+    rows = comparison.tables["losses"].query(f"x == {step[1]}")
     assert len(rows) == 2
     for label, value in zip(rows["label"], rows["value"], strict=True):
         assert f"{label} {number(value, 4)}" in said
+
+
+def test_a_figure_that_is_not_known_is_there_as_a_picture_with_its_words(page: Any) -> None:
+    page.locator("[data-figure=odd]").scroll_into_view_if_needed()
+    picture = page.locator("[data-figure=odd] img")
+    assert picture.evaluate("e => e.decode().then(() => e.naturalWidth)") > 300
+    assert "Figure: Odd." in picture.get_attribute("alt")
 
 
 def test_dragging_over_a_figure_zooms_and_a_button_shows_all_again(page: Any) -> None:

@@ -1,6 +1,7 @@
 """The page for a browser as a file: what is in it, and that nothing of a recording becomes markup."""
 
 import base64
+import itertools
 import json
 import re
 import zlib
@@ -91,7 +92,7 @@ def test_headings_are_in_order_and_tables_have_heads(hostile: tuple[Comparison, 
     levels = [int(tag[1]) for tag, _ in tags.found if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     assert all(attributes.get("scope") in ("col", "row") for attributes in tags.of("th"))
     assert all(attributes.get("aria-label") for attributes in tags.of("figure"))
 
@@ -118,7 +119,7 @@ def test_a_map_holds_each_place_at_each_recorded_step() -> None:
     kept = recording.norms.pivot(index="site", columns="step", values="kept")
     assert found["kept"]["sites"] == recording.sites.loc[recording.sites["kind"] == "norm", "site"].tolist()
     assert found["kept"]["steps"] == [[step, step] for step in range(7)]
-    np.testing.assert_allclose(found["kept"]["grid"]["values"], kept.loc[found["kept"]["sites"]], rtol=1e-5)
+    np.testing.assert_allclose(found["kept"]["grid"]["values"], kept.loc[found["kept"]["sites"]], rtol=1e-3)
 
 
 def test_a_map_of_very_many_steps_holds_means_of_successive_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +128,7 @@ def test_a_map_of_very_many_steps_holds_means_of_successive_ones(monkeypatch: py
     rms = next(one for one in sites.maps([recording]) if one["quantity"].startswith("rms"))
     assert rms["steps"][:2] == [[0, 2], [3, 5]]
     own = recording.activations[recording.activations["site"] == "blocks.0"].set_index("step")["rms"]
-    assert rms["grid"]["values"][0][1] == pytest.approx(own[3:6].mean(), rel=1e-5)
+    assert rms["grid"]["values"][0][1] == pytest.approx(own[3:6].mean(), rel=1e-3)
 
 
 def test_values_that_are_no_numbers_are_left_out_of_a_maps_means() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
@@ -60,16 +61,18 @@ def _row(axes: Sequence[Axes], legend: Sequence[Mark]) -> dict[str, Any]:
     own = [_legend(found) if (found := ax.get_legend()) else [] for ax in axes]
     with_own = [entries for entries in own if entries]
     shared = with_own[0] if len(with_own) == 1 else []
-    panels = [_panel(ax, [*entries, *shared, *legend]) for ax, entries in zip(axes, own, strict=True)]
-    return {"legend": shared, "panels": [p | {"legend": e if not shared else []} for p, e in zip(panels, own, strict=True)]}
+    panels = [
+        _panel(ax, [*entries, *shared, *legend]) | {"legend": [] if shared else entries}
+        for ax, entries in zip(axes, own, strict=True)
+    ]
+    return {"legend": shared, "panels": panels}
 
 
 def _rows(axes: Sequence[Axes]) -> list[list[Axes]]:
     """Group axes by their height in the figure, from above; in a row from left to right."""
 
     def middle(ax: Axes) -> float:
-        box = ax.get_position()
-        return (box.y0 + box.y1) / 2
+        return float(sum(ax.get_position().intervaly) / 2)
 
     rows: list[list[Axes]] = []
     for ax in sorted(axes, key=middle, reverse=True):
@@ -83,7 +86,7 @@ def _rows(axes: Sequence[Axes]) -> list[list[Axes]]:
 def _panel(ax: Axes, legend: Sequence[Mark]) -> dict[str, Any]:
     return {
         "title": " ".join(filter(None, (ax.get_title(loc=side) for side in ("left", "center", "right")))),
-        "height": ax.get_position().height * ax.figure.get_size_inches()[1],
+        "height": float(ax.bbox.height / ax.figure.dpi),
         "x": _axis(ax.xaxis),
         "y": _axis(ax.yaxis),
         "hatched": bool(ax.patch.get_hatch()),
@@ -112,7 +115,7 @@ def _swatch(handle: Artist | None) -> Mark:
     if isinstance(handle, Line2D):
         return look(handle)
     if isinstance(handle, Patch):
-        return {"colour": colour(handle.get_facecolor()), "fill": handle.get_facecolor()[3]}
+        return {"colour": colour(handle.get_facecolor()), "fill": to_rgba(handle.get_facecolor())[3]}
     raise UnknownMarkError(f"a legend's {type(handle).__name__}")
 
 

@@ -50,11 +50,11 @@ def colour(value: Any) -> str:
     red, green, blue, _ = to_rgba(value)
     parts, most, least = (red, green, blue), max(red, green, blue), min(red, green, blue)
     if most - least < 0.15:  # a grey stands as far from black as it did from white
-        dark = [0.12 + 0.85 * (1 - part) for part in parts]
+        red, green, blue = (0.12 + 0.85 * (1 - part) for part in parts)
     else:
         paler = 0.0 if most + least > 1.1 else 0.22
-        dark = [part + (1 - part) * paler for part in parts]
-    return f"light-dark({to_hex(parts)}, {to_hex(dark)})"
+        red, green, blue = (part + (1 - part) * paler for part in parts)
+    return f"light-dark({to_hex(parts)}, {to_hex((red, green, blue))})"
 
 
 def look(line: Line2D) -> Mark:
@@ -78,9 +78,10 @@ def outline(path: Path) -> str:
     letters, drawn = {Path.MOVETO: "m", Path.LINETO: "l", Path.CURVE3: "q", Path.CURVE4: "c", Path.CLOSEPOLY: "z"}, []
     here = start = np.zeros(2)
     for points, code in path.iter_segments(simplify=False):
-        steps = (np.reshape(points, (-1, 2)) - here) * (1, -1)
-        drawn.append(letters[code] + ("" if code == Path.CLOSEPOLY else " ".join(f"{v:.3g}" for v in steps.ravel())))
-        here = start if code == Path.CLOSEPOLY else points[-2:]
+        ends = code == Path.CLOSEPOLY
+        steps = (np.reshape(points, (-1, 2)) - here) * (1, -1) + 0.0  # without a minus before 0
+        drawn.append(letters[code] + ("" if ends else " ".join(f"{step:.3g}" for step in steps.ravel())))
+        here = start if ends else points[-2:]
         start = here if code == Path.MOVETO else start
     return "".join(drawn)
 
@@ -131,7 +132,7 @@ def _areas(ax: Axes, areas: PolyCollection) -> Iterator[Mark]:
 
 def _patch(ax: Axes, patch: Patch) -> Iterator[Mark]:
     path = patch.get_patch_transform().transform_path(patch.get_path())
-    if path.codes is not None and not set(path.codes) <= {1, 2, 79}:  # moves, lines and an end: no curves
+    if path.codes is not None and not {*np.ravel(path.codes)} <= {1, 2, 79}:  # moves, lines and an end: no curves
         raise UnknownMarkError(type(patch).__name__)
     yield from _filled(ax, patch, [path.vertices], [patch.get_facecolor()])
 
@@ -145,7 +146,7 @@ def _filled(ax: Axes, artist: Any, outlines: Any, colours: Any) -> Iterator[Mark
         yield facts | _placed(ax, to, outline)
 
 
-def _strokes(ax: Axes, strokes: LineCollection) -> Iterator[Mark]:
+def _strokes(ax: Axes, strokes: Any) -> Iterator[Mark]:
     for index, segment in enumerate(strokes.get_segments()):
         own = strokes.get_colors()[index % len(strokes.get_colors())]
         facts = {"colour": colour(own), "alpha": _alpha(strokes, own), "dashes": [], "shape": "", "marker": ""}
@@ -165,7 +166,8 @@ def _points(ax: Axes, points: PathCollection) -> Iterator[Mark]:
 
 def _text(ax: Axes, text: Text) -> Iterator[Mark]:
     if text.get_text():
-        yield _words(text) | _placed(ax, text.get_transform(), np.array([text.get_position()], float)) | {"shift": [0, 0]}
+        place = np.array([text.get_position()], float)
+        yield _words(text) | _placed(ax, text.get_transform(), place) | {"shift": [0, 0]}
 
 
 def _annotation(ax: Axes, note: Annotation) -> Iterator[Mark]:
@@ -173,7 +175,7 @@ def _annotation(ax: Axes, note: Annotation) -> Iterator[Mark]:
     if note.arrowprops is not None:
         raise UnknownMarkError("an arrow")
     among = {"data": ax.transData, "axes fraction": ax.transAxes}
-    of = note.xycoords if isinstance(note.xycoords, tuple) else (note.xycoords, note.xycoords)
+    of: Any = note.xycoords if isinstance(note.xycoords, tuple) else (note.xycoords, note.xycoords)
     if not {*of} <= {*among}:
         raise UnknownMarkError(f"a note at {note.xycoords}")
     to = blended_transform_factory(*(among[one] for one in of))
@@ -197,8 +199,9 @@ def _words(text: Text) -> Mark:
     }
 
 
-def _grid(ax: Axes, image: AxesImage) -> Iterator[Mark]:
-    values, scale = np.ma.filled(np.ma.asarray(image.get_array(), float), np.nan), image.norm
+def _grid(ax: Axes, image: Any) -> Iterator[Mark]:
+    values: np.ndarray = np.ma.filled(np.ma.asarray(image.get_array(), float), np.nan)
+    scale = image.norm
     if values.ndim != 2 or type(scale) not in (Normalize, LogNorm):
         raise UnknownMarkError("a picture")
     if image.origin == "lower":
@@ -206,7 +209,7 @@ def _grid(ax: Axes, image: AxesImage) -> Iterator[Mark]:
     yield grid(values, image.get_extent(), image.get_cmap(), scale)
 
 
-def grid(values: np.ndarray, extent: Any, colours: Callable[[float], Any], scale: Normalize) -> Mark:
+def grid(values: np.ndarray, extent: Any, colours: Callable[[float], Any], scale: Normalize, digits: int = 6) -> Mark:
     """Return a grid of values as a mark.
 
     Args:
@@ -214,10 +217,11 @@ def grid(values: np.ndarray, extent: Any, colours: Callable[[float], Any], scale
         extent: left, right, bottom and top of it all, as of ``imshow``.
         colours: of shares from 0 to 1.
         scale: from values to shares.
+        digits: that are kept of a value.
     """
     return {
         "kind": "grid",
-        "values": [numbers(row) for row in values],
+        "values": [numbers(row, digits) for row in values],
         "extent": [float(end) for end in extent],
         "shades": [to_hex(colours(share)) for share in np.linspace(0, 1, _SHADES)],
         "low": float(scale.vmin or 0),
@@ -227,9 +231,9 @@ def grid(values: np.ndarray, extent: Any, colours: Callable[[float], Any], scale
     }
 
 
-def numbers(values: Any) -> list[float | None]:
-    """Return numbers with six digits, more than anybody reads off a figure; None for what is none."""
-    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in np.asarray(values, float)]
+def numbers(values: Any, digits: int = 6) -> list[float | None]:
+    """Return numbers with more digits than anybody reads off a figure; None for what is none."""
+    return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in np.asarray(values, float)]
 
 
 def _placed(ax: Axes, to: Transform, points: Any) -> Mark:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from gradlens.analysis.comparison import Comparison
@@ -62,7 +62,7 @@ def _own(name: str) -> str:
     return files("gradlens.reporting.html").joinpath(name).read_text("utf-8")
 
 
-def _template() -> Environment:
+def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= {"ticks": _with_code, "pair": lambda head: (head, "")}
     return environment.from_string(_own("template.html"))
@@ -78,7 +78,7 @@ def _policy(script: str) -> str:
 def _with_code(text: str) -> Markup:
     """Set what stands between backticks as code; all else is text as it is."""
     parts = re.split(r"`([^`\n]+)`", str(text))
-    return Markup().join(Markup("<code>{}</code>").format(part) if i % 2 else escape(part) for i, part in enumerate(parts))
+    return Markup().join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
 
 
 def _as_json(content: Any) -> str:
@@ -88,7 +88,7 @@ def _as_json(content: Any) -> str:
 
 def _packed(value: Any) -> str:
     """Return a value of JSON as the page unpacks it: zlib, then base64."""
-    return base64.b64encode(zlib.compress(_as_json(value).encode(), 9)).decode()
+    return base64.b64encode(zlib.compress(_as_json(value).encode())).decode()
 
 
 def _of_checks(content: dict[str, Any]) -> dict[str, Any]:
@@ -111,12 +111,16 @@ def _of_checks(content: dict[str, Any]) -> dict[str, Any]:
 def _of_tables(content: dict[str, Any]) -> dict[str, Any]:
     """Return the rows of what is printed as tables at the end, and which columns of them hold numbers."""
     recorded = [
-        (r["label"], r["kind"], r["steps"], f"{r['norms_seen']} of {r['norms']}", r["blocks"], r["parameters"], r["nonfinite"])
+        {**r, "norms seen": f"{r['norms_seen']} of {r['norms']}", "recording": r["label"], "not finite": r["nonfinite"]}
         for r in content["recorded"]
-    ]  # fmt: skip
+    ]
     return {
         "summary_numeric": [head[0] not in _TEXTS and i > 0 for i, head in enumerate(content["summary"]["heads"])],
-        "recorded": {"heads": _RECORDED, "rows": recorded, "numeric": [name not in _RECORDED[:2] for name in _RECORDED]},
+        "recorded": {
+            "heads": _RECORDED,
+            "rows": [[row[head] for head in _RECORDED] for row in recorded],
+            "numeric": [head not in _RECORDED[:2] for head in _RECORDED],
+        },
         "settings": [(s["group"], s["name"], _values(s["values"])) for s in content["settings"]],
     }
 

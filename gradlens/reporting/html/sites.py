@@ -30,15 +30,17 @@ READS = {
 MOST_CELLS = 450_000
 #: Values that span more than this factor are coloured by their logarithm.
 _DECADE = 10.0
+#: Of a value, as many as are told.
+_DIGITS = 4
 
 
 def maps(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
     """Return a map of each quantity of each recording that has any of it.
 
     Returns:
-        Each with ``recording``, ``quantity``, what its columns are (``axis``), ``sites`` from above, first and last step of each column (``steps``), and
-        ``grid``, a mark of ``gradlens.reporting.html.marks``. Where all together have too many cells, one holds the mean
-        over successive recorded steps.
+        Each with ``recording``, ``quantity``, what its columns are (``axis``), ``sites`` from above, first and last
+        step of each column (``steps``), and ``grid``, a mark of ``gradlens.reporting.html.marks``. Where all together
+        have too many cells, one holds the mean over successive recorded steps.
     """
     found = [(recording, *one) for recording in recordings for one in _tables(recording)]
     rows = sum(len(table.columns) for *_, table in found)
@@ -72,7 +74,7 @@ def _map(recording: Recording, quantity: str, table: pd.DataFrame, most: int) ->
         "axis": "seed" if recording.meta.get("kind") == "init" else "step",
         "sites": [str(name) for name in table.columns],
         "steps": [[int(steps[part[0]]), int(steps[part[-1]])] for part in parts],
-        "grid": grid(means, (0, len(parts), len(means), 0), matplotlib.colormaps["viridis"], _scale(means)),
+        "grid": grid(means, (0, len(parts), len(means), 0), matplotlib.colormaps["viridis"], _scale(means), _DIGITS),
     }
 
 
