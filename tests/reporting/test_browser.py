@@ -1,5 +1,6 @@
 """The page for a browser, opened and used in one: with a pointer, with keys alone, on a phone, in the dark."""
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import pytest
 
 from gradlens.analysis import Comparison, compare
 from gradlens.reporting.document import document
+from gradlens.reporting.findings import to_csv
 from gradlens.reporting.html import page as html_page
 from gradlens.reporting.numbers import number
 from tests.reporting.conftest import make_analysis, make_recording
@@ -82,6 +84,7 @@ def browser() -> Iterator[Any]:
 
 def opened(browser: Any, file: Path, width: int = 1280, **how: Any) -> Any:
     page = browser.new_page(viewport={"width": width, "height": 800}, reduced_motion="reduce", **how)
+    page.set_default_timeout(10_000)
     page.faults, page.asked = [], []
     page.on("pageerror", lambda error: page.faults.append(str(error)))
     page.on("console", lambda message: page.faults.append(message.text))
@@ -102,7 +105,6 @@ def figure(page: Any) -> Any:
     """Return the panel of the losses, in view."""
     panel = page.locator("[data-figure=losses] .panel svg")
     panel.scroll_into_view_if_needed()
-    panel.wait_for()
     return panel
 
 
@@ -111,8 +113,6 @@ def ticks(panel: Any) -> list[float]:
 
 
 def test_it_opens_without_a_fault_asks_for_nothing_and_runs_nothing_of_a_recording(page: Any, file: Path) -> None:
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")  # which draws all there is
-    page.wait_for_selector("#sites .panel svg image")
     assert page.faults == []
     assert page.asked == [file.as_uri()]
     assert page.title() != "run"
@@ -134,7 +134,6 @@ def test_a_figure_tells_the_values_under_the_pointer(page: Any, comparison: Comp
 
 
 def test_a_figure_that_is_not_known_is_there_as_a_picture_with_its_words(page: Any) -> None:
-    page.locator("[data-figure=odd]").scroll_into_view_if_needed()
     picture = page.locator("[data-figure=odd] img")
     assert picture.evaluate("e => e.decode().then(() => e.naturalWidth)") > 300
     assert "Figure: Odd." in picture.get_attribute("alt")
@@ -217,8 +216,7 @@ def test_the_map_is_searched_and_tells_what_was_recorded(page: Any, comparison: 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read_in_both_schemes_and_on_a_phone(browser: Any, file: Path, scheme: str) -> None:
     page = opened(browser, file, 390, color_scheme=scheme, has_touch=True)
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    page.wait_for_selector("#sites .panel svg image")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")  # which unfolds all there is
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     ratio, where = page.evaluate(CONTRAST)
     assert ratio >= 4.5, where
@@ -235,11 +233,14 @@ def test_the_first_key_offers_to_skip_to_the_report(page: Any) -> None:
     assert page.evaluate("document.activeElement.id") == "main"
 
 
-def test_the_document_is_saved_as_it_is(page: Any, comparison: Comparison) -> None:
+def test_the_document_and_its_tables_are_saved_as_they_are(page: Any, comparison: Comparison) -> None:
     with page.expect_download() as saved:
         page.get_by_role("button", name="findings.json").click()
     content = Path(saved.value.path()).read_text("utf-8")
-    assert page.evaluate("text => JSON.parse(text)", content) == document(comparison)
+    assert json.loads(content) == document(comparison)
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="losses.csv").click()
+    assert Path(saved.value.path()).read_bytes() == to_csv(comparison.tables["losses"])
 
 
 def test_numbers_are_printed_and_read_as_everywhere_else(page: Any) -> None:

@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import zlib
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,18 @@ def hostile() -> tuple[Comparison, str]:
 def test_the_page_holds_all_of_the_document_and_reads_back(hostile: tuple[Comparison, str]) -> None:
     comparison, text = hostile
     assert json.loads(of_script(text, "document")) == document(comparison)
+
+
+def test_every_printed_number_is_that_of_the_document(hostile: tuple[Comparison, str]) -> None:
+    comparison, text = hostile
+    plain = re.sub(r"\s+", " ", unescape(re.sub(r"<(script|style).*?</\1>|<[^>]+>", " ", text, flags=re.DOTALL)))
+    content = document(comparison)
+    for finding in content["findings"]:
+        row = plain[plain.rindex(finding["claim"].strip()) :]  # in its section, behind the table of checks
+        said = (finding["claim"], *finding["printed"].values())
+        assert row.startswith(f"{said[0]} {said[1]} {said[2]} {finding['unit']} {said[3]} ")
+    for row in content["summary"]["printed"]:
+        assert " ".join(row) in plain
 
 
 def test_what_a_recording_says_is_text(hostile: tuple[Comparison, str]) -> None:

@@ -75,6 +75,9 @@ function painted(mark) {
   return canvas.toDataURL();
 }
 
+// Lines that are drawn paler than this are told to be faint.
+const FAINT = 0.6;
+
 // ── What is told of a place ──────────────────────────────────────────────────────────────────────────────────────
 
 /** Places of the horizontal axis at which something is recorded, in order. */
@@ -103,12 +106,14 @@ function values(panel, x, y) {
   for (const mark of lines) {
     const i = mark.x.indexOf(at);
     if (i < 0) continue;
-    const text = printed(mark.y[i]) + interval(data, mark, at), key = mark.name || mark.colour;
-    told.set(key, {colour: mark.colour, name: mark.name, text: told.has(key) && told.get(key).text !== text ? `${told.get(key).text} · ${text}` : text,
+    const text = `${mark.alpha < FAINT ? "faint " : ""}${printed(mark.y[i])}${interval(data, mark, at)}`, key = mark.name || mark.colour;
+    const before = told.get(key)?.texts ?? [];
+    told.set(key, {colour: mark.colour, name: mark.name, texts: [...before.filter((one) => one !== text), text],
       far: y === undefined ? 0 : Math.abs(panel.y.to(mark.y[i]) - panel.y.to(y))});
   }
   const parts = [...told.values()].sort((a, b) => a.far - b.far).slice(0, 12);
-  return {x: at, head: `${data.x.label || "x"} ${named(data.x, at)}`, parts};
+  for (const part of parts) part.text = part.texts.sort((a, b) => a.startsWith("faint") - b.startsWith("faint")).join(", ");
+  return {x: at, head: `${data.x.name || "x"} ${named(data.x, at)}`, parts};
 }
 
 /** The band in a line's colour at one of its places, as the report writes intervals. */
@@ -125,7 +130,7 @@ function ofCell(panel, grid, at, y) {
   const column = Math.floor((at - left) / (right - left) * grid.values[0].length);
   const middle = top + (panel.row + 0.5) * (bottom - top) / count;
   const name = panel.data.names?.[panel.row] ?? named(panel.data.y, middle);
-  return {x: at, head: `${panel.data.x.label || "step"} ${panel.data.columns?.[column] ?? printed(at)}`,
+  return {x: at, head: `${panel.data.x.name || "x"} ${panel.data.columns?.[column] ?? printed(at)}`, under: top + (panel.row + 1) * (bottom - top) / count,
     parts: [{name: `${name}:`, text: printed(grid.values[panel.row][column])}]};
 }
 
@@ -157,8 +162,6 @@ function listen(panel) {
   svg.addEventListener("pointerdown", (event) => {
     if (event.pointerType !== "touch") from = share(event);
     svg.setPointerCapture(event.pointerId);
-    event.preventDefault();
-    svg.focus({preventScroll: true});
   });
   svg.addEventListener("pointermove", (event) => {
     const [x, y] = share(event);

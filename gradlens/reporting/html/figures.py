@@ -49,10 +49,15 @@ def _read(figure: Figure) -> dict[str, Any]:
     if {*figure.get_children()} - known or len({*boxes}) < len(boxes) or any(ax.name != "rectilinear" for ax in shown):
         raise UnknownMarkError("pictures in pictures, axes on axes, or round ones")
     legend = [entry for one in figure.legends for entry in _legend(one)]
+    rows = [_row(row, legend) for row in _rows(shown)]
+    across = [panel["x"] for row in rows for panel in row["panels"]]
+    names = {axis["label"] for axis in across if axis["label"]}
+    for axis in across:  # often only the lowest panels say what all of them share
+        axis["name"] = axis["label"] or (min(names) if len(names) == 1 else "")
     return {
         "legend": legend,
         "said": [text.get_text() for text in figure.texts if text.get_text()],
-        "rows": [_row(row, legend) for row in _rows(shown)],
+        "rows": rows,
     }
 
 

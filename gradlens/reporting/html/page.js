@@ -1,5 +1,5 @@
 "use strict";
-// The page: its figures are drawn when they come into view; tables are sorted, the colours changed, the data saved.
+// The page: its figures are drawn, tables sorted, the colours changed, the data saved.
 
 /** What was packed with zlib into base64. */
 async function unpacked(id) {
@@ -48,54 +48,48 @@ function themed() {
   told();
 }
 
-function saved() {
-  const button = document.getElementById("save");
-  button.hidden = false;
-  button.addEventListener("click", () => {
-    const content = document.getElementById("document").textContent;
-    const link = make("a", {download: "findings.json", href: URL.createObjectURL(new Blob([content], {type: "application/json"}))});
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-  });
+/** Let buttons save what the page holds: the document, and the tables behind its figures. */
+function saved(tables) {
+  const contents = {...tables, "findings.json": document.getElementById("document").textContent};
+  for (const button of document.querySelectorAll("[data-save]")) {
+    const name = button.dataset.save;
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      const link = make("a", {download: name, href: URL.createObjectURL(new Blob([contents[name]]))});
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    });
+  }
 }
 
 /** A link opens what its place is folded in; of a place in the model the map is asked. */
 function followed(look) {
-  const unfold = () => {
-    const folded = document.getElementById(decodeURIComponent(location.hash.slice(1)))?.closest("details");
+  const unfold = (hash) => {
+    const folded = document.getElementById(decodeURIComponent(hash.slice(1)))?.closest("details");
     if (folded) folded.open = true;
-    folded?.scrollIntoView();
   };
-  addEventListener("hashchange", unfold);
-  unfold();
+  for (const link of document.links) link.addEventListener("click", () => unfold(link.hash));
   for (const link of document.querySelectorAll("[data-site]")) link.addEventListener("click", () => look(link.dataset.site));
+  unfold(location.hash);
   if (matchMedia("(max-width: 60rem)").matches) document.querySelector("nav details").open = false;
 }
 
 async function start() {
   themed();
-  saved();
   document.querySelectorAll("table[data-sort]").forEach(sortable);
-  const {figures, maps} = await unpacked("drawings");
-  const waiting = new Map([...document.querySelectorAll("[data-figure]")].map((element) => [element, () => fill(element, figures[element.dataset.figure])]));
-  const root = document.getElementById("sites");
-  let look;
-  if (root) waiting.set(root.querySelector("[data-sites]"), () => (look = sites(root, maps)));
-  const draw = (element) => {
-    waiting.get(element)?.();
-    waiting.delete(element);
-  };
-  const seen = new IntersectionObserver((entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => draw(entry.target)), {rootMargin: "600px"});
-  for (const element of waiting.keys()) seen.observe(element);
-  addEventListener("beforeprint", () => {
-    [...waiting.keys()].forEach(draw);
-    for (const folded of document.querySelectorAll("details")) folded.open = true;
-  });
-  followed((site) => {
-    draw(root.querySelector("[data-sites]"));
-    look(site);
-  });
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((folded) => (folded.open = true)));
+  const {figures, maps, tables} = await unpacked("drawings");
+  saved(tables);
+  for (const element of document.querySelectorAll("[data-figure]")) {
+    fill(element, figures[element.dataset.figure]);
+    await new Promise((next) => setTimeout(next)); // the page can be read and moved meanwhile
+  }
+  const map = document.getElementById("sites");
+  followed(map && sites(map, maps));
   document.documentElement.dataset.ready = "yes";
 }
 
-start();
+start().catch((error) => {
+  for (const place of document.querySelectorAll("[data-figure], [data-sites]")) place.prepend(`This browser cannot draw it: ${error}`);
+  throw error;
+});

@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from gradlens.analysis.comparison import Comparison
+from gradlens.reporting.findings import to_csv
 from gradlens.reporting.html.figures import drawing
 from gradlens.reporting.html.sites import maps
 
@@ -22,6 +23,8 @@ _SCRIPTS = ("scales.js", "panel.js", "figures.js", "sites.js", "page.js")
 _MOST = 6
 #: Places of one check that its section names; all are in the document.
 _MOST_SITES = 12
+#: Letters of the tables that a page holds; packed, a letter takes about a third of a byte.
+_MOST_LETTERS = 1_500_000
 _TEXTS = ("recording", "measured", "status")
 _RECORDED = ("recording", "kind", "steps", "norms seen", "blocks", "parameters", "not finite")
 
@@ -40,13 +43,15 @@ def page(comparison: Comparison, content: dict[str, Any]) -> bytes:
     figures = {name: drawing(figure) for name, figure in comparison.figures.items()}
     if content["strip"] and comparison.strip is not None:
         figures["strip"] = drawing(comparison.strip)
+    tables = _tables(comparison)
     text = _template().render(
         doc=content,
         policy=_policy(script),
         style=Markup(_own("page.css")),
         script=Markup(script),
         document=Markup(_as_json(content)),
-        drawings=Markup(_packed({"figures": figures, "maps": shown})),
+        drawings=Markup(_packed({"figures": figures, "maps": shown, "tables": tables})),
+        tables=tables,
         maps=shown,
         thinned=any(first != last for one in shown for first, last in one["steps"]),
         most=_MOST,
@@ -56,6 +61,16 @@ def page(comparison: Comparison, content: dict[str, Any]) -> bytes:
         **_of_tables(content),
     )
     return text.encode()
+
+
+def _tables(comparison: Comparison) -> dict[str, str]:
+    """Return the tables behind the figures as CSV by the names of their files; of very long ones the shortest."""
+    written = {f"{name}.csv": to_csv(table).decode() for name, table in comparison.tables.items() if not table.empty}
+    room, kept = _MOST_LETTERS, {}
+    for name, text in sorted(written.items(), key=lambda one: len(one[1])):
+        room -= len(text)
+        kept |= {name: text} if room >= 0 else {}
+    return kept
 
 
 def _own(name: str) -> str:

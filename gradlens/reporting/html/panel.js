@@ -137,6 +137,8 @@ class Panel {
     this.hand.setAttribute("x1", place);
     this.hand.setAttribute("x2", place);
     this.hand.setAttribute("visibility", this.x.to(told.x) >= 0 && this.x.to(told.x) <= 1 ? "visible" : "hidden");
+    const down = 1 - Math.max(this.y.to(told.under), 0); // below the row that is told; of lines, below the panel
+    this.said.style.top = told.under === undefined ? "" : `${this.head.offsetHeight + this.box.top + this.box.height * down + 6}px`;
     this.said.replaceChildren(make("b", {}, told.head), ...told.parts.flatMap(({colour, name, text}) => {
       const swatch = make("i", {"aria-hidden": "true"});
       if (colour) swatch.style.background = colour;

@@ -11,9 +11,13 @@ function printed(value, digits = 4) {
   const rounded = Number(size.toPrecision(digits)), exponent = Math.floor(Math.log10(rounded));
   if (exponent < -4 || exponent >= 6) {
     const mantissa = Number((rounded / 10 ** exponent).toPrecision(digits));
-    return `${sign}${mantissa}×10${[...String(exponent)].map((letter) => SUPERSCRIPTS[letter]).join("")}`;
+    return `${sign}${mantissa}×${power(exponent)}`;
   }
   return sign + spaced(rounded.toFixed(Math.max(0, digits - 1 - exponent)));
+}
+
+function power(exponent) {
+  return `10${[...String(exponent)].map((letter) => SUPERSCRIPTS[letter]).join("")}`;
 }
 
 function spaced(text) {
@@ -109,8 +113,10 @@ function decades(low, high, most) {
   return tried.find((found) => found.length <= most && found.length > 1) ?? tried.findLast((found) => found.length > 1) ?? [low, high];
 }
 
+/** Write a tick in plain digits where they are few, else as a multiple of a power of ten. */
 function tick(value) {
-  const size = Math.abs(value);
-  if (size === 0 || (size >= 1e-4 && size < 1e5)) return String(value).replace("-", "−");
-  return printed(value, 3).replace(/^(−?)1×/, "$1");
+  const size = Math.abs(value), sign = value < 0 ? "−" : "";
+  if (size === 0 || (size >= 1e-4 && size < 1e5)) return sign + String(size);
+  const [factor, exponent] = size.toExponential().split("e");
+  return sign + (factor === "1" ? "" : `${factor}×`) + power(Number(exponent));
 }

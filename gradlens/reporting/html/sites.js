@@ -38,15 +38,18 @@ function sites(root, maps) {
   };
 }
 
-/** Some rows of a map as the data of a panel. */
+/** Some rows of a map as the data of a panel; steps that are not evenly apart are columns side by side. */
 function found(map, rows) {
   const names = rows.map((i) => map.sites[i]), columns = map.steps.map(([first, last]) => (first === last ? `${first}` : `${first} to ${last}`));
-  const grid = {...map.grid, values: rows.map((i) => map.grid.values[i]), extent: [0, columns.length, rows.length, 0], picture: undefined};
+  const firsts = map.steps.map(([first]) => first), gap = firsts[1] - firsts[0] || 1;
+  const even = map.steps.every(([first, last], i) => first === last && first === firsts[0] + i * gap);
+  const [from, to] = even ? [firsts[0] - gap / 2, firsts.at(-1) + gap / 2] : [0, columns.length];
   const axis = {scale: "linear", linear_below: 0};
   return {
-    title: "", names, columns, hatched: true, legend: [], key: map.quantity, marks: [grid],
+    title: "", names, columns, hatched: true, legend: [], key: map.quantity,
+    marks: [{...map.grid, values: rows.map((i) => map.grid.values[i]), extent: [from, to, rows.length, 0], picture: undefined}],
     height: Math.min(Math.max(rows.length * 0.16, 0.6), Math.max(4.5, rows.length * 0.05)),
-    x: {...axis, label: map.axis, ends: [0, columns.length], ticks: map.steps.map(([first], i) => [i + 0.5, String(first)])},
+    x: {...axis, label: map.axis, name: map.axis, ends: [from, to], ticks: even ? null : firsts.map((first, i) => [i + 0.5, String(first)])},
     y: {...axis, label: "", ends: [rows.length, 0], ticks: names.map((name, i) => [i + 0.5, name])},
   };
 }
