@@ -9,7 +9,8 @@ async function unpacked(id) {
 
 /** Let a table be sorted by each of its columns. */
 function sortable(table) {
-  const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
+  const heads = [...table.tHead.rows[0].cells],
+    body = table.tBodies[0];
   if (body.rows.length < 2) return;
   const first = [...body.rows];
   const collator = new Intl.Collator("en", {numeric: true});
@@ -17,17 +18,22 @@ function sortable(table) {
     const button = make("button", {type: "button"}, ...head.childNodes);
     head.append(button);
     button.addEventListener("click", () => {
-      const next = {none: "ascending", ascending: "descending", descending: "none"}[head.getAttribute("aria-sort") ?? "none"];
+      const next = {none: "ascending", ascending: "descending", descending: "none"}[
+        head.getAttribute("aria-sort") ?? "none"
+      ];
       for (const other of heads) other.removeAttribute("aria-sort");
       if (next !== "none") head.setAttribute("aria-sort", next);
       const text = (row) => row.cells[column].dataset.order ?? row.cells[column].textContent;
-      const numeric = first.some((row) => Number.isFinite(read(text(row)))) && first.every((row) => /^(–|)$/.test(text(row).trim()) || !Number.isNaN(read(text(row))));
+      const numeric =
+        first.some((row) => Number.isFinite(read(text(row)))) &&
+        first.every((row) => /^(–|)$/.test(text(row).trim()) || !Number.isNaN(read(text(row))));
       const compare = (a, b) => {
         if (!numeric) return collator.compare(text(a), text(b));
         const [x, y] = [read(text(a)), read(text(b))];
         return Number.isNaN(x) || Number.isNaN(y) ? Number.isNaN(x) - Number.isNaN(y) : x === y ? 0 : x < y ? -1 : 1;
       };
-      const rows = next === "none" ? first : [...first].sort((a, b) => (next === "descending" ? -compare(a, b) : compare(a, b)));
+      const rows =
+        next === "none" ? first : [...first].sort((a, b) => (next === "descending" ? -compare(a, b) : compare(a, b)));
       body.append(...rows);
     });
   });
@@ -35,7 +41,8 @@ function sortable(table) {
 
 /** Let the reader choose light or dark; until then the page is as the system is. */
 function themed() {
-  const button = document.getElementById("theme"), root = document.documentElement;
+  const button = document.getElementById("theme"),
+    root = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
   const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
   const told = () => button.setAttribute("aria-pressed", dark());
@@ -69,7 +76,8 @@ function followed(look) {
     if (folded) folded.open = true;
   };
   for (const link of document.links) link.addEventListener("click", () => unfold(link.hash));
-  for (const link of document.querySelectorAll("[data-site]")) link.addEventListener("click", () => look(link.dataset.site));
+  for (const link of document.querySelectorAll("[data-site]"))
+    link.addEventListener("click", () => look(link.dataset.site));
   unfold(location.hash);
   if (matchMedia("(max-width: 60rem)").matches) document.querySelector("nav details").open = false;
 }
@@ -77,7 +85,9 @@ function followed(look) {
 async function start() {
   themed();
   document.querySelectorAll("table[data-sort]").forEach(sortable);
-  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((folded) => (folded.open = true)));
+  addEventListener("beforeprint", () =>
+    document.querySelectorAll("details").forEach((folded) => (folded.open = true)),
+  );
   const {figures, maps, tables} = await unpacked("drawings");
   saved(tables);
   for (const element of document.querySelectorAll("[data-figure]")) {
@@ -90,6 +100,7 @@ async function start() {
 }
 
 start().catch((error) => {
-  for (const place of document.querySelectorAll("[data-figure], [data-sites]")) place.prepend(`This browser cannot draw it: ${error}`);
+  for (const place of document.querySelectorAll("[data-figure], [data-sites]"))
+    place.prepend(`This browser cannot draw it: ${error}`);
   throw error;
 });

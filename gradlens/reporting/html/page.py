@@ -18,7 +18,7 @@ from gradlens.reporting.html.figures import drawing
 from gradlens.reporting.html.sites import maps
 
 #: What the page runs, in this order.
-_SCRIPTS = ("scales.js", "panel.js", "figures.js", "sites.js", "page.js")
+_SCRIPTS = ("scales.js", "marks.js", "panel.js", "values.js", "hands.js", "figures.js", "sites.js", "page.js")
 #: Findings of one check that the table of checks names; all are in its section.
 _MOST = 6
 #: Places of one check that its section names; all are in the document.

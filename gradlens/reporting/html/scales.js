@@ -6,9 +6,11 @@ const SUPERSCRIPTS = {"-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴",
 /** Print a number as the report does: a few significant digits, a dash for none. */
 function printed(value, digits = 4) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
-  const size = Math.abs(value), sign = value < 0 ? "−" : "";
+  const size = Math.abs(value),
+    sign = value < 0 ? "−" : "";
   if (Number.isInteger(value) && size < 1e15) return sign + spaced(String(size));
-  const rounded = Number(size.toPrecision(digits)), exponent = Math.floor(Math.log10(rounded));
+  const rounded = Number(size.toPrecision(digits)),
+    exponent = Math.floor(Math.log10(rounded));
   if (exponent < -4 || exponent >= 6) {
     const mantissa = Number((rounded / 10 ** exponent).toPrecision(digits));
     return `${sign}${mantissa}×${power(exponent)}`;
@@ -27,9 +29,17 @@ function spaced(text) {
 
 /** Read what `printed` and the report's own tables wrote; NaN where no number stands in front. */
 function read(text) {
-  const plain = text.trim().replace(/[\u202f\u00a0]/g, "").replace(/−/g, "-").replace(/∞/, "Infinity")
-    .replace(/×10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)/, (_, power) =>
-      "e" + [...power].map((letter) => Object.keys(SUPERSCRIPTS).find((key) => SUPERSCRIPTS[key] === letter)).join(""));
+  const plain = text
+    .trim()
+    .replace(/[\u202f\u00a0]/g, "")
+    .replace(/−/g, "-")
+    .replace(/∞/, "Infinity")
+    .replace(
+      /×10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)/,
+      (_, power) =>
+        "e" +
+        [...power].map((letter) => Object.keys(SUPERSCRIPTS).find((key) => SUPERSCRIPTS[key] === letter)).join(""),
+    );
   const letter = /^-?[\d.]+ ([kMG])\b/.exec(plain);
   return Number.parseFloat(plain) * (letter ? {k: 1e3, M: 1e6, G: 1e9}[letter[1]] : 1);
 }
@@ -77,7 +87,9 @@ class Scale {
       const stride = Math.ceil(shown.length / most);
       return shown.filter((_, i) => i % stride === 0);
     }
-    return places(this.axis, low, high, Math.max(2, most)).filter(within).map((value) => [value, tick(value)]);
+    return places(this.axis, low, high, Math.max(2, most))
+      .filter(within)
+      .map((value) => [value, tick(value)]);
   }
 }
 
@@ -85,37 +97,52 @@ function places(axis, low, high, most) {
   if (axis.scale === "log" && high / low > 20) return decades(low, high, most);
   if (axis.scale === "symlog") {
     const c = axis.linear_below;
-    return [...(low < -c ? decades(c, -low, most / 2).map((v) => -v) : []), 0, ...(high > c ? decades(c, high, most - 1) : [])];
+    return [
+      ...(low < -c ? decades(c, -low, most / 2).map((v) => -v) : []),
+      0,
+      ...(high > c ? decades(c, high, most - 1) : []),
+    ];
   }
-  const rough = (high - low) / most, base = 10 ** Math.floor(Math.log10(rough));
+  const rough = (high - low) / most,
+    base = 10 ** Math.floor(Math.log10(rough));
   const wide = [1, 2, 5, 10].findIndex((times) => times * base >= rough * 0.999);
-  const tried = [10, 5, 2, 1, 0.5, 0.2, 0.1].slice(3 - wide).map((times) => (axis.whole ? Math.max(1, times * base) : times * base));
+  const tried = [10, 5, 2, 1, 0.5, 0.2, 0.1]
+    .slice(3 - wide)
+    .map((times) => (axis.whole ? Math.max(1, times * base) : times * base));
   return tried.map((step) => multiples(step, low, high)).find((found) => found.length > 1) ?? [low];
 }
 
 function multiples(step, low, high) {
   const found = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i += 1) found.push(Number((i * step).toPrecision(12)));
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i += 1)
+    found.push(Number((i * step).toPrecision(12)));
   return found;
 }
 
 function decades(low, high, most) {
-  const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high));
+  const first = Math.floor(Math.log10(low)),
+    last = Math.ceil(Math.log10(high));
   const within = (factors, stride) => {
     const found = [];
     for (let power = Math.ceil(first / stride) * stride; power <= last; power += stride) {
-      found.push(...factors.map((factor) => Number(`${factor}e${power}`)).filter((value) => value >= low && value <= high));
+      found.push(
+        ...factors.map((factor) => Number(`${factor}e${power}`)).filter((value) => value >= low && value <= high),
+      );
     }
     return found;
   };
   const tried = [within([1, 2, 5], 1), within([1, 3], 1), within([1], 1)];
   for (let stride = 2; stride <= last - first; stride += 1) tried.push(within([1], stride));
-  return tried.find((found) => found.length <= most && found.length > 1) ?? tried.findLast((found) => found.length > 1) ?? [low, high];
+  return (
+    tried.find((found) => found.length <= most && found.length > 1) ??
+    tried.findLast((found) => found.length > 1) ?? [low, high]
+  );
 }
 
 /** Write a tick in plain digits where they are few, else as a multiple of a power of ten. */
 function tick(value) {
-  const size = Math.abs(value), sign = value < 0 ? "−" : "";
+  const size = Math.abs(value),
+    sign = value < 0 ? "−" : "";
   if (size === 0 || (size >= 1e-4 && size < 1e5)) return sign + String(size);
   const [factor, exponent] = size.toExponential().split("e");
   return sign + (factor === "1" ? "" : `${factor}×`) + power(Number(exponent));
