@@ -1,5 +1,6 @@
 """The page for a browser, opened and used in one: with a pointer, with keys alone, on a phone, in the dark."""
 
+import itertools
 import json
 import os
 import re
@@ -248,3 +249,31 @@ def test_numbers_are_printed_and_read_as_everywhere_else(page: Any) -> None:
     assert page.evaluate("values => values.map((v) => printed(v, 3))", values) == [number(v) for v in values]
     read = page.evaluate("texts => texts.map(read)", [number(v, 4) for v in values] + ["1.29 M", "312 k weights"])
     assert read == pytest.approx([*values, 1_290_000, 312_000], rel=1e-3)
+
+
+AXES = [
+    ("linear", 0, [0, 1]), ("linear", 0, [5.5, -0.5]), ("linear", 0, [1e-7, 3e-7]), ("linear", 0, [-2e9, 7e9]),
+    ("log", 0, [1e-12, 1e13]), ("log", 0, [0.3, 40]), ("log", 0, [2, 3]), ("log", 0, [0.9, 1.1]),
+    ("symlog", 1e-3, [0, 0.8]), ("symlog", 1e-3, [-1e-4, 500]), ("symlog", 1, [-1e6, 1e6]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("most", [2, 5, 12])
+def test_ticks_lie_on_their_axis_apart_from_each_other_and_say_where(page: Any, most: int) -> None:
+    for scale, below, ends in AXES:
+        axis = {"scale": scale, "linear_below": below, "ends": ends, "ticks": None}
+        ask = "([a, most]) => new Scale(a).ticks(most).map(([v, text]) => [v, new Scale(a).to(v), read(text)])"
+        found = page.evaluate(ask, [axis, most])
+        assert 2 <= len(found) <= max(most, 3) + 3, axis
+        for value, share, said in found:
+            assert -1e-6 <= share <= 1 + 1e-6, axis
+            assert said == pytest.approx(value, rel=0.01, abs=1e-12), axis
+        shares = sorted(share for _, share, _ in found)
+        assert min(b - a for a, b in itertools.pairwise(shares)) > 0.3 / max(most, 3), axis
+
+
+def test_a_scale_leads_there_and_back(page: Any) -> None:
+    for scale, below, ends in AXES:
+        axis = {"scale": scale, "linear_below": below, "ends": ends, "ticks": None}
+        back = page.evaluate("axis => [0, 0.25, 0.5, 1].map((u) => new Scale(axis).to(new Scale(axis).from(u)))", axis)
+        assert back == pytest.approx([0, 0.25, 0.5, 1], abs=1e-6)

@@ -128,7 +128,7 @@ def test_backticks_are_set_as_code() -> None:
 
 def test_a_map_holds_each_place_at_each_recorded_step() -> None:
     recording = make_recording(steps=7)
-    found = {one["quantity"].partition(":")[0]: one for one in sites.maps([recording])}
+    found = {one["quantity"].partition(":")[0]: one for one in sites.maps([recording])[0]}
     kept = recording.norms.pivot(index="site", columns="step", values="kept")
     assert found["kept"]["sites"] == recording.sites.loc[recording.sites["kind"] == "norm", "site"].tolist()
     assert found["kept"]["steps"] == [[step, step] for step in range(7)]
@@ -136,19 +136,31 @@ def test_a_map_holds_each_place_at_each_recorded_step() -> None:
 
 
 def test_a_map_of_very_many_steps_holds_means_of_successive_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sites, "MOST_CELLS", 1)  # the least is twenty columns
     recording = make_recording(steps=60)
-    rms = next(one for one in sites.maps([recording]) if one["quantity"].startswith("rms"))
+    monkeypatch.setattr(
+        sites, "MOST_CELLS", 20 * 24
+    )  # 8 rows of each of two quantities of norms, 4 of outputs and weights
+    rms = next(one for one in sites.maps([recording])[0] if one["quantity"].startswith("rms"))
     assert rms["steps"][:2] == [[0, 2], [3, 5]]
     own = recording.activations[recording.activations["site"] == "blocks.0"].set_index("step")["rms"]
     assert rms["grid"]["values"][0][1] == pytest.approx(own[3:6].mean(), rel=1e-3)
+
+
+def test_maps_that_the_page_has_no_room_for_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sites, "MOST_CELLS", 20 * 13)
+    recording = make_recording(steps=3)
+    shown, left_out = sites.maps([recording])
+    assert [len(one["sites"]) for one in shown] == [8, 4]
+    assert left_out == 2
+    made = compare([recording], [make_analysis()])
+    assert "Of 4 maps the first 2 fit into this page." in page(made, document(made)).decode()
 
 
 def test_values_that_are_no_numbers_are_left_out_of_a_maps_means() -> None:
     well = make_recording(steps=4)
     rows = well.activations.assign(rms=well.activations["rms"].where(well.activations["step"] != 2, np.inf))
     broken = Recording.from_tables(dict(well.meta), activations=rows, sites=well.sites, steps=well.steps)
-    rms = next(one for one in sites.maps([broken]) if one["quantity"].startswith("rms"))
+    rms = next(one for one in sites.maps([broken])[0] if one["quantity"].startswith("rms"))
     assert [value is None for value in rms["grid"]["values"][0]] == [False, False, True, False]
 
 

@@ -110,17 +110,21 @@ def test_axes_keep_scale_ends_and_the_words_of_ticks_that_are_no_numbers() -> No
     found = panel(ax)
     assert (found["x"]["scale"], found["x"]["ends"], found["x"]["ticks"]) == ("log", [1, 1e6], None)
     assert (found["y"]["ends"], found["y"]["ticks"]) == ([1.5, -0.5], [(0, "first"), (1, "last")])
+    ax.set_yscale("symlog", linthresh=0.01)
+    assert panel(ax)["y"]["linear_below"] == 0.01
 
 
 def test_very_many_points_are_drawn_by_the_least_and_the_largest_of_successive_ones() -> None:
     ax = axes()
-    y = np.zeros(100_000)
+    y = np.zeros(400_000)
     y[[31_415, 92_653]] = 7, -7
     ax.plot(y)
-    (line,) = panel(ax)["marks"]
-    assert len(line["x"]) <= 4_000
+    ax.plot(X, Y)
+    line, short = panel(ax)["marks"]
+    assert len(line["x"]) <= 75_000
     drawn = dict(zip(line["x"], line["y"], strict=True))
     assert (drawn[31_415], drawn[92_653]) == (7, -7)
+    assert short["x"] == X
 
 
 def pie(figure: Figure) -> None:

@@ -5,9 +5,11 @@ What is not known here is not lost: a figure that holds any of it is shown as ma
 
 import base64
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -18,10 +20,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from gradlens.reporting.figures import to_svg
-from gradlens.reporting.html.marks import Mark, UnknownMarkError, colour, look, marks
+from gradlens.reporting.html.marks import FEWEST_POINTS, MOST_POINTS, Mark, UnknownMarkError, colour, look, marks
 
 #: Panels whose middles differ by less than this share of the figure's height stand in one row.
 _ROW = 0.03
+_THINNED = "Lines of very many points are drawn by the least and the largest of successive ones."
 _SCALES = ("linear", "log", "symlog")
 
 
@@ -34,10 +37,12 @@ def drawing(figure: Figure) -> dict[str, Any]:
     Returns:
         ``rows`` of panels and ``legend``; or ``svg``, base64, where something in it is not known.
     """
-    figure.draw_without_rendering()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the browser finds another
+        figure.draw_without_rendering()
     try:
         return _read(figure)
-    except UnknownMarkError:
+    except Exception:  # whatever somebody's analysis draws, it is shown
         return {"svg": base64.b64encode(to_svg(figure)).decode()}
 
 
@@ -49,25 +54,30 @@ def _read(figure: Figure) -> dict[str, Any]:
     if {*figure.get_children()} - known or len({*boxes}) < len(boxes) or any(ax.name != "rectilinear" for ax in shown):
         raise UnknownMarkError("pictures in pictures, axes on axes, or round ones")
     legend = [entry for one in figure.legends for entry in _legend(one)]
-    rows = [_row(row, legend) for row in _rows(shown)]
+    points = [len(np.ravel(line.get_xdata())) for ax in shown for line in ax.lines]
+    most = max(MOST_POINTS // max(len(points), 1), FEWEST_POINTS) if sum(points) > MOST_POINTS else MOST_POINTS
+    rows = [_row(row, legend, most) for row in _rows(shown)]
     across = [panel["x"] for row in rows for panel in row["panels"]]
     names = {axis["label"] for axis in across if axis["label"]}
     for axis in across:  # often only the lowest panels say what all of them share
         axis["name"] = axis["label"] or (min(names) if len(names) == 1 else "")
     return {
         "legend": legend,
-        "said": [text.get_text() for text in figure.texts if text.get_text()],
+        "said": [
+            *filter(None, (text.get_text() for text in figure.texts)),
+            *[_THINNED] * (max(points, default=0) > most),
+        ],
         "rows": rows,
     }
 
 
-def _row(axes: Sequence[Axes], legend: Sequence[Mark]) -> dict[str, Any]:
+def _row(axes: Sequence[Axes], legend: Sequence[Mark], most: int) -> dict[str, Any]:
     """Read panels that stand beside each other; a legend that one of them has alone is of them all."""
     own = [_legend(found) if (found := ax.get_legend()) else [] for ax in axes]
     with_own = [entries for entries in own if entries]
     shared = with_own[0] if len(with_own) == 1 else []
     panels = [
-        _panel(ax, [*entries, *shared, *legend]) | {"legend": [] if shared else entries}
+        _panel(ax, [*entries, *shared, *legend], most) | {"legend": [] if shared else entries}
         for ax, entries in zip(axes, own, strict=True)
     ]
     return {"legend": shared, "panels": panels}
@@ -88,7 +98,7 @@ def _rows(axes: Sequence[Axes]) -> list[list[Axes]]:
     return [sorted(row, key=lambda ax: ax.get_position().x0) for row in rows]
 
 
-def _panel(ax: Axes, legend: Sequence[Mark]) -> dict[str, Any]:
+def _panel(ax: Axes, legend: Sequence[Mark], most: int) -> dict[str, Any]:
     return {
         "title": " ".join(filter(None, (ax.get_title(loc=side) for side in ("left", "center", "right")))),
         "height": float(ax.bbox.height / ax.figure.dpi),
@@ -96,7 +106,7 @@ def _panel(ax: Axes, legend: Sequence[Mark]) -> dict[str, Any]:
         "y": _axis(ax.yaxis),
         "hatched": bool(ax.patch.get_hatch()),
         "key": next((image.colorbar.ax.get_ylabel() for image in ax.images if image.colorbar), ""),
-        "marks": [mark | _named(mark, legend) for mark in marks(ax)],
+        "marks": [mark | _named(mark, legend) for mark in marks(ax, most)],
     }
 
 

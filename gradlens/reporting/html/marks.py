@@ -16,8 +16,8 @@ from matplotlib.path import Path
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Affine2D, Transform, blended_transform_factory
 
-#: A line of more points is drawn by the least and the largest of successive ones.
-MOST_POINTS = 4_000
+#: Points of the lines of a figure; of more, each is drawn by the least and the largest of successive ones, but so many.
+MOST_POINTS, FEWEST_POINTS = 150_000, 100
 #: Colours of a grid's scale.
 _SHADES = 32
 _NONE = ("None", "none", "", " ")
@@ -29,11 +29,12 @@ class UnknownMarkError(Exception):
     """Something is drawn that is not read here; its figure is shown as it is."""
 
 
-def marks(ax: Axes) -> list[Mark]:
+def marks(ax: Axes, most: int) -> list[Mark]:
     """Read what is drawn in axes, the lowest first.
 
     Args:
         ax: of a figure that is laid out.
+        most: points of a line.
 
     Raises:
         UnknownMarkError: something in them is not read here.
@@ -42,7 +43,8 @@ def marks(ax: Axes) -> list[Mark]:
     frame = {ax.patch, *titles, ax.xaxis, ax.yaxis, *ax.spines.values(), ax.get_legend()}
     drawn = [artist for artist in ax.get_children() if artist not in frame and artist.get_visible()]
     drawn.sort(key=lambda artist: artist.get_zorder())
-    return [mark for artist in drawn for mark in _reader(artist)(ax, artist)]
+    found = [mark for artist in drawn for mark in _reader(artist)(ax, artist)]
+    return [_thinned(mark, most) if mark["kind"] == "line" else mark for mark in found]
 
 
 def colour(value: Any) -> str:
@@ -112,18 +114,18 @@ def _line(ax: Axes, line: Line2D) -> Iterator[Mark]:
     label = str(line.get_label())
     if len(points):
         named = {"name": "" if label.startswith("_") else label}
-        yield {"kind": "line", **named, **look(line), **_placed(ax, line.get_transform(), _thinned(points))}
+        yield {"kind": "line", **named, **look(line), **_placed(ax, line.get_transform(), points)}
 
 
-def _thinned(points: np.ndarray) -> np.ndarray:
+def _thinned(line: Mark, most: int) -> Mark:
     """Keep of successive points the least and the largest, where there are very many."""
-    if len(points) <= MOST_POINTS:
-        return points
-    kept = []
-    for part in np.array_split(np.arange(len(points)), MOST_POINTS // 2):
-        values = points[part, 1]
-        kept += sorted({part[np.argmin(values)], part[np.argmax(values)]})  # where one is none, that one
-    return points[kept]
+    y = np.array([np.nan if value is None else value for value in line["y"]])
+    if len(y) <= most:
+        return line
+    kept: list[int] = []
+    for part in np.array_split(np.arange(len(y)), most // 2):
+        kept += sorted({int(part[np.argmin(y[part])]), int(part[np.argmax(y[part])])})  # or the first that is none
+    return line | {"x": [line["x"][i] for i in kept], "y": [line["y"][i] for i in kept]}
 
 
 def _areas(ax: Axes, areas: PolyCollection) -> Iterator[Mark]:

@@ -39,7 +39,7 @@ def page(comparison: Comparison, content: dict[str, Any]) -> bytes:
     Returns:
         The file: the same bytes for the same comparison, document and versions.
     """
-    script, shown = "\n".join(map(_own, _SCRIPTS)), maps(comparison.recordings)
+    script, (shown, left_out) = "\n".join(map(_own, _SCRIPTS)), maps(comparison.recordings)
     figures = {name: drawing(figure) for name, figure in comparison.figures.items()}
     if content["strip"] and comparison.strip is not None:
         figures["strip"] = drawing(comparison.strip)
@@ -53,6 +53,7 @@ def page(comparison: Comparison, content: dict[str, Any]) -> bytes:
         drawings=Markup(_packed({"figures": figures, "maps": shown, "tables": tables})),
         tables=tables,
         maps=shown,
+        left_out=left_out,
         thinned=any(first != last for one in shown for first, last in one["steps"]),
         most=_MOST,
         most_sites=_MOST_SITES,
@@ -66,7 +67,7 @@ def page(comparison: Comparison, content: dict[str, Any]) -> bytes:
 def _tables(comparison: Comparison) -> dict[str, str]:
     """Return the tables behind the figures as CSV by the names of their files; of very long ones the shortest."""
     written = {f"{name}.csv": to_csv(table).decode() for name, table in comparison.tables.items() if not table.empty}
-    room, kept = _MOST_LETTERS, {}
+    room, kept = _MOST_LETTERS, dict[str, str]()
     for name, text in sorted(written.items(), key=lambda one: len(one[1])):
         room -= len(text)
         kept |= {name: text} if room >= 0 else {}

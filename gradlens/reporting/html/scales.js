@@ -27,19 +27,15 @@ function spaced(text) {
   return [whole.replace(/\B(?=(\d{3})+$)/g, "\u202f"), ...rest].join(".");
 }
 
-/** Read what `printed` and the report's own tables wrote; NaN where no number stands in front. */
+/** Read what `printed`, ticks and the report's own tables say; NaN where no number stands in front. */
 function read(text) {
   const plain = text
     .trim()
     .replace(/[\u202f\u00a0]/g, "")
     .replace(/−/g, "-")
     .replace(/∞/, "Infinity")
-    .replace(
-      /×10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)/,
-      (_, power) =>
-        "e" +
-        [...power].map((letter) => Object.keys(SUPERSCRIPTS).find((key) => SUPERSCRIPTS[key] === letter)).join(""),
-    );
+    .replace(/(×|^-?)10(?=[⁻⁰¹²³⁴⁵⁶⁷⁸⁹])/, (_, before) => (before === "×" ? "e" : `${before}1e`))
+    .replace(/[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]/g, (sign) => Object.keys(SUPERSCRIPTS).find((letter) => SUPERSCRIPTS[letter] === sign));
   const letter = /^-?[\d.]+ ([kMG])\b/.exec(plain);
   return Number.parseFloat(plain) * (letter ? {k: 1e3, M: 1e6, G: 1e9}[letter[1]] : 1);
 }
@@ -98,9 +94,9 @@ function places(axis, low, high, most) {
   if (axis.scale === "symlog") {
     const c = axis.linear_below;
     return [
-      ...(low < -c ? decades(c, -low, most / 2).map((v) => -v) : []),
+      ...(low < -2 * c ? decades(2 * c, -low, most / 2).map((v) => -v) : []),
       0,
-      ...(high > c ? decades(c, high, most - 1) : []),
+      ...(high > 2 * c ? decades(2 * c, high, most - 1) : []),
     ];
   }
   const rough = (high - low) / most,

@@ -28,14 +28,16 @@ READS = {
 }
 #: Cells of all maps together; a cell takes about three bytes of the page.
 MOST_CELLS = 450_000
+#: Columns below which a map is of no use: where there are so many rows that it would have fewer, it is left out.
+_FEWEST = 20
 #: Values that span more than this factor are coloured by their logarithm.
 _DECADE = 10.0
 #: Of a value, as many as are told.
 _DIGITS = 4
 
 
-def maps(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
-    """Return a map of each quantity of each recording that has any of it.
+def maps(recordings: Sequence[Recording]) -> tuple[list[dict[str, Any]], int]:
+    """Return a map of each quantity of each recording that has any of it, and how many there is no room for.
 
     Returns:
         Each with ``recording``, ``quantity``, what its columns are (``axis``), ``sites`` from above, first and last
@@ -43,9 +45,14 @@ def maps(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
         have too many cells, one holds the mean over successive recorded steps.
     """
     found = [(recording, *one) for recording in recordings for one in _tables(recording)]
-    rows = sum(len(table.columns) for *_, table in found)
-    most = max(MOST_CELLS // max(rows, 1), 20)
-    return [_map(recording, quantity, table, most) for recording, quantity, table in found]
+    kept, rows = [], 0
+    for one in found:
+        own = len(one[-1].columns)
+        if (rows + own) * _FEWEST <= MOST_CELLS:
+            kept.append(one)
+            rows += own
+    most = MOST_CELLS // max(rows, 1)
+    return [_map(recording, quantity, table, most) for recording, quantity, table in kept], len(found) - len(kept)
 
 
 def _tables(recording: Recording) -> Iterator[tuple[str, pd.DataFrame]]:
