@@ -9,7 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse
+from matplotlib.patches import Ellipse, Rectangle
 
 from analyses import ANALYSES
 from gradlens.analysis import compare
@@ -51,7 +51,7 @@ def test_a_line_without_a_label_has_that_of_the_legends_entry_that_looks_like_it
 
 def test_a_band_is_an_outline_through_its_ends() -> None:
     ax = axes()
-    ax.fill_between([1, 2], [3, 4], [5, 7], color="red", alpha=0.25)
+    ax.fill_between([1, 2], [3, 4], [5, 7], color="red", alpha=0.25, linewidth=0)
     (band,) = panel(ax)["marks"]
     corners = {*zip(band["x"], band["y"], strict=True)}
     assert {(1, 3), (1, 5), (2, 4), (2, 7)} == corners
@@ -67,6 +67,13 @@ def test_bars_are_rectangles_and_error_bars_strokes() -> None:
     ends = [(min(bar["x"]), max(bar["x"]), min(bar["y"]), max(bar["y"])) for bar in bars]
     assert ends == [(0.75, 1.25, 0, 3), (1.75, 2.25, 0, 4)]
     assert [2.5, 3.5] in [mark["y"] for mark in found if mark["kind"] == "line"]
+
+
+def test_a_frame_without_a_face_is_its_edge() -> None:
+    ax = axes()
+    ax.add_patch(Rectangle((1, 2), 3, 4, fill=False, linewidth=0.7))
+    (edge,) = panel(ax)["marks"]
+    assert (edge["kind"], edge["width"], {*edge["x"]}, {*edge["y"]}) == ("line", 0.7, {1, 4}, {2, 6})
 
 
 def test_points_and_spans_are_where_they_were_drawn() -> None:
@@ -135,6 +142,18 @@ def formula(figure: Figure) -> None:
     figure.subplots().text(0, 0, r"$\frac{1}{H}$")
 
 
+def formula_in_a_title(figure: Figure) -> None:
+    figure.subplots().set_title(r"$\hat{x}$")
+
+
+def formula_at_a_tick(figure: Figure) -> None:
+    figure.subplots().set_yticks([0, 1], ["none", r"$\sigma^2$"])
+
+
+def no_axes(figure: Figure) -> None:
+    figure.subplots().set_axis_off()
+
+
 def polar(figure: Figure) -> None:
     figure.subplots(subplot_kw={"projection": "polar"})
 
@@ -159,7 +178,9 @@ def logit(figure: Figure) -> None:
     figure.subplots().set_yscale("logit")
 
 
-@pytest.mark.parametrize("draw", [pie, formula, polar, twins, inset, arrow, hexagons, logit])
+@pytest.mark.parametrize(
+    "draw", [pie, formula, formula_in_a_title, formula_at_a_tick, no_axes, polar, twins, inset, arrow, hexagons, logit]
+)
 def test_what_is_not_known_is_shown_as_it_is_drawn(draw: Any) -> None:
     figure = Figure()
     draw(figure)

@@ -5,6 +5,7 @@ What is not known here is not lost: a figure that holds any of it is shown as ma
 
 import base64
 import math
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.cbook import is_math_text
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
@@ -20,7 +22,17 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from gradlens.reporting.figures import to_svg
-from gradlens.reporting.html.marks import FEWEST_POINTS, MOST_POINTS, Mark, UnknownMarkError, colour, look, marks
+from gradlens.reporting.html.marks import (
+    FEWEST_POINTS,
+    MOST_POINTS,
+    Mark,
+    UnknownMarkError,
+    colour,
+    look,
+    marks,
+    titles,
+    words,
+)
 
 #: Panels whose middles differ by less than this share of the figure's height stand in one row.
 _ROW = 0.03
@@ -51,8 +63,9 @@ def _read(figure: Figure) -> dict[str, Any]:
     shown = [ax for ax in figure.axes if ax not in bars and ax.get_visible()]
     known = {figure.patch, *figure.axes, *figure.legends, *figure.texts}
     boxes = [tuple(ax.get_position().bounds) for ax in shown]
-    if {*figure.get_children()} - known or len({*boxes}) < len(boxes) or any(ax.name != "rectilinear" for ax in shown):
-        raise UnknownMarkError("pictures in pictures, axes on axes, or round ones")
+    plain = all(ax.name == "rectilinear" and ax.axison for ax in shown)
+    if {*figure.get_children()} - known or len({*boxes}) < len(boxes) or not plain:
+        raise UnknownMarkError("pictures in pictures, axes on axes, round ones or none")
     legend = [entry for one in figure.legends for entry in _legend(one)]
     points = [len(np.ravel(line.get_xdata())) for ax in shown for line in ax.lines]
     most = max(MOST_POINTS // max(len(points), 1), FEWEST_POINTS) if sum(points) > MOST_POINTS else MOST_POINTS
@@ -64,7 +77,7 @@ def _read(figure: Figure) -> dict[str, Any]:
     return {
         "legend": legend,
         "said": [
-            *filter(None, (text.get_text() for text in figure.texts)),
+            *filter(None, map(words, figure.texts)),
             *[_THINNED] * (max(points, default=0) > most),
         ],
         "rows": rows,
@@ -100,7 +113,7 @@ def _rows(axes: Sequence[Axes]) -> list[list[Axes]]:
 
 def _panel(ax: Axes, legend: Sequence[Mark], most: int) -> dict[str, Any]:
     return {
-        "title": " ".join(filter(None, (ax.get_title(loc=side) for side in ("left", "center", "right")))),
+        "title": " ".join(filter(None, map(words, titles(ax)))),
         "height": float(ax.bbox.height / ax.figure.dpi),
         "x": _axis(ax.xaxis),
         "y": _axis(ax.yaxis),
@@ -121,7 +134,7 @@ def _named(mark: Mark, legend: Sequence[Mark]) -> Mark:
 
 def _legend(legend: Legend) -> list[Mark]:
     return [
-        {"text": text.get_text(), **_swatch(handle)}
+        {"text": words(text), **_swatch(handle)}
         for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True)
     ]
 
@@ -139,7 +152,7 @@ def _axis(axis: Axis) -> dict[str, Any]:
     if scale not in _SCALES:
         raise UnknownMarkError(f"the scale {scale}")
     return {
-        "label": axis.get_label_text(),
+        "label": words(axis.label),
         "scale": scale,
         "linear_below": vars(axis.get_transform()).get("linthresh", 0.0),
         "ends": [float(end) for end in axis.get_view_interval()],
@@ -150,11 +163,14 @@ def _axis(axis: Axis) -> dict[str, Any]:
 def _names(axis: Axis) -> list[tuple[float, str]] | None:
     """Return places and words of ticks that say something else than their own number; else None."""
     places, formatter = axis.get_majorticklocs(), axis.get_major_formatter()
-    words = [text.replace("−", "-") for text in formatter.format_ticks(list(places))]
-    own = (text == "" or "10^" in text or _is(text, at) for text, at in zip(words, places, strict=True))
+    written = (text.replace("−", "-") for text in formatter.format_ticks(list(places)))
+    said = [re.sub(r"^\$\\mathdefault\{(.*)\}\$$", r"\1", text) for text in written]
+    own = (text == "" or "10^" in text or _is(text, at) for text, at in zip(said, places, strict=True))
     if formatter.get_offset() or (len(places) and all(own)):
         return None
-    return [(float(at), text) for at, text in zip(places, words, strict=True) if text]
+    if any(map(is_math_text, said)):
+        raise UnknownMarkError("formulas at ticks")
+    return [(float(at), text) for at, text in zip(places, said, strict=True) if text]
 
 
 def _is(text: str, value: float) -> bool:

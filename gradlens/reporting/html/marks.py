@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.cbook import is_math_text
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.colors import LogNorm, Normalize, to_hex, to_rgba
 from matplotlib.image import AxesImage
@@ -39,12 +40,16 @@ def marks(ax: Axes, most: int) -> list[Mark]:
     Raises:
         UnknownMarkError: something in them is not read here.
     """
-    titles = (ax.title, *(vars(ax)[f"_{side}_title"] for side in ("left", "right")))
-    frame = {ax.patch, *titles, ax.xaxis, ax.yaxis, *ax.spines.values(), ax.get_legend()}
+    frame = {ax.patch, *titles(ax), ax.xaxis, ax.yaxis, *ax.spines.values(), ax.get_legend()}
     drawn = [artist for artist in ax.get_children() if artist not in frame and artist.get_visible()]
     drawn.sort(key=lambda artist: artist.get_zorder())
     found = [mark for artist in drawn for mark in _reader(artist)(ax, artist)]
     return [_thinned(mark, most) if mark["kind"] == "line" else mark for mark in found]
+
+
+def titles(ax: Axes) -> tuple[Text, ...]:
+    """Return what stands over axes, from left to right."""
+    return vars(ax)["_left_title"], ax.title, vars(ax)["_right_title"]
 
 
 def colour(value: Any) -> str:
@@ -143,17 +148,24 @@ def _filled(ax: Axes, artist: Any, outlines: Any, colours: Any) -> Iterator[Mark
     if len(colours) != 1 or artist.get_hatch():
         raise UnknownMarkError(f"{type(artist).__name__} of several colours, or hatched")
     to = artist.get_data_transform() if isinstance(artist, Patch) else artist.get_transform()
+    width, edges = float(np.ravel(artist.get_linewidth())[0]), np.atleast_2d(artist.get_edgecolor())
     for outline in outlines:
-        facts = {"kind": "area", "colour": colour(colours[0]), "alpha": _alpha(artist, colours[0])}
-        yield facts | _placed(ax, to, outline)
+        placed = _placed(ax, to, outline)
+        if _alpha(artist, colours[0]):
+            yield {"kind": "area", "colour": colour(colours[0]), "alpha": _alpha(artist, colours[0]), **placed}
+        if width and edges.size and edges[0][3]:
+            yield {"kind": "line", "width": width, **_stroke(artist, edges[0]), **placed}
 
 
 def _strokes(ax: Axes, strokes: Any) -> Iterator[Mark]:
     for index, segment in enumerate(strokes.get_segments()):
         own = strokes.get_colors()[index % len(strokes.get_colors())]
-        facts = {"colour": colour(own), "alpha": _alpha(strokes, own), "dashes": [], "shape": "", "marker": ""}
-        width = strokes.get_linewidths()[index % len(strokes.get_linewidths())]
-        yield {"kind": "line", **facts, "width": float(width), **_placed(ax, strokes.get_transform(), segment)}
+        width = float(strokes.get_linewidths()[index % len(strokes.get_linewidths())])
+        yield {"kind": "line", "width": width, **_stroke(strokes, own), **_placed(ax, strokes.get_transform(), segment)}
+
+
+def _stroke(artist: Artist, own: Any) -> Mark:
+    return {"colour": colour(own), "alpha": _alpha(artist, own), "dashes": [], "shape": "", "marker": ""}
 
 
 def _points(ax: Axes, points: PathCollection) -> Iterator[Mark]:
@@ -186,12 +198,21 @@ def _annotation(ax: Axes, note: Annotation) -> Iterator[Mark]:
     yield _words(note) | _placed(ax, to, np.array([note.xy], float)) | {"shift": [float(shift[0]), float(-shift[1])]}
 
 
-def _words(text: Text) -> Mark:
-    if "$" in text.get_text() and text.get_parse_math():
+def words(text: Text) -> str:
+    """Return what a text says.
+
+    Raises:
+        UnknownMarkError: it is a formula.
+    """
+    if text.get_parse_math() and is_math_text(text.get_text()):
         raise UnknownMarkError("a formula")
+    return text.get_text()
+
+
+def _words(text: Text) -> Mark:
     return {
         "kind": "text",
-        "text": text.get_text(),
+        "text": words(text),
         "colour": colour(text.get_color()),
         "size": text.get_fontsize(),
         "across": {"left": "start", "center": "middle", "right": "end"}[text.get_horizontalalignment()],
