@@ -221,6 +221,9 @@ def test_text_can_be_read_in_both_schemes_and_on_a_phone(browser: Any, file: Pat
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     ratio, where = page.evaluate(CONTRAST)
     assert ratio >= 4.5, where
+    box = figure(page).bounding_box()
+    page.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert page.locator("[data-figure=losses] .said").inner_text().startswith("step ")
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.get_by_role("button", name="Dark").click()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != ground

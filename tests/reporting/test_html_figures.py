@@ -117,6 +117,8 @@ def test_axes_keep_scale_ends_and_the_words_of_ticks_that_are_no_numbers() -> No
     found = panel(ax)
     assert (found["x"]["scale"], found["x"]["ends"], found["x"]["ticks"]) == ("log", [1, 1e6], None)
     assert (found["y"]["ends"], found["y"]["ticks"]) == ([1.5, -0.5], [(0, "first"), (1, "last")])
+    ax.set_xticks([10, 1000], ["", ""])
+    assert panel(ax)["x"]["ticks"] == []
     ax.set_yscale("symlog", linthresh=0.01)
     assert panel(ax)["y"]["linear_below"] == 0.01
 

@@ -166,7 +166,7 @@ def _names(axis: Axis) -> list[tuple[float, str]] | None:
     written = (text.replace("−", "-") for text in formatter.format_ticks(list(places)))
     said = [re.sub(r"^\$\\mathdefault\{(.*)\}\$$", r"\1", text) for text in written]
     own = (text == "" or "10^" in text or _is(text, at) for text, at in zip(said, places, strict=True))
-    if formatter.get_offset() or (len(places) and all(own)):
+    if formatter.get_offset() or (any(said) and all(own)):
         return None
     if any(map(is_math_text, said)):
         raise UnknownMarkError("formulas at ticks")

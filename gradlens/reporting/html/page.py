@@ -24,7 +24,7 @@ _MOST = 6
 #: Places of one check that its section names; all are in the document.
 _MOST_SITES = 12
 #: Letters of the tables that a page holds; packed, a letter takes about a third of a byte.
-_MOST_LETTERS = 1_500_000
+_MOST_LETTERS = 2_500_000
 _TEXTS = ("recording", "measured", "status")
 _RECORDED = ("recording", "kind", "steps", "norms seen", "blocks", "parameters", "not finite")
 

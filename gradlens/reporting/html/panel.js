@@ -49,7 +49,8 @@ class Panel {
       }),
     );
     this.head = make("div", {class: "head"}, make("b", {}, data.title), make("span", {class: "soft"}), this.tools);
-    this.root = make("div", {class: "panel"}, this.head, this.svg, this.said);
+    this.foot = make("p", {class: "foot"}, data.x.label);
+    this.root = make("div", {class: "panel"}, this.head, this.svg, this.foot, this.said);
     listen(this);
     new ResizeObserver(() => this.root.clientWidth === this.width || this.draw()).observe(this.root);
   }
@@ -68,7 +69,8 @@ class Panel {
     const left = Math.min(widest * 6.4 + 8, width * 0.42) + this.gap,
       top = 8;
     this.box = {left, top, width: Math.max(width - left - 12, 30), height};
-    const all = top + height + (data.x.label ? 38 : 22);
+    const all = top + height + 22;
+    this.foot.style.paddingLeft = `${left}px`;
     this.svg.setAttribute("viewBox", `0 0 ${width} ${all}`);
     this.svg.setAttribute("height", all);
     const clip = `${this.id}-clip`;
@@ -116,8 +118,6 @@ class Panel {
       );
     }
     parts.push(make("path", {class: "edge", d: `M${left},${top}V${bottom}H${left + width}`}));
-    if (data.x.label)
-      parts.push(make("text", {x: left + width / 2, y: bottom + 32, "text-anchor": "middle"}, data.x.label));
     if (this.gap > 10) {
       const middle = top + height / 2;
       parts.push(
