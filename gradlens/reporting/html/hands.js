@@ -31,7 +31,10 @@ function listen(panel) {
     if (x) panel.show(panel.x.between(...x), y ? panel.y.between(...y) : panel.y);
   });
   svg.addEventListener("pointercancel", () => (from = null));
-  svg.addEventListener("pointerleave", () => from || document.activeElement === svg || panel.hush());
+  svg.addEventListener("pointerleave", ({pointerType}) => {
+    // A finger that is lifted leaves too; what it asked for stays.
+    if (pointerType === "mouse" && !from && document.activeElement !== svg) panel.hush();
+  });
   svg.addEventListener("blur", () => panel.hush());
   svg.addEventListener("dblclick", () => panel.reset());
   svg.addEventListener("keydown", (event) => {
