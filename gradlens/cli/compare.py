@@ -40,6 +40,7 @@ from gradlens.lab.training.settings import Settings
 @options.jobs
 @options.users_model
 @options.out("Folder of the comparison.  [default: runs/compare-OPERANDS]")
+@options.html
 @options.margin
 @options.same_weights
 @options.fail_on
@@ -50,6 +51,7 @@ def command(
     arguments: tuple[str, ...],
     batch: str | None,
     out: Path | None,
+    html: Path | None,
     jobs: int | None,
     executor: str,
     margin: float | None,
@@ -72,7 +74,7 @@ def command(
     and the first module whose output or gradient is not the same is named; nothing is trained.
 
     The folder gets compare.pdf, findings.json, tables/ and a recording for each run. The same command again
-    reuses what is finished and goes on with what is not.
+    reuses what is finished and goes on with what is not. --html FILE also writes the report as a page for a browser.
     """
     chosen = Settings(**settings)
     with contextlib.redirect_stdout(sys.stderr):  # what a model of the user's prints is no result
@@ -108,8 +110,8 @@ def command(
         terminal.note("Writing the report ...")
         asked = [question for question in discover() if "GL323" in question.codes] if same_weights else None
         comparison = gradlens.compare(recordings, asked, margin=margin)
-        pdf = write_folder(comparison, folder, "compare.pdf", command=state().command)
+        pdf = write_folder(comparison, folder, "compare.pdf", command=state().command, html=html)
     terminal.note("")
     show(comparison, as_json=as_json, out=str(folder), pdf=str(pdf))
-    terminal.note(f"\nReport: {pdf}")
+    terminal.note(f"\nReport: {pdf}" + (f"\nReport: {html}" if html else ""))
     leave(comparison, fail_on, margin)

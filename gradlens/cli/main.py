@@ -26,7 +26,7 @@ COMMANDS = {
     "inspect": "Audit one model at initialization.",
     "train": "Record one training run.",
     "reproduce": "Run a paper's experiment again, and test its claims.",
-    "report": "Write a PDF on recorded runs.",
+    "report": "Write a PDF on recorded runs, or a page for a browser.",
     "diagnose": "Print what is found in recorded runs; the exit code is for CI.",
     "watch": "Show runs while they are written.",
     "data": "Show the real data sets, and fetch them.",

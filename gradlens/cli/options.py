@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from gradlens.cli.state import state
+from gradlens.errors import GradlensError
 from gradlens.lab.training.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -150,6 +151,30 @@ users_model = stacked(
     click.option(
         "--batch", metavar="PKG.MOD:FN", help="Function that returns a batch, where build returns none; for hf:... too."
     ),
+)
+
+
+def _page(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Protect a file that is no page from a slip of the hand, and the reader from a page of another name."""
+    if value is None:
+        return None
+    if value.suffix.lower() != ".html":
+        raise GradlensError(f"--html must name a page; {value} does not end in .html. Add it.")
+    if value.is_file():
+        with value.open("rb") as file:
+            if file.read(15).lower() not in (b"<!doctype html>", b""):
+                raise GradlensError(
+                    f"--html must name a page; {value} is there and is something else. Choose another name."
+                )
+    return value
+
+
+html = click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_page,
+    help="Page for a browser to write, which needs no network; one that is there is replaced.",
 )
 runs = click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 

@@ -1,4 +1,4 @@
-"""``gradlens report``: a PDF on recorded runs."""
+"""``gradlens report``: a PDF on recorded runs, or a page for a browser."""
 
 from pathlib import Path
 
@@ -15,21 +15,29 @@ from gradlens.errors import GradlensError
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    default="report.pdf",
-    show_default=True,
-    help="PDF to write; one that is there is replaced.",
+    help="PDF to write; one that is there is replaced.  [default: report.pdf; none with --html]",
 )
+@options.html
 @options.reference
 @options.verbosity
-def command(runs: tuple[Path, ...], out: Path, reference: Path | None) -> None:
-    """Write a PDF on one or more RUN folders; the folder of a comparison stands for all its runs."""
-    _refuse_what_is_no_pdf(out)
+def command(runs: tuple[Path, ...], out: Path | None, html: Path | None, reference: Path | None) -> None:
+    """Write a PDF on one or more RUN folders; the folder of a comparison stands for all its runs.
+
+    With --html FILE a page for a browser, which needs no network: figures that zoom and tell their values, every place
+    of the model at every step, tables that sort.
+    """
+    if out is None and html is None:
+        out = Path("report.pdf")
+    if out is not None:
+        _refuse_what_is_no_pdf(out)
     recordings, good = read(runs), read_reference(reference)
     from gradlens.analysis import compare
     from gradlens.reporting import report
 
-    report(compare(recordings, reference=good), out, command=state().command)
-    terminal.note(f"Report: {out}")
+    comparison = compare(recordings, reference=good)
+    for path in filter(None, (out, html)):
+        report(comparison, path, command=state().command)
+        terminal.note(f"Report: {path}")
 
 
 def _refuse_what_is_no_pdf(path: Path) -> None:

@@ -44,10 +44,11 @@ def declared() -> dict[str, frozenset[str]]:
     from gradlens.analysis.contract import columns_read
     from gradlens.analysis.discover import discover
     from gradlens.reporting import record
+    from gradlens.reporting.html import sites
 
     analyses = discover()
     needed, used = ([getattr(analysis, of) for analysis in analyses] for of in ("needs", "uses"))
-    return columns_read(*needed, *used, summary.READS, record.READS)
+    return columns_read(*needed, *used, summary.READS, record.READS, sites.READS)
 
 
 def read_reference(folder: Path | None) -> Recording | None:

@@ -1,4 +1,4 @@
-"""The typeset report: figures and the document, put on pages by typst."""
+"""The report as a file; typeset: figures and the document, put on pages by typst."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,7 @@ from gradlens.reporting.cover import Cover
 from gradlens.reporting.document import document
 from gradlens.reporting.figures import to_svg
 from gradlens.reporting.findings import to_csv, to_json
+from gradlens.reporting.html import page
 from gradlens.reporting.writing import write_whole
 
 #: Tagged and checked by typst: PDF/UA-1, the standard of accessible documents.
@@ -32,11 +33,13 @@ def report(
     command: str | None = None,
     cover: Cover | None = None,
 ) -> None:
-    """Write a typeset report. The tables behind its figures and ``findings.json`` are attached to the file.
+    """Write a report: typeset, or as one page for a browser.
+
+    ``findings.json`` is in either file; attached to the typeset one are also the tables behind its figures.
 
     Args:
         recordings: one or several, or what ``compare`` made of them.
-        path: PDF to write, whole or not at all.
+        path: PDF to write, whole or not at all; a page where it ends in ``.html``.
         command: the command line that makes this report again, to be printed on its last page.
         cover: the first page, where it is not the comparison's own story.
 
@@ -47,7 +50,8 @@ def report(
     if isinstance(recordings, Recording):
         recordings = [recordings]
     comparison = recordings if isinstance(recordings, Comparison) else compare(list(recordings))
-    write_whole(Path(path), typeset(comparison, command, cover))
+    make = page if Path(path).suffix.lower() == ".html" else pages
+    write_whole(Path(path), make(comparison, document(comparison, command, cover)))
 
 
 def typeset(comparison: Comparison, command: str | None = None, cover: Cover | None = None) -> bytes:

@@ -71,6 +71,36 @@ def test_report_replaces_a_report_and_nothing_else(gradlens, finished, name, sai
     assert Path(name).read_text() == "mine"
 
 
+def test_report_writes_a_page_in_place_of_a_pdf_or_beside_it(gradlens, finished):
+    assert gradlens("report", RUN, "--html", "new/alone.html").exit_code == 0
+    assert Path("new/alone.html").read_bytes().startswith(b"<!doctype html>")
+    assert not Path("report.pdf").exists()
+    result = gradlens("report", RUN, "--html", "new/alone.html", "--out", "both.pdf")
+    assert [line for line in result.stderr.splitlines() if line] == ["Report: both.pdf", "Report: new/alone.html"]
+    assert Path("both.pdf").is_file()
+
+
+def test_compare_writes_a_page_beside_its_folder(gradlens, finished):
+    result = gradlens("compare", RUN, finished / "runs" / "post-ln" / "init", "--out", "two", "--html", "two.html")
+    assert result.exit_code == 0
+    assert "Report: two.html" in result.stderr
+    assert json.loads(Path("two/findings.json").read_text())["command"] in Path("two.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("notes.html", "is something else"), ("notes.htm", "does not end in .html"), (".", "is a directory")],
+)
+@pytest.mark.parametrize("command", ["report", "compare"])
+def test_a_page_takes_the_place_of_a_page_and_of_nothing_else(gradlens, finished, command, name, said):
+    if name != ".":
+        Path(name).write_text("mine")
+    result = gradlens(command, RUN, "--html", name)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert name == "." or Path(name).read_text() == "mine"
+
+
 @pytest.mark.parametrize("ask", [api.compare, lambda runs: api.report(runs, "x.pdf")])
 @pytest.mark.parametrize(
     ("given", "hint"), [("runs/mine", "gradlens.load('runs/mine')"), ([3], "a list of recordings")]
