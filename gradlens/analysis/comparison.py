@@ -112,10 +112,14 @@ class Comparison:
     @cached_property
     def strip(self) -> Figure | None:
         """The course of the runs for a report's first page, with the onsets of causes; None where nothing tells it."""
-        told = (s for s in self.sections if s.drawn and s.analysis.strip is not None)
-        section = next(told, None)
+        section = self.told_first
         found = [cause.finding for cause in self.causes]
         return None if section is None else draw_strip(section.analysis, section.table, found)
+
+    @property
+    def told_first(self) -> Section | None:
+        """The section whose analysis draws the first page's strip: training, where there is any, else depth."""
+        return next((s for s in reversed(self.sections) if s.drawn and s.analysis.strip is not None), None)
 
 
 def compare(
