@@ -37,7 +37,7 @@ READING = {
 }
 _ROW, _LEGEND = 1.75, 0.55
 #: A removed share below this is a rounding of 0, and asks for no decades of its axis.
-_ROUNDING = 1e-9
+_ROUNDING = 1e-6
 #: In inches, of a row of one variant alone.
 _OWN_ROW = 0.62
 #: In inches, where both rows are drawn.

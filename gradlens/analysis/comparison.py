@@ -15,9 +15,9 @@ from gradlens.analysis.contract import Analysis
 from gradlens.analysis.discover import discover
 from gradlens.analysis.figures import draw, draw_strip
 from gradlens.analysis.finding import Finding
-from gradlens.analysis.notebook import html, tally
+from gradlens.analysis.notebook import html, show, tally
 from gradlens.analysis.summary import summary
-from gradlens.errors import NothingFoundError
+from gradlens.errors import NothingFoundError, UnknownNameError
 from gradlens.recording import Recording
 from gradlens.text import printable
 
@@ -94,6 +94,14 @@ class Comparison:
     def _repr_html_(self) -> str:
         return html(self.causes, self.findings)
 
+    def show(self) -> None:
+        """Show verdict and figures in a notebook; elsewhere say how to have them."""
+        show(self.section_figures(), self._repr_html_())
+
+    def section_figures(self) -> dict[str, Figure]:
+        """Return title of a section to its figure, of those that have one."""
+        return {s.analysis.title: self.figures[s.analysis.name] for s in self.sections if s.drawn}
+
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """Name of the analysis to its table."""
@@ -152,6 +160,30 @@ def compare(
         named = tuple(_told(recording, margin=margin) for recording in named)
     questions = discover() if analyses is None else analyses
     return Comparison(named, tuple(_section(analysis, named) for analysis in questions))
+
+
+def plot(recordings: Sequence[Recording], analysis: str) -> Figure:
+    """Draw the figure of one analysis.
+
+    Args:
+        recordings: at least one.
+        analysis: its name, as in ``gradlens list``, such as ``training_curves``.
+
+    Returns:
+        A matplotlib figure that belongs to no window.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+        NothingFoundError: there is no recording, or the analysis draws nothing of these.
+    """
+    known = {question.name: question for question in discover()}
+    if analysis not in known:
+        raise UnknownNameError("analysis", analysis, known)
+    (section,) = compare(recordings, [known[analysis]]).sections
+    if not section.drawn:
+        said = " ".join(dict.fromkeys(finding.claim for finding in section.findings))
+        raise NothingFoundError(f"There is no figure {analysis!r} of these recordings. {said}".strip())
+    return draw(section.analysis, section.table)
 
 
 def _section(analysis: Analysis, recordings: Sequence[Recording]) -> Section:

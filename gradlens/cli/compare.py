@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gradlens.cli import options, terminal
+from gradlens.cli import completion, options, terminal
 from gradlens.cli.progress import JobsDisplay
 from gradlens.cli.results import leave, show
 from gradlens.cli.state import state
@@ -17,7 +17,7 @@ from gradlens.lab.training.settings import Settings
 
 
 @click.command("compare")
-@click.argument("operands", nargs=-1, required=True, metavar="OPERAND...")
+@click.argument("operands", nargs=-1, required=True, metavar="OPERAND...", shell_complete=completion.variant)
 @options.training
 @click.option(
     "--warmup",
@@ -111,5 +111,5 @@ def command(
         pdf = write_folder(comparison, folder, "compare.pdf", command=state().command)
     terminal.note("")
     show(comparison, as_json=as_json, out=str(folder), pdf=str(pdf))
-    terminal.note(f"\nReport: {pdf}")
+    terminal.note(f"\nReport: {pdf}", even_quiet=not as_json)
     leave(comparison, fail_on)

@@ -29,7 +29,7 @@ def command(runs: tuple[Path, ...], out: Path, reference: Path | None) -> None:
     from gradlens.reporting import report
 
     report(compare(recordings, reference=good), out, command=state().command)
-    terminal.note(f"Report: {out}")
+    terminal.note(f"Report: {out}", even_quiet=True)
 
 
 def _refuse_what_is_no_pdf(path: Path) -> None:
