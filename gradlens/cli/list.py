@@ -12,6 +12,8 @@ from gradlens.native.building import measures
 from gradlens.registry import Registry
 from gradlens.text import columns
 
+#: A line is as long as what it says.
+_ANY = 10_000
 _MEASURED = {
     "native": "On the CPU the native core measures.",
     "torch": "On the CPU torch's operations measure: the native core was not compiled, or is switched off.",
@@ -45,8 +47,8 @@ def command(as_json: bool) -> None:
     }
     parts = []
     for group, lines in groups.items():
-        width = {"width": terminal.width()} if group == "findings" else {}
-        parts.append(f"{heads.get(group, group.capitalize())}\n{columns(list(lines.items()), indent=2, **width)}")
+        width = terminal.width() if group == "findings" else _ANY
+        parts.append(f"{heads.get(group, group.capitalize())}\n{columns(list(lines.items()), indent=2, width=width)}")
     terminal.result("\n\n".join([*parts, _MEASURED[measures()]]))
 
 

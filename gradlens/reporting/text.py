@@ -83,7 +83,7 @@ def _codes(quiet: list[dict[str, Any]], width: int) -> list[str]:
     """Return what passed, and what does not apply, by its codes."""
     by_status = {status: [check["code"] for check in quiet if status in check["folded"]] for status in _QUIET}
     return [
-        _wrapped(", ".join(codes), f"{STATUS[status][0]} {STATUS[status][1]}: ", width)
+        textwrap.fill(f"{' '.join(STATUS[status])}: {', '.join(codes)}", max(width, 60), subsequent_indent="  ")
         for status, codes in by_status.items()
         if codes
     ]
