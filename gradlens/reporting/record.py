@@ -67,17 +67,24 @@ def grouped(recordings: Iterable[Recording], rows: Sequence[Mapping[str, Any]]) 
     Returns:
         The rows as texts, with ``recordings``, how many they are of; a number that differs as lowest and highest.
     """
+    named = [_kind_of(recording) for recording in recordings]
+    apart = [len(set(part)) > 1 for part in zip(*named, strict=True)]
     groups: dict[object, list[Mapping[str, Any]]] = {}
-    for recording, row in zip(recordings, rows, strict=True):
-        model, variant = recording.meta.get("model") or {}, recording.meta.get("variant")
-        named = (_shared("task", recording), str(model.get("kind") or ""), str(variant or ""))
-        label = ", ".join(filter(None, named)) if variant and len(rows) > _MOST_ROWS else row["label"]
+    for names, row in zip(named, rows, strict=True):
+        told = [name for name, differs in zip(names, apart, strict=True) if name and differs] or [names[-1]]
+        label = ", ".join(told) if names[-1] and len(rows) > _MOST_ROWS else row["label"]
         groups.setdefault((label, row["kind"]), []).append({**row, "label": label})
     return [
         {name: _span([row[name] for row in members]) for name in members[0] if name != "problems"}
         | {"recordings": str(len(members))}
         for members in groups.values()
     ]
+
+
+def _kind_of(recording: Recording) -> tuple[str, str, str]:
+    """Return a recording's task, the kind of its network, and its variant; empty what is not known."""
+    model = recording.meta.get("model") or {}
+    return _shared("task", recording), str(model.get("kind") or ""), str(recording.meta.get("variant") or "")
 
 
 def _span(values: Sequence[Any]) -> str:
