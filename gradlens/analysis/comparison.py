@@ -23,6 +23,8 @@ from gradlens.text import printable
 
 #: Letters of a label that tables and legends have room for, and more.
 _LONGEST_LABEL = 120
+#: Recordings that one line names.
+_MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -89,18 +91,16 @@ class Comparison:
 
     def __repr__(self) -> str:
         first = f"; first {self.causes[0].finding!r}" if self.causes else ""
-        return f"Comparison({', '.join(r.label for r in self.recordings)}: {tally(self.findings)}{first})"
+        several = len(self.recordings)
+        of = f"{several} recordings" if several > _MOST_NAMED else ", ".join(r.label for r in self.recordings)
+        return f"Comparison({of}: {tally(self.findings)}{first})"
 
     def _repr_html_(self) -> str:
         return html(self.causes, self.findings)
 
     def show(self) -> None:
         """Show verdict and figures in a notebook; elsewhere say how to have them."""
-        show(self.section_figures(), self._repr_html_())
-
-    def section_figures(self) -> dict[str, Figure]:
-        """Return title of a section to its figure, of those that have one."""
-        return {s.analysis.title: self.figures[s.analysis.name] for s in self.sections if s.drawn}
+        show({s.analysis.title: self.figures[s.analysis.name] for s in self.sections if s.drawn}, self._repr_html_())
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:

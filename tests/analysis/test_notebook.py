@@ -33,6 +33,7 @@ def test_a_comparison_of_a_hundred_findings_is_one_line() -> None:
     text = repr(compared(*PASSED, SYMPTOM, CAUSE))
     assert text == "Comparison(run: 2 warn, 100 pass; first Finding(GL408, warn: run: the <b>rate</b> & more))"
     assert repr(compared()) == "Comparison(run: no findings)"
+    assert repr(Comparison((recording("run"),) * 33, ())) == "Comparison(33 recordings: no findings)"
 
 
 def test_its_table_has_causes_with_what_follows_and_what_to_try() -> None:
