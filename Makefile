@@ -46,6 +46,11 @@ reproduced: ## rebuild the published reproductions: two to three hours on two co
 	gradlens reproduce ba2016 --budget small --out reports/build/ba2016
 	gradlens reproduce xu2019 --budget medium --out reports/build/xu2019
 	gradlens reproduce xiong2020 --budget medium --out reports/build/xiong2020
+package: ## wheel and sdist in build/dist, made and checked in a virtual environment of their own
+	$(PYTHON) -m venv build/package
+	build/package/bin/python -m pip install build twine
+	build/package/bin/python -m build --outdir build/dist
+	build/package/bin/python -m twine check --strict build/dist/*
 docs: ## build the documentation as pages in docs/build, its examples run, its links checked; some minutes
 	$(PYTHON) -m pip install -c constraints.txt -e ".[docs]"
 	$(PYTHON) -m sphinx -W --keep-going -b html docs docs/build

@@ -5,6 +5,7 @@ The fonts and line widths come from ``gradlens.analysis.figures.STYLE``; nothing
 
 import itertools
 import math
+import re
 import textwrap
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 #: Okabe & Ito's palette, told apart with every common colour blindness; its yellow and black are left out.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+#: Where there are more variants than that: their colours differ in lightness too, after Tol's muted scheme.
+FURTHER = ("#332288", "#882255", "#999933", "#6B4C1E", "#000000", "#AA4499", "#117733")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+#: More variants than these are drawn each in a panel of its own where lines would cover one another.
+TOGETHER = 6
+#: What stands behind a line that is told of.
+OTHERS = "#c9cdd4"
 #: The two arrangements that most comparisons hold keep their colours whatever stands beside them.
 FIXED = {"pre-ln": 0, "post-ln": 1}
 #: What theory says is drawn in these, beside measurements in colour.
@@ -52,9 +59,9 @@ def looks(table: pd.DataFrame, *, dashes: bool = True) -> dict[str, Look]:
         own = SCHEDULE_DASHES.get(str(schedule), "-") if dashes else "-"
         repeats = itertools.chain([own], itertools.cycle(["-.", ":"]))
         for label, linestyle in zip(group["label"], repeats, strict=False):
-            slot, size = slots[str(variant)], len(PALETTE)
-            marker = MARKERS[(slot + slot // size) % size]  # past the palette's end the pairs still differ
-            found[str(label)] = {"color": PALETTE[slot % size], "marker": marker, "linestyle": linestyle}
+            slot, colours, signs = slots[str(variant)], (*PALETTE, *FURTHER), len(MARKERS)
+            marker = MARKERS[(slot + slot // signs) % signs]  # past the colours' end the pairs still differ
+            found[str(label)] = {"color": colours[slot % len(colours)], "marker": marker, "linestyle": linestyle}
     return found
 
 
@@ -66,9 +73,11 @@ def _slots(variants: Iterable[str]) -> dict[str, int]:
     """
     slots = dict(FIXED)
     others = sorted(set(variants) - set(FIXED))
-    places = list(range(len(FIXED), max(len(PALETTE), len(FIXED) + len(others))))
+    several = len(FIXED) + len(others)
+    colours = len(PALETTE) if several <= len(PALETTE) else len(PALETTE) + len(FURTHER)
+    places = list(range(len(FIXED), max(colours, several)))
     for name in others:
-        start = zlib.crc32(name.encode()) % (len(PALETTE) - len(FIXED))
+        start = zlib.crc32(name.encode()) % (colours - len(FIXED))
         slots[name] = next(p for p in places[start:] + places[:start] if p not in slots.values())
     return slots
 
@@ -189,6 +198,20 @@ def legend(figure: Figure, entries: Sequence[Artist], columns: int = 4) -> None:
         columnspacing=1.4,
         borderaxespad=0.2,
     )
+
+
+def in_lines(label: str, most: int = 12) -> str:
+    """Break a label between its words, so that it fits beside or over a small panel.
+
+    Args:
+        label: of a recording.
+        most: letters of a line; longer words stay whole.
+    """
+    parts = re.findall(r"[^\s/-]+[\s/-]*", label)
+    lines = [""]
+    for part in parts:
+        lines = [*lines[:-1], lines[-1] + part] if len((lines[-1] + part).strip()) <= most else [*lines, part]
+    return "\n".join(line.strip() for line in lines if line)
 
 
 def say(figure: Figure, message: str) -> None:

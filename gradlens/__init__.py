@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradlens.analysis import Finding, compare
+    from gradlens.analysis import Finding, compare, plot
     from gradlens.errors import GradlensError
     from gradlens.lab.norms.swapping import swap
     from gradlens.lens import at_init, attach, register_norm
@@ -26,6 +26,7 @@ _HOME = {
     "load": "gradlens.recording",
     "Recording": "gradlens.recording",
     "compare": "gradlens.analysis",
+    "plot": "gradlens.analysis",
     "Finding": "gradlens.analysis",
     "report": "gradlens.reporting",
     "swap": "gradlens.lab.norms.swapping",
@@ -40,6 +41,7 @@ __all__ = [
     "attach",
     "compare",
     "load",
+    "plot",
     "register_norm",
     "report",
     "swap",
@@ -88,7 +90,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'gradlens' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)
-    if name in ("compare", "report"):
+    if name in ("compare", "plot", "report"):
         value = _of_recordings(value, name)
     globals()[name] = value
     return value

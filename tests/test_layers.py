@@ -17,7 +17,7 @@ MAY = {
     "gradlens.registry": {"gradlens.errors"},
     "gradlens.batches": {"gradlens.errors"},
     "gradlens.outputs": {"gradlens.errors"},
-    "gradlens.recording": {"gradlens.errors", "gradlens.text"},
+    "gradlens.recording": {"gradlens", "gradlens.errors", "gradlens.text"},  # the face, for ``Recording.plot``
     "gradlens.theory": {"gradlens.errors"},
     "gradlens.recognition": {"gradlens.errors"},
     "gradlens.native": set(),

@@ -16,8 +16,10 @@ from matplotlib.patches import Patch
 
 from analyses import drawing
 from analyses.depth import GRADIENT_UNIT, REST, W2, WHOLE
+from analyses.depth_profile import apart
 from analyses.depth_profile.prediction import PREDICTED
 from analyses.tables import pick
+from gradlens.analysis import Finding
 
 #: What a caption tells, by what must be drawn for it.
 READING = {
@@ -61,23 +63,64 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
     drawing.legend(figure, _entries(drawn, look), columns=6)
     groups = [_groups(rows) for rows in stacks]
     strips = [math.ceil(len(names) / _GROUPS_IN_A_ROW) for names in groups]
-    heights = ([_HEIGHT] if len(stacks) == 1 else 2 * [0.87 * _HEIGHT]) + [_HEIGHT_OF_GROUPS * n for n in strips if n]
+    many = len(stacks) == 1 and drawn["label"].nunique() > drawing.TOGETHER
+    main = [apart.height(stacks[0])] if many else [_HEIGHT] if len(stacks) == 1 else 2 * [0.87 * _HEIGHT]
+    heights = main + [_HEIGHT_OF_GROUPS * n for n in strips if n]
     legend = figure.legends[0].get_window_extent().height / figure.dpi + _AROUND_LEGEND
     figure.set_size_inches(figure.get_figwidth(), sum(heights) + legend)
     grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
-    gradient_axes, stream_axes = _main_axes(grid, len(stacks))
-    for rows, gradient, stream in zip(stacks, gradient_axes, stream_axes, strict=True):
-        stack = "" if len(stacks) == 1 else f", {rows['stack'].iloc[0]}"
-        _draw_gradient(gradient, pick(rows, panel="gradient"), look, stack)
-        _draw_stream(stream, pick(rows, panel="stream"), look, stack)
-    gradients, rms = pick(drawn, panel="gradient")["value"], pick(drawn, panel="stream")[["value", "low", "high"]]
-    drawing.value_axis(gradient_axes[0], gradients, f"gradient norm ({GRADIENT_UNIT})", log_from=5)
-    drawing.value_axis(stream_axes[0], rms.to_numpy().ravel(), "stream rms")
+    if many:
+        apart.draw(grid[0], stacks[0], look, _draw_curves)
+    else:
+        _draw_together(grid, stacks, look)
     filled = [index for index, n in enumerate(strips) if n]
     for place, index in enumerate(filled, start=len(heights) - len(filled)):
         part = grid[place].subgridspec(strips[index], math.ceil(len(groups[index]) / strips[index]))
         axes = part.subplots(sharex=True, sharey=True, squeeze=False)
         _draw_groups(axes, pick(stacks[index], panel="groups"), groups[index], look, len(stacks) > 1)
+
+
+def strip(table: pd.DataFrame, figure: Figure, _causes: Sequence[Finding]) -> None:
+    """Draw gradient and stream of the first stack, for a report on models that were not trained.
+
+    Args:
+        table: of ``compute``.
+        figure: an empty one.
+        _causes: what was found; before the first step nothing has an onset.
+    """
+    rows = _by_position(table[table["panel"].isin(("gradient", "stream"))])[0]
+    told, look = _steepest(rows), drawing.looks(table)
+    own = rows[rows["label"].isin(told)]
+    others = rows[~rows["label"].isin(told) & (rows["quantity"] == "measured")].assign(low=math.nan, high=math.nan)
+    look |= {label: {"color": drawing.OTHERS, "linestyle": "-"} for label in others["label"].unique()}
+    _draw_together(figure.add_gridspec(1, 1), [pd.concat([others, own])], look)
+    figure.axes[0].set_ylabel("gradient norm")
+    entries = _entries(own, look)
+    entries += [drawing.entry(f"{others['label'].nunique()} others", color=drawing.OTHERS)] if len(others) else []
+    drawing.legend(figure, entries, columns=6)
+
+
+def _steepest(rows: pd.DataFrame) -> list[str]:
+    """Return the models that are drawn in colour: all where they are few, else those whose gradient changes most."""
+    labels = [str(label) for label in rows["label"].unique()]
+    if len(labels) <= drawing.TOGETHER:
+        return labels
+    gradient = pick(rows, panel="gradient", quantity="measured").sort_values("x").groupby("label")["value"]
+    ranked = [str(label) for label in (gradient.last() / gradient.first()).sort_values().index]
+    return [*ranked[:2], *ranked[-2:]]
+
+
+def _draw_together(grid: GridSpec, stacks: Sequence[pd.DataFrame], look: Mapping[str, drawing.Look]) -> None:
+    """Draw all recordings on the same axes, a column a stack."""
+    gradient_axes, stream_axes = _main_axes(grid, len(stacks))
+    for rows, gradient, stream in zip(stacks, gradient_axes, stream_axes, strict=True):
+        stack = "" if len(stacks) == 1 else f", {rows['stack'].iloc[0]}"
+        _draw_gradient(gradient, pick(rows, panel="gradient"), look, stack)
+        _draw_stream(stream, pick(rows, panel="stream"), look, stack)
+    drawn = pd.concat(stacks)
+    gradients, rms = pick(drawn, panel="gradient")["value"], pick(drawn, panel="stream")[["value", "low", "high"]]
+    drawing.value_axis(gradient_axes[0], gradients, f"gradient norm ({GRADIENT_UNIT})", log_from=5)
+    drawing.value_axis(stream_axes[0], rms.to_numpy().ravel(), "stream rms")
 
 
 def caption(table: pd.DataFrame) -> str:

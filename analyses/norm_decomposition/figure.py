@@ -1,7 +1,10 @@
 """The figure of ``norm_decomposition``: a column a quantity, over the norms at initialization and over training."""
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -19,7 +22,10 @@ READING = {
         "removes (re-centering), what the derivative of σ removes (re-scaling), and the rest (kept), which the norm "
         "multiplies by 1/σ."
     ),
-    "init": "At init: every norm, in forward order, mean over seeds with its 95 % interval.",
+    "init": (
+        "At init: every norm, in forward order, mean over seeds with its 95 % interval; those at the same place of "
+        "their blocks are joined."
+    ),
     "training": "Training: the mean over norms, step by step; intervals at the end of training are over steps.",
     "smoothed": "Faint, every recorded step; clear, the running mean over 5 % of them, five at least.",
     "thinned": (
@@ -30,6 +36,10 @@ READING = {
     "its H features.",
 }
 _ROW, _LEGEND = 1.75, 0.55
+#: A removed share below this is a rounding of 0, and asks for no decades of its axis.
+_ROUNDING = 1e-6
+#: In inches, of a row of one variant alone.
+_OWN_ROW = 0.62
 #: In inches, where both rows are drawn.
 SIZE = (6.7, 2 * _ROW + _LEGEND)
 
@@ -47,13 +57,25 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
         drawing.say(figure, "No recording holds a norm with a gradient.")
         return
     look = drawing.looks(table)
-    figure.set_size_inches(figure.get_figwidth(), _ROW * len(panels) + _LEGEND)
-    axes = figure.subplots(len(panels), len(QUANTITIES), squeeze=False)
-    for row, panel in zip(axes, panels, strict=True):
-        for ax, quantity in zip(row, QUANTITIES, strict=True):
-            _draw(ax, pick(drawn, panel=panel), panel, quantity, look)
-        row[0].set_ylabel(QUANTITIES["recentering"][1])
-        row[-1].set_ylabel(QUANTITIES["inv_sigma"][1])
+    models = pick(drawn, panel=DEPTH)["label"].unique()
+    apart = list(models) if len(models) > drawing.TOGETHER else []
+    own_rows = len(apart) * [_OWN_ROW]
+    heights = [height for panel in panels for height in (own_rows if own_rows and panel == DEPTH else [_ROW])]
+    figure.set_size_inches(figure.get_figwidth(), sum(heights) + _LEGEND)
+    axes = figure.subplots(len(heights), len(QUANTITIES), squeeze=False, gridspec_kw={"height_ratios": heights})
+    for panel in panels:
+        lines = axes[: len(apart) or 1] if panel == DEPTH else axes[-1:]
+        for column, quantity in zip(lines.T, QUANTITIES, strict=True):
+            for ax, label in zip(column, apart if len(column) > 1 else [None], strict=True):
+                if ax is not column[0]:
+                    ax.sharex(column[0])
+                    ax.sharey(column[0])
+                rows = pick(drawn, panel=panel) if label is None else pick(drawn, panel=panel, label=label)
+                _draw(ax, rows, panel, quantity, look)
+            _scale(column, pick(drawn, panel=panel, quantity=quantity)["value"], panel, quantity)
+        for line, label in zip(lines, apart if len(lines) > 1 else [""], strict=True):
+            line[0].set_ylabel(drawing.in_lines(label) or QUANTITIES["recentering"][1])
+        lines[-1][-1].set_ylabel(QUANTITIES["inv_sigma"][1])
     drawing.legend(figure, _entries(drawn, look))
 
 
@@ -74,20 +96,35 @@ def caption(table: pd.DataFrame) -> str:
 
 def _draw(ax: Axes, rows: pd.DataFrame, panel: str, quantity: str, look: Mapping[str, drawing.Look]) -> None:
     """Draw one quantity of every recording, and what a random gradient would lose."""
-    own, at_init = pick(rows, quantity=quantity), panel == DEPTH
+    own = pick(rows, quantity=quantity)
     smooth = pick(rows, quantity=f"{quantity}, smoothed")
     for label, part in own.groupby("label", sort=False):
-        if at_init:
-            drawing.measured(ax, part, look[str(label)], markersize=2.2)
+        if panel == DEPTH:
+            for _, same in part.groupby(part["group"].map(_place), sort=False):
+                drawing.measured(ax, same, look[str(label)], markersize=2.2)
         else:
             drawing.series(ax, part, pick(smooth, label=str(label)), look[str(label)])
     reference = pick(rows, quantity=f"{quantity}: random g")
-    for label in reference["label"].unique():
-        line = pick(reference, label=label).sort_values("x")
+    for _, line in reference.groupby(["label", reference["group"].map(_place)], sort=False):
+        line = line.sort_values("x")
         ax.plot(line["x"], line["value"], **drawing.DOTTED)
-    ax.set_title(f"{QUANTITIES[quantity][0]}, {'at init' if at_init else 'training'}", fontsize=7.5)
-    drawing.value_axis(ax, own["value"], zero=quantity in REMOVED)
-    drawing.counted_axis(ax, "norm, in order" if at_init else "step", most=4, start=int(at_init))
+
+
+def _place(site: str) -> str:
+    """Return a norm's place in its block: its path without numbers."""
+    return re.sub(r"\d+", "#", site)
+
+
+def _scale(column: npt.NDArray[Any], values: "pd.Series[float]", panel: str, quantity: str) -> None:
+    """Scale the panels of one quantity, which share their axes: the title above the first, steps or norms below."""
+    shown = values.mask(values.abs() < _ROUNDING, 0.0) if quantity in REMOVED else values
+    for ax in column:
+        drawing.value_axis(ax, shown, zero=quantity in REMOVED, small=len(column) > 1)
+        drawing.counted_axis(ax, "norm, in order" if panel == DEPTH else "step", most=4, start=int(panel == DEPTH))
+        if ax is not column[-1]:
+            ax.set_xlabel("")
+            ax.tick_params(labelbottom=False)
+    column[0].set_title(f"{QUANTITIES[quantity][0]}, {'at init' if panel == DEPTH else 'training'}", fontsize=7.5)
 
 
 def _entries(drawn: pd.DataFrame, look: Mapping[str, drawing.Look]) -> list[Artist]:

@@ -11,6 +11,8 @@ from analyses.tables import pick
 _PANELS = {"growth": "size of output over input", "gradient": "gradient norm"}
 _MOST, _NAMED = 4, 5
 _ROW = 1.7
+#: Letters that a panel has room for.
+_LONGEST = 38
 READING = {
     "": (
         "Each line is a block, or where there are none a norm or a module: its level over the median of all others in "
@@ -40,10 +42,10 @@ def plot(table: pd.DataFrame, figure: Figure) -> None:
     axes = figure.subplots(len(labels), len(panels), squeeze=False, sharex="row")
     for label, line in zip(labels, axes, strict=True):
         own = pick(levels, label=label)
-        named, short = _moving_most(own), label if len(label) <= 24 else f"{label[:23]}…"
+        named, short = _moving_most(own), label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…"
         for panel, ax in zip(panels, line, strict=True):
             rows, title = pick(own, panel=panel), _PANELS[panel]
-            ax.set_title(title.capitalize() if len(labels) == 1 else f"{short}: {title}")
+            ax.set_title(title.capitalize() if len(labels) == 1 else f"{short}\n{title}", fontsize=7.5)
             ax.set_visible(not rows.empty)
             _draw(ax, rows, named)
         line[0].set_ylabel("times the others' median")

@@ -15,14 +15,16 @@ from gradlens.analysis.contract import Analysis
 from gradlens.analysis.discover import discover
 from gradlens.analysis.figures import draw, draw_strip
 from gradlens.analysis.finding import Finding
-from gradlens.analysis.notebook import html, tally
+from gradlens.analysis.notebook import html, show, tally
 from gradlens.analysis.summary import summary
-from gradlens.errors import NothingFoundError
+from gradlens.errors import NothingFoundError, UnknownNameError
 from gradlens.recording import Recording
 from gradlens.text import printable
 
 #: Letters of a label that tables and legends have room for, and more.
 _LONGEST_LABEL = 120
+#: Recordings that one line names.
+_MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,16 @@ class Comparison:
 
     def __repr__(self) -> str:
         first = f"; first {self.causes[0].finding!r}" if self.causes else ""
-        return f"Comparison({', '.join(r.label for r in self.recordings)}: {tally(self.findings)}{first})"
+        several = len(self.recordings)
+        of = f"{several} recordings" if several > _MOST_NAMED else ", ".join(r.label for r in self.recordings)
+        return f"Comparison({of}: {tally(self.findings)}{first})"
 
     def _repr_html_(self) -> str:
         return html(self.causes, self.findings)
+
+    def show(self) -> None:
+        """Show verdict and figures in a notebook; elsewhere say how to have them."""
+        show({s.analysis.title: self.figures[s.analysis.name] for s in self.sections if s.drawn}, self._repr_html_())
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -112,10 +120,14 @@ class Comparison:
     @cached_property
     def strip(self) -> Figure | None:
         """The course of the runs for a report's first page, with the onsets of causes; None where nothing tells it."""
-        told = (s for s in self.sections if s.drawn and s.analysis.strip is not None)
-        section = next(told, None)
+        section = self.told_first
         found = [cause.finding for cause in self.causes]
         return None if section is None else draw_strip(section.analysis, section.table, found)
+
+    @property
+    def told_first(self) -> Section | None:
+        """The section whose analysis draws the first page's strip: training, where there is any, else depth."""
+        return next((s for s in reversed(self.sections) if s.drawn and s.analysis.strip is not None), None)
 
 
 def compare(
@@ -149,6 +161,30 @@ def compare(
         named = tuple(_told(recording, margin=margin) for recording in named)
     questions = discover() if analyses is None else analyses
     return Comparison(named, tuple(_section(analysis, named) for analysis in questions))
+
+
+def plot(recordings: Sequence[Recording], analysis: str) -> Figure:
+    """Draw the figure of one analysis.
+
+    Args:
+        recordings: at least one.
+        analysis: its name, as in ``gradlens list``, such as ``training_curves``.
+
+    Returns:
+        A matplotlib figure that belongs to no window.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+        NothingFoundError: there is no recording, or the analysis draws nothing of these.
+    """
+    known = {question.name: question for question in discover()}
+    if analysis not in known:
+        raise UnknownNameError("analysis", analysis, known)
+    (section,) = compare(recordings, [known[analysis]]).sections
+    if not section.drawn:
+        said = " ".join(dict.fromkeys(finding.claim for finding in section.findings))
+        raise NothingFoundError(f"There is no figure {analysis!r} of these recordings. {said}".strip())
+    return draw(section.analysis, section.table)
 
 
 def _section(analysis: Analysis, recordings: Sequence[Recording]) -> Section:

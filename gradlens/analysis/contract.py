@@ -36,7 +36,8 @@ class Analysis:
         caption: the reading of one table, where it may hold less than the reading tells of, and empty where nothing of
             it is drawn; by default the reading.
         strip: draws the course of the run for the first page, from the table and the causes that were found, whose
-            onsets it marks; 6.7 by 1.8 inches.
+            onsets it marks; 6.7 by 1.8 inches. Of several analyses that have one, the last in reading order draws.
+        strip_shows: what it shows, for a reader who cannot see it.
         optional: whether a report is silent where its table is empty, instead of saying that nothing is there.
     """
 
@@ -56,6 +57,7 @@ class Analysis:
     reference: str = ""
     caption: Callable[[pd.DataFrame], str] | None = None
     strip: Callable[[pd.DataFrame, Figure, Sequence[Finding]], None] | None = None
+    strip_shows: str = "loss and gradient norm over the steps"
     optional: bool = False
 
 

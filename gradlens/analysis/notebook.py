@@ -1,10 +1,17 @@
-"""What a notebook shows of findings: causes, what follows from each, and what to try."""
+"""What a notebook shows: of findings their causes, what follows from each, and what to try; figures as pictures."""
 
+import io
+import sys
+from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
+import matplotlib
+from matplotlib.figure import Figure
+
 from gradlens.analysis.causes import Cause
+from gradlens.analysis.figures import STYLE
 from gradlens.analysis.finding import SEVERITY, Finding
 from gradlens.text import printable
 
@@ -33,6 +40,34 @@ def html(causes: Sequence[Cause], findings: Sequence[Finding]) -> str:
 def finding_html(finding: Finding) -> str:
     """Return one finding as a table."""
     return f"<table>{_row(finding)}{_note(finding)}</table>"
+
+
+def show(figures: Mapping[str, Figure], verdict: str) -> None:
+    """Display a verdict and figures in a notebook; elsewhere print how to have them.
+
+    Args:
+        figures: by title.
+        verdict: HTML.
+    """
+    interactive = sys.modules.get("IPython")
+    shell = interactive.get_ipython() if interactive else None
+    if getattr(shell, "kernel", None) is None:
+        print(
+            "show() shows in a notebook. Here gradlens.report(comparison, 'report.pdf') writes all of it, and "
+            "comparison.figures[NAME].savefig('a.png') one figure."
+        )
+        return
+    from IPython.display import HTML, display
+
+    parts = [f"<h4>{escape(title)}</h4>{_picture(title, figure)}" for title, figure in figures.items()]
+    display(HTML(verdict + "".join(parts)))
+
+
+def _picture(title: str, figure: Figure) -> str:
+    out = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(out, format="png", dpi=120)
+    return f'<img alt="{escape(title)}" src="data:image/png;base64,{b64encode(out.getvalue()).decode()}">'
 
 
 def _rows(cause: Cause) -> Iterator[str]:

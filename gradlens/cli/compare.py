@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gradlens.cli import options, terminal
+from gradlens.cli import completion, options, terminal
 from gradlens.cli.progress import JobsDisplay
 from gradlens.cli.results import leave, show
 from gradlens.cli.state import state
@@ -17,7 +17,7 @@ from gradlens.lab.training.settings import Settings
 
 
 @click.command("compare")
-@click.argument("operands", nargs=-1, required=True, metavar="OPERAND...")
+@click.argument("operands", nargs=-1, required=True, metavar="OPERAND...", shell_complete=completion.variant)
 @options.training
 @click.option(
     "--warmup",
@@ -113,5 +113,5 @@ def command(
         pdf = write_folder(comparison, folder, "compare.pdf", command=state().command, html=html)
     terminal.note("")
     show(comparison, as_json=as_json, out=str(folder), pdf=str(pdf))
-    terminal.note(f"\nReport: {pdf}" + (f"\nReport: {html}" if html else ""))
+    terminal.note(f"\nReport: {pdf}" + (f"\nReport: {html}" if html else ""), even_quiet=not as_json)
     leave(comparison, fail_on, margin)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gradlens.cli import options, terminal
+from gradlens.cli import completion, options, terminal
 from gradlens.cli.probes import Probing, document, text
 from gradlens.cli.state import state
 from gradlens.errors import GradlensError, NothingFoundError
@@ -29,7 +29,7 @@ _SHOWN = ("recentering", "rescaling", "kept", "inv_sigma", "grad_output_norm", "
 
 
 @click.command("inspect")
-@click.argument("model", metavar="MODEL")
+@click.argument("model", metavar="MODEL", shell_complete=completion.variant)
 @options.seeds
 @options.size
 @options.batches
@@ -46,6 +46,7 @@ _SHOWN = ("recentering", "rescaling", "kept", "inv_sigma", "grad_output_norm", "
 )
 @click.option("--lr", type=float, help="With --probes: the learning rate that is planned.")
 @options.out("Run folder for the recording.  [default: not kept]")
+@click.option("--all", "whole", is_flag=True, help="Print every norm and every check, not only a screen of them.")
 @options.as_json
 @options.verbosity
 def command(
@@ -53,6 +54,7 @@ def command(
     arguments: tuple[str, ...],
     batch: str | None,
     out: Path | None,
+    whole: bool,
     as_json: bool,
     probes: bool,
     optimizer: "OptimizerKind",
@@ -104,9 +106,13 @@ def command(
         read = {} if probing is None else document(probing.found)
         terminal.result_json({**facts, "sites": sites.to_dict("records"), "audit": audit, **read})
     else:
-        findings = findings_text(found, width=terminal.width(), verbose=state().verbose)
+        whole = whole or state().verbose
+        findings = findings_text(found, width=terminal.width(), verbose=state().verbose, short=not whole)
         told = verdict_text(found, width=terminal.width())
-        parts = [_text(recording, sites, audit), *filter(None, [told]), f"Findings\n{findings}"]
+        rest = "\n\n".join([_audited(audit), *filter(None, [told]), f"Findings\n{findings}"])
+        parts = [_title(recording, sites), *_table(sites, len(sites) if whole else _room(rest)), rest]
+        if not whole:
+            parts = [_cut("\n\n".join(parts))]
         if probing is not None:
             answer = probing.found.answer
             trains = subject.trainable and optimizer == "adam"  # which compare trains with
@@ -156,8 +162,8 @@ def norms_by_site(recording: "Recording") -> "pd.DataFrame":
     return where[["site", "norm", "placement", "block", "width"]].join(means, on="site").reset_index(drop=True)
 
 
-def _text(recording: "Recording", sites: "pd.DataFrame", audit: dict[str, Any]) -> str:
-    from gradlens.reporting.numbers import count, number
+def _title(recording: "Recording", sites: "pd.DataFrame") -> str:
+    from gradlens.reporting.numbers import count
 
     model = recording.meta.get("model") or {}
     steps = f"{len(recording.steps)} {'seeds' if recording.meta.get('kind') == 'init' else 'steps'}"
@@ -168,9 +174,35 @@ def _text(recording: "Recording", sites: "pd.DataFrame", audit: dict[str, Any]) 
         f"{len(sites)} norm{'s' if len(sites) != 1 else ''}",
         f"loss: {loss}" if loss else "",
     ]
+    return f"{recording.label}: {', '.join(filter(None, facts))}"
+
+
+def _table(sites: "pd.DataFrame", most: int) -> list[str]:
+    """Return the table of norms, the middle of a long one left out; nothing where there is none."""
+    from gradlens.reporting.numbers import number
+
+    if sites.empty:
+        return []
     heads = [str(column).removesuffix("_norm").replace("_", " ") for column in sites.columns]
     rows = [[number(value) for value in row] for row in sites.itertuples(index=False)]
-    table = [columns([heads, *rows], right=range(3, len(heads))), ""] if rows else []
-    problems = [f"- {problem}" for problem in audit.get("problems") or ["Nothing was missed."]]
-    title = f"{recording.label}: {', '.join(filter(None, facts))}"
-    return "\n".join([title, "", *table, "Audit", *problems])
+    if (left_out := len(rows) - most) > 0:
+        first = most - most // 2
+        rows[first : first + left_out] = [[f"... {left_out} more: --all", *[""] * (len(heads) - 1)]]
+    return [columns([heads, *rows], right=range(3, len(heads)))]
+
+
+def _audited(audit: dict[str, Any]) -> str:
+    return "\n".join(["Audit", *(f"- {problem}" for problem in audit.get("problems") or ["Nothing was missed."])])
+
+
+def _room(rest: str) -> int:
+    """Return the norms that a screen has room for beside the rest: eight at least, with what stands around them."""
+    around = 7  # title, heads, what is left out, blank lines, and the prompt below
+    return max(8, terminal.height() - around - rest.count("\n"))
+
+
+def _cut(text: str) -> str:
+    """Keep text to a screen."""
+    lines, most = text.split("\n"), terminal.height() - 1
+    left_out = len(lines) - most + 1
+    return text if left_out <= 1 else "\n".join([*lines[: most - 1], f"... {left_out} lines more: --all"])

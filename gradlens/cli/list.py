@@ -3,6 +3,7 @@
 import click
 
 from gradlens.cli import options, terminal
+from gradlens.cli.explain import codes
 from gradlens.lab.models.variants import ARRANGEMENTS, WITHOUT_NORM, default_norm, variant_name
 from gradlens.lab.norms import NORMS
 from gradlens.lab.studies import STUDIES
@@ -11,6 +12,8 @@ from gradlens.native.building import measures
 from gradlens.registry import Registry
 from gradlens.text import columns
 
+#: A line is as long as what it says.
+_ANY = 10_000
 _MEASURED = {
     "native": "On the CPU the native core measures.",
     "torch": "On the CPU torch's operations measure: the native core was not compiled, or is switched off.",
@@ -21,7 +24,7 @@ _MEASURED = {
 @options.as_json
 @options.verbosity
 def command(as_json: bool) -> None:
-    """Show what there is: arrangements and norms, which make variants, tasks, analyses, and studies."""
+    """Show what there is: arrangements and norms, which make variants, tasks, analyses, studies, and findings."""
     from gradlens.analysis.discover import discover
 
     groups = {
@@ -30,24 +33,26 @@ def command(as_json: bool) -> None:
         "tasks": _lines(TASKS),
         "analyses": {analysis.name: analysis.question for analysis in discover()},
         "studies": _lines(STUDIES),
+        "findings": codes(),
     }
     if as_json:
-        terminal.result_json({"variants": _variants(), **groups, "measured_by": measures()})
+        terminal.result_json({"variants": variants(), **groups, "measured_by": measures()})
         return
     example = f"{next(iter(ARRANGEMENTS))}/{list(NORMS)[1]}"
     heads = {
         "arrangements": f"Variants: ARRANGEMENT or ARRANGEMENT/NORM, such as {example}",
         "norms": f"Norms (layernorm where none is named; {' and '.join(WITHOUT_NORM)} have none)",
         "studies": "Papers to reproduce: gradlens reproduce PAPER",
+        "findings": "Findings: gradlens explain CODE",
     }
-    parts = [
-        f"{heads.get(group, group.capitalize())}\n{columns(list(lines.items()), indent=2)}"
-        for group, lines in groups.items()
-    ]
+    parts = []
+    for group, lines in groups.items():
+        width = terminal.width() if group == "findings" else _ANY
+        parts.append(f"{heads.get(group, group.capitalize())}\n{columns(list(lines.items()), indent=2, width=width)}")
     terminal.result("\n\n".join([*parts, _MEASURED[measures()]]))
 
 
-def _variants() -> list[str]:
+def variants() -> list[str]:
     """Return the shortest name of every variant there is."""
     return [
         variant_name(arrangement, norm)

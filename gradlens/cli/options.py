@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from gradlens.cli import completion
 from gradlens.cli.state import state
 from gradlens.errors import GradlensError
 from gradlens.lab.training.settings import Settings
@@ -62,10 +63,10 @@ def stacked(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
     return decorate
 
 
-def _setting(flag: str, kind: Any, text: str) -> Callable[[Command], Command]:
+def _setting(flag: str, kind: Any, text: str, **more: Any) -> Callable[[Command], Command]:
     """Return an option that sets one of the ``Settings``, with its default there."""
     name = flag.strip("-").replace("-", "_")
-    return click.option(flag, type=kind, default=getattr(_DEFAULTS, name), show_default=True, help=text)
+    return click.option(flag, type=kind, default=getattr(_DEFAULTS, name), show_default=True, help=text, **more)
 
 
 def _said(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -98,7 +99,7 @@ verbosity = stacked(
         is_flag=True,
         expose_value=False,
         callback=_said,
-        help="Print results and errors only.",
+        help="Print results, where they are, and errors only.",
     ),
     click.option(
         "-v",
@@ -122,7 +123,7 @@ size = stacked(
     _setting("--heads", COUNT, "Attention heads of a zoo model."),
 )
 batches = stacked(
-    _setting("--task", str, "What to train on; see `gradlens list`."),
+    _setting("--task", str, "What to train on; see `gradlens list`.", shell_complete=completion.task),
     _setting("--batch-size", COUNT, "Sequences in a batch."),
     _setting("--length", click.IntRange(min=2), "Tokens in a sequence."),
 )

@@ -37,7 +37,7 @@ def command(runs: tuple[Path, ...], out: Path | None, html: Path | None, referen
     comparison = compare(recordings, reference=good)
     for path in filter(None, (out, html)):
         report(comparison, path, command=state().command)
-        terminal.note(f"Report: {path}")
+        terminal.note(f"Report: {path}", even_quiet=True)
 
 
 def _refuse_what_is_no_pdf(path: Path) -> None:

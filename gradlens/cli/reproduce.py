@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gradlens.cli import options, terminal
+from gradlens.cli import completion, options, terminal
 from gradlens.cli.progress import JobsDisplay
 from gradlens.cli.results import leave, show
 from gradlens.cli.state import state
@@ -20,7 +20,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str | No
 
 
 @click.command("reproduce")
-@click.argument("paper", metavar="PAPER")
+@click.argument("paper", metavar="PAPER", shell_complete=completion.paper)
 @click.option("--budget", default="small", show_default=True, help="How long to train: small, medium, paper.")
 @click.option(
     "--parts",
@@ -92,5 +92,5 @@ def command(
         cover = Cover.of_study(paper, study.title, study.reference, about, comparison)
         pdf = write_folder(comparison, folder, f"{paper}.pdf", command=state().command, cover=cover)
     show(comparison, as_json=as_json, cover=cover, out=str(folder), pdf=str(pdf))
-    terminal.note(f"\nReport: {pdf}")
+    terminal.note(f"\nReport: {pdf}", even_quiet=not as_json)
     leave(comparison, fail_on)

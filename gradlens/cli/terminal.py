@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Width of text that goes to no terminal, and the most that reads well on one.
 WIDTH = 100
+#: Lines of text that goes to no terminal, where it is kept to a screen.
+HEIGHT = 40
 _COLOURS = {r"(?m)^✗ fail": "bold red", r"(?m)^▲ warn": "bold yellow", r"(?m)^✓ pass": "green"}
 
 
@@ -28,9 +30,14 @@ def width() -> int:
     return min(shutil.get_terminal_size((WIDTH, 24)).columns, 120) if sys.stdout.isatty() else WIDTH
 
 
-def note(text: str) -> None:
-    """Say something on stderr, unless ``-q`` was given."""
-    if not state().quiet:
+def height() -> int:
+    """Return the lines of a screen."""
+    return shutil.get_terminal_size((WIDTH, HEIGHT)).lines if sys.stdout.isatty() else HEIGHT
+
+
+def note(text: str, *, even_quiet: bool = False) -> None:
+    """Say something on stderr, unless ``-q`` was given; where a result was put also then."""
+    if even_quiet or not state().quiet:
         click.echo(printable_lines(text), err=True)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gradlens.cli import options, terminal
+from gradlens.cli import completion, options, terminal
 from gradlens.cli.results import show
 from gradlens.cli.state import state
 from gradlens.errors import GradlensError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("train")
-@click.argument("model", metavar="MODEL")
+@click.argument("model", metavar="MODEL", shell_complete=completion.variant)
 @options.training
 @click.option("--warmup", type=click.IntRange(min=0), default=0, show_default=True, help="Steps of the warm-up.")
 @click.option(
@@ -113,7 +113,7 @@ def command(
             f"{name.replace('_', ' ')} {number(value)}" for name, value in found.items() if name != "step"
         )
         terminal.result(f"\nHeld-out data, after {found['step'] + 1:.0f} steps: {metrics}")
-    terminal.note(f"\nRecording: {folder}")
+    terminal.note(f"\nRecording: {folder}", even_quiet=not as_json)
 
 
 def _held_out(recording: "Recording") -> dict[str, float]:

@@ -1,6 +1,7 @@
 """What the lens saw, and what it could not: nothing that was missed stays silent."""
 
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Any
 
 
@@ -112,9 +113,19 @@ class Audit:
         """Return plain values, ready for JSON."""
         return {**asdict(self), "problems": self.problems()}
 
+    def in_short(self) -> str:
+        """Return one line: what was seen, and how much was missed."""
+        problems = self.problems()
+        found = f"{len(self.fired)} of {_counted(len(self.norms), 'norm')} seen in {_counted(self.steps, 'step')}"
+        return f"{found}; {_counted(len(problems), 'problem') if problems else 'nothing was missed'}"
+
+    def _repr_html_(self) -> str:
+        problems = "".join(f"<li>{escape(problem)}</li>" for problem in self.problems())
+        return f"<div><p>{escape(self.in_short())}</p><ul>{problems}</ul></div>"
+
     def __str__(self) -> str:
-        found = f"{len(self.norms)} norm" + "s" * (len(self.norms) != 1)
-        head = f"{found} found, {len(self.fired)} fired in {self.steps} recorded steps. {self.gradient}"
+        found = f"{_counted(len(self.norms), 'norm')} found, {len(self.fired)} fired"
+        head = f"{found} in {self.steps} recorded steps. {self.gradient}"
         fewest, most = self.setting.get("passes", (1, 1))
         number = f"{most}" if fewest == most else f"{fewest} to {most}"
         several = [f"{number} backward passes make up the gradient of a step."] if most > 1 or fewest < most else []
@@ -125,6 +136,10 @@ class Audit:
         cadence = [said] if (said := self.setting.get("cadence")) else []
         head = " ".join([head, *measured, *cadence, *several, *self.passes, *by_names])
         return "\n".join([head, *(f"- {problem}" for problem in self.problems())])
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _some(names: tuple[str, ...], most: int = 3) -> str:

@@ -225,6 +225,12 @@ class Lens:
         """Say what was seen and what was missed; meaningful after the first recorded step."""
         return audit_of(self._state, self._taps, self._functions, self._parameters)
 
+    def __repr__(self) -> str:
+        return f"Lens({self.audit().in_short()}{f'; {self._closed}' if self._closed else ''})"
+
+    def _repr_html_(self) -> str:
+        return self.audit()._repr_html_()
+
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         """In a copy of what holds it (a module, a checkpoint) its place is empty: it watches one model, one folder."""
         return type(None), ()

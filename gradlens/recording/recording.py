@@ -2,15 +2,20 @@
 
 from collections.abc import Collection, Mapping
 from functools import cached_property, partial
+from html import escape
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
 from gradlens.errors import NothingFoundError
 from gradlens.recording import derive
 from gradlens.recording.schema import PUBLIC, names
+from gradlens.text import printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Tables of which each process writes its own rows.
 _BY_RANK = ("norms", "activations", "attention", "tokens")
@@ -157,6 +162,24 @@ class Recording:
             )
         return int(steps.max())
 
+    def plot(self, analysis: str) -> "Figure":
+        """Draw the figure of one analysis of this recording.
+
+        Args:
+            analysis: its name, as in ``gradlens list``, such as ``norm_decomposition``.
+
+        Returns:
+            A matplotlib figure that belongs to no window; ``figure.savefig("a.png")`` keeps it.
+
+        Raises:
+            UnknownNameError: there is none of that name.
+            NothingFoundError: it draws nothing of this recording.
+        """
+        from gradlens import plot  # the public face: what is recorded knows no question
+
+        figure: Figure = plot([self], analysis)
+        return figure
+
     def __reduce__(self) -> tuple[Any, ...]:
         made = partial(type(self), public=self._public, only=self._only)
         return made, (dict(self.meta), self._stored, self.path)
@@ -164,3 +187,20 @@ class Recording:
     def __repr__(self) -> str:
         damaged = ", damaged" if self.meta.get("damage") else ""
         return f"Recording({self.label!r}, {len(self.steps)} steps, {len(self.sites)} sites{damaged})"
+
+    def _repr_html_(self) -> str:
+        kinds = self.sites["kind"].value_counts()
+        facts = {
+            "recorded": f"{len(self.steps)} {'seeds' if self.meta.get('kind') == 'init' else 'steps'}",
+            "status": self.meta.get("status"),
+            "norms": int(kinds.get("norm", 0)),
+            "blocks": int(kinds.get("block", 0)),
+            "folder": self.path,
+            "damage": " ".join(map(str, self.meta.get("damage") or ())),
+        }
+        rows = "".join(
+            f'<tr><th style="text-align:left">{name}</th><td style="text-align:left">{escape(str(fact))}</td></tr>'
+            for name, fact in facts.items()
+            if fact
+        )
+        return f"<div><p><b>{escape(printable(self.label))}</b></p><table>{rows}</table></div>"

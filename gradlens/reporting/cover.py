@@ -59,7 +59,7 @@ class Cover:
 def _size(comparison: Comparison) -> str:
     tasks = {(r.meta.get("task") or {}).get("name") for r in comparison.recordings}
     seeds = {tuple(r.meta.get("seeds") or ()) for r in comparison.recordings}
-    return f"{len(tasks)} tasks · {len(seeds)} seeds"
+    return " · ".join(f"{n} {what}{'' if n == 1 else 's'}" for n, what in ((len(tasks), "task"), (len(seeds), "seed")))
 
 
 def _what_was_done(comparison: Comparison) -> list[str]:
@@ -80,6 +80,8 @@ def _what_was_done(comparison: Comparison) -> list[str]:
 
 def _runs(metas: Sequence[Mapping[str, Any]]) -> str:
     diverged = sum(meta.get("status") == "diverged" for meta in metas)
+    if len(metas) == 1:
+        return f"1 run under the lens, which {'diverged' if diverged else 'did not diverge'}"
     return f"{len(metas)} runs under the lens; {diverged or 'none'} of them diverged"
 
 

@@ -16,7 +16,9 @@ from gradlens.analysis.summary import MEANING
 from gradlens.recording import Recording
 from gradlens.reporting import record, story
 from gradlens.reporting.cover import Cover
+from gradlens.reporting.folded import folded
 from gradlens.reporting.numbers import count, interval, number
+from gradlens.reporting.tables import printed
 from gradlens.reporting.words import DEFINITIONS, FLAGGED, STATUS, STATUS_MEANING
 from gradlens.text import printable_lines
 
@@ -24,10 +26,6 @@ from gradlens.text import printable_lines
 DOCUMENT_VERSION = 1
 #: Width of the text, and the height a page leaves for a figure, in inches.
 PAGE = (6.7, 8.0)
-#: Letters from which on a cell of a table that is printed whole may be broken.
-_LONG_CELL = 25
-#: Letters of a table's cells that a line has room for.
-_LINE = 100
 #: Letters of the heading that the top of a page has room for.
 _RUNNING = 90
 #: Columns of the summary as they are printed, with the unit below.
@@ -57,6 +55,7 @@ def document(comparison: Comparison, command: str | None = None, cover: Cover | 
         Plain values, ready for JSON; a number that is missing is None.
     """
     heading = cover.heading if cover else story.heading(comparison)
+    recorded = record.recorded(comparison.recordings)
     content = {
         "version": DOCUMENT_VERSION,
         "title": ": ".join(heading),
@@ -69,12 +68,14 @@ def document(comparison: Comparison, command: str | None = None, cover: Cover | 
         "findings": [_finding(f) for f in comparison.findings],
         "causes": causes_of(comparison),
         "summary": _summary(comparison.summary, cover),
-        "sections": [_section(s, comparison) for s in comparison.sections if not s.silent],
+        "sections": [_section(s, comparison, cover) for s in comparison.sections if not s.silent],
+        "absent": [_absent(s) for s in comparison.sections if s.silent and s.findings],
         "strip": _strip(comparison, cover),
         "key": _key_figure(comparison),
         "methods": record.methods(comparison.recordings),
         "definitions": DEFINITIONS,
-        "recorded": record.recorded(comparison.recordings),
+        "recorded": recorded,
+        "recorded_groups": record.grouped(comparison.recordings, recorded),
         "settings": record.settings(comparison.recordings),
         "software": record.software(),
         "command": command,
@@ -118,17 +119,17 @@ def plain_values(value: Any) -> Any:
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
-    printed = {
+    texts = {
         "measured": "" if finding.value is None else number(finding.value),
         "interval": interval(finding.low, finding.high),
         "expected": "" if finding.expected is None else number(finding.expected),
     }
-    return finding.to_dict() | {"printed": printed}
+    return finding.to_dict() | {"printed": texts}
 
 
 def _summary(numbers: pd.DataFrame, cover: Cover | None) -> dict[str, Any]:
-    heads, printed = cover.cells if cover else summary_cells(numbers)
-    return {"rows": numbers.to_dict("records"), "meaning": MEANING, "heads": heads, "printed": printed}
+    heads, cells = cover.cells if cover else summary_cells(numbers)
+    return {"rows": numbers.to_dict("records"), "meaning": MEANING, "heads": heads, "printed": cells}
 
 
 def summary_cells(numbers: pd.DataFrame) -> tuple[list[tuple[str, str]], list[list[str]]]:
@@ -164,13 +165,20 @@ def _key_figure(comparison: Comparison) -> str | None:
 
 def _strip(comparison: Comparison, cover: Cover | None) -> str | None:
     """Describe the first page's strip to a reader who cannot see it; None where there is none."""
-    if cover or comparison.strip is None:
+    told = comparison.told_first
+    if cover or told is None:
         return None
     marks = [f"{c.finding.code} at step {c.finding.onset}" for c in comparison.causes if c.finding.onset is not None]
-    return "Figure: loss and gradient norm over the steps." + (f" Marked: {', '.join(marks)}." if marks else "")
+    return f"Figure: {told.analysis.strip_shows}." + (f" Marked: {', '.join(marks)}." if marks else "")
 
 
-def _section(section: Section, comparison: Comparison) -> dict[str, Any]:
+def _absent(section: Section) -> dict[str, str]:
+    """Say why a question has no section."""
+    codes, said = (_once(getattr(finding, of) for finding in section.findings) for of in ("code", "claim"))
+    return {"title": section.analysis.title, "codes": ", ".join(codes), "why": " ".join(said)}
+
+
+def _section(section: Section, comparison: Comparison, cover: Cover | None) -> dict[str, Any]:
     recordings = comparison.recordings
     analysis, table = section.analysis, section.table
     return {
@@ -186,7 +194,10 @@ def _section(section: Section, comparison: Comparison) -> dict[str, Any]:
         "drawn": section.drawn,
         "alt": _alt(section) if section.drawn else "",
         "shown": _width(*analysis.size),
-        "tables": [{"caption": caption, **_printed(rows)} for caption, rows in section.shown.items()],
+        "tables": [
+            {"caption": caption, "on_cover": cover is not None and rows is cover.table, **printed(rows)}
+            for caption, rows in section.shown.items()
+        ],
         "table": {
             "file": f"{analysis.name}.csv",
             "rows": len(table),
@@ -225,33 +236,6 @@ def _without(lacking: Iterable[str], needs: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(said)
 
 
-def _printed(table: pd.DataFrame) -> dict[str, Any]:
-    """Return a table's cells as they are printed, and how its long columns share the room that the others leave."""
-    heads, cells = [str(c) for c in table.columns], [[number(v) for v in r] for r in table.itertuples(index=False)]
-    longest = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return {
-        "heads": heads,
-        "numeric": [bool(pd.api.types.is_numeric_dtype(table[c])) for c in table.columns],
-        "room": _room(longest, heads),
-        "printed": cells,
-    }
-
-
-def _room(letters: list[int], heads: list[str]) -> list[int]:
-    """Return the parts of the line that the long columns share, by the letters of their longest cell.
-
-    The others, marked 0, have their own width, unless that would leave too little: then all share.
-    """
-    long = min(_LONG_CELL, max(letters, default=0))
-    widths = [max(n, len(head)) for n, head in zip(letters, heads, strict=False)]
-    own = sum(width for width, n in zip(widths, letters, strict=False) if n < long)
-    all_share = sum(widths) > _LINE and own > _LINE / 2
-    # Where all share, a head may be broken between its words, and nowhere else.
-    words = [max(map(len, head.split()), default=0) for head in heads]
-    parts = [max(pair) for pair in zip(letters, words, strict=False)] if all_share else letters
-    return [min(part, 4 * _LONG_CELL) if n >= long or all_share else 0 for n, part in zip(letters, parts, strict=True)]
-
-
 def _width(width: float, height: float) -> float:
     """Return a figure's printed width as a share of the page's: its own size where a page can hold that."""
     text_width, most_height = PAGE
@@ -277,6 +261,7 @@ def _check(section: Section, code: str, members: list[Finding]) -> dict[str, Any
         "status": worst(members),
         "flagged": [_finding(f) | {"headline": story.headline(f)} for f in flagged],
         "findings": [_finding(f) for f in members],
+        "folded": {s: folded(same) for s in SEVERITY if (same := [f for f in members if f.status == s])},
         "thresholds": _once(f.threshold for f in members),
         "expected_from": _once(f.expected_from for f in members),
         "references": _once(f.reference for f in members),

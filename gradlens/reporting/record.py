@@ -15,7 +15,7 @@ _GROUPS = ("model", "task", "training", "recording", "git", "versions")
 _SINGLE = ("seeds", "loss", "every", "watch", "device", "cpu", "threads", "argv")
 #: Longer lists are cut in the PDF; ``findings.json`` holds them whole.
 _LONGEST = 240
-#: From more recordings than these on, those that say the same share a row; more names than these are shortened.
+#: From more recordings than these on, those of a kind share a row; more names than these are shortened.
 _MOST_ROWS, _MOST_NAMED = 20, 4
 #: Numbers of which each is printed with whose it is; of more their range.
 _MOST_VALUES = 8
@@ -52,20 +52,46 @@ def recorded(recordings: Iterable[Recording]) -> list[dict[str, Any]]:
 
     Returns:
         One dict a recording: label, kind, status, steps, norms found, norms whose gradient was seen, blocks,
-        parameters with a gradient, non-finite values, problems (sentences of the lens' own audit). Of very many
-        recordings those that say the same share one, named by what they have in common.
+        parameters with a gradient, non-finite values, problems (sentences of the lens' own audit).
     """
-    recordings = list(recordings)
-    rows = [_recorded(recording) for recording in recordings]
-    if len(rows) <= _MOST_ROWS:
-        return rows
-    same: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        same.setdefault(json.dumps({k: v for k, v in row.items() if k != "label"}), []).append(row)
+    return [_recorded(recording) for recording in recordings]
+
+
+def grouped(recordings: Iterable[Recording], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Bring what was recorded into a table that is read: of very many recordings a row a task, network and variant.
+
+    Args:
+        recordings: as those of ``recorded``.
+        rows: what it returned.
+
+    Returns:
+        The rows as texts, with ``recordings``, how many they are of; a number that differs as lowest and highest.
+    """
+    named = [_kind_of(recording) for recording in recordings]
+    apart = [len(set(part)) > 1 for part in zip(*named, strict=True)]
+    groups: dict[object, list[Mapping[str, Any]]] = {}
+    for names, row in zip(named, rows, strict=True):
+        told = [name for name, differs in zip(names, apart, strict=True) if name and differs] or [names[-1]]
+        label = ", ".join(told) if names[-1] and len(rows) > _MOST_ROWS else row["label"]
+        groups.setdefault((label, row["kind"]), []).append({**row, "label": label})
     return [
-        {**members[0], "label": "; ".join(whose([str(row["label"]) for row in members], recordings))}
-        for members in same.values()
+        {name: _span([row[name] for row in members]) for name in members[0] if name != "problems"}
+        | {"recordings": str(len(members))}
+        for members in groups.values()
     ]
+
+
+def _kind_of(recording: Recording) -> tuple[str, str, str]:
+    """Return a recording's task, the kind of its network, and its variant; empty what is not known."""
+    model = recording.meta.get("model") or {}
+    return _shared("task", recording), str(model.get("kind") or ""), str(recording.meta.get("variant") or "")
+
+
+def _span(values: Sequence[Any]) -> str:
+    """Print a value that all share, else the lowest and the highest, or each that there is."""
+    if any(isinstance(value, str) for value in values):
+        return ", ".join(dict.fromkeys(map(str, values)))
+    return " to ".join(dict.fromkeys(number(value) for value in (min(values), max(values))))
 
 
 def _recorded(recording: Recording) -> dict[str, Any]:

@@ -19,6 +19,8 @@ _MOST_NAMES = 4
 _MOST_PLACES = 2
 #: More causes than these are left to the table of checks.
 _MOST_CLAIMS = 3
+#: More models than these are ranked instead of naming the best and the worst run; of more than those, the ends.
+_MOST_COMPARED, _MOST_RANKED = 2, 12
 
 
 def heading(comparison: Comparison) -> tuple[str, str]:
@@ -74,7 +76,7 @@ def _model(model: Mapping[str, Any]) -> str:
         return ""
     name = str(model["family"]).capitalize() if model["family"] == "transformer" else str(model["family"])
     parts = [f"{name} {model['kind']}" if model.get("kind") else name]
-    parts += [f"{model['blocks']} blocks"] if model.get("blocks") else []
+    parts += [f"{model['blocks']} block{'' if model['blocks'] == 1 else 's'}"] if model.get("blocks") else []
     parts += [f"width {model['width']}"] if model.get("width") else []
     return ", ".join(parts)
 
@@ -131,19 +133,31 @@ def _endings(numbers: pd.DataFrame) -> list[str]:
 
 
 def _losses(comparison: Comparison) -> list[str]:
-    """Name the best and the worst run, by held-out loss where every run has one."""
+    """Name the best and the worst run, of many models rank them; by held-out loss where every run has one."""
     trained = comparison.summary[comparison.summary["loss"].notna()]
     if len(trained) < 2:
         return []
     held_out = trained["valid_loss"].notna().all()
     column, what = ("valid_loss", "held-out loss") if held_out else ("loss", "training loss")
-    best, worst = (trained.loc[getattr(trained[column], f"idx{which}")()] for which in ("min", "max"))
     unit = shared(comparison.recordings, "task").get("unit", "")
-    low = f"{number(float(best[column]))} {unit}".rstrip()
+    model = {r.label: str(r.meta.get("variant") or r.label) for r in comparison.recordings}
+    best = trained.groupby(trained["recording"].map(model))[column].min().sort_values(kind="stable")
+    if len(best) > _MOST_COMPARED:
+        return [f"By the {what} of its best run{f', in {unit}' if unit else ''}: {_ranked(best)}."]
+    low, high = (trained.loc[getattr(trained[column], f"idx{which}")()] for which in ("min", "max"))
     return [
-        f"The {what} is lowest for {best['recording']} ({low}) and highest for {worst['recording']} "
-        f"({number(float(worst[column]))})."
+        f"The {what} is lowest for {low['recording']} ({f'{number(float(low[column]))} {unit}'.rstrip()}) and highest "
+        f"for {high['recording']} ({number(float(high[column]))})."
     ]
+
+
+def _ranked(values: "pd.Series[float]") -> str:
+    """List names with their values, the lowest first; of very many the first and the last."""
+    said = [f"{name} ({number(float(value))})" for name, value in values.items()]
+    if len(said) <= _MOST_RANKED:
+        return _and(said)
+    half = _MOST_RANKED // 2
+    return f"{', '.join(said[:half])}, {len(said) - 2 * half} more, and last {_and(said[-half:])}"
 
 
 def headline(finding: Finding) -> str:
@@ -178,11 +192,16 @@ def diagnosis(comparison: Comparison) -> list[str]:
 
 def _told(causes: Sequence[Cause]) -> Iterator[str]:
     before = ""
-    for cause in causes[:_MOST_CLAIMS]:
-        finding = cause.finding
+    groups = _alike(causes)
+    for alike in groups[:_MOST_CLAIMS]:
+        cause, finding = alike[0], alike[0].finding
         subject = f"{finding.subject}: "
         said = headline(finding)
-        if subject == before and said.startswith(subject):
+        if len(alike) > 1:
+            whose = [one.finding.subject for one in alike]
+            named = _and(whose) if len(whose) <= _MOST_NAMES else f"{len(whose)} recordings"
+            said = f"{named}: {said.removeprefix(subject)}"
+        elif subject == before and said.startswith(subject):
             said = f"Also, {said.removeprefix(subject)}"
         before = subject
         when = "" if finding.onset is None or f"step {finding.onset}" in said else f", from step {finding.onset} on"
@@ -197,8 +216,19 @@ def _told(causes: Sequence[Cause]) -> Iterator[str]:
         if finding.remedies:
             first = finding.remedies[0]
             yield _sentence(f"Try first: {first[:1].lower() + first[1:] if first[1:2].islower() else first}")
-    if len(causes) > _MOST_CLAIMS:
-        yield f"{len(causes) - _MOST_CLAIMS} more below."
+    if len(groups) > _MOST_CLAIMS:
+        yield f"{sum(map(len, groups[_MOST_CLAIMS:]))} more below."
+
+
+def _alike(causes: Sequence[Cause]) -> list[list[Cause]]:
+    """Bring causes together that say the same of several recordings and explain nothing more."""
+    groups: dict[object, list[Cause]] = {}
+    for index, cause in enumerate(causes):
+        finding = cause.finding
+        said = headline(finding).removeprefix(f"{finding.subject}: ")
+        same = (finding.code, said, finding.onset, finding.born, finding.remedies[:1], _sure(finding))
+        groups.setdefault(index if cause.symptoms or not finding.subject else same, []).append(cause)
+    return list(groups.values())
 
 
 def _at(sites: Sequence[str], said: str) -> str:

@@ -1,6 +1,7 @@
 """The report for a terminal: plain text in columns, readable without colour and in a log file."""
 
 import textwrap
+from typing import Any
 
 import pandas as pd
 
@@ -14,6 +15,7 @@ from gradlens.reporting.numbers import interval, number
 from gradlens.reporting.words import FLAGGED, STATUS
 from gradlens.text import columns
 
+_QUIET: tuple[Status, ...] = ("pass", "not applicable")
 #: Below a finding's first line, its text stands under its claim.
 _INDENT = " " * 23
 
@@ -43,13 +45,14 @@ def verdict_text(comparison: Comparison, *, width: int = 100) -> str:
     return textwrap.fill(" ".join(story.diagnosis(comparison)), max(width, 60))
 
 
-def findings_text(comparison: Comparison, *, width: int = 100, verbose: bool = False) -> str:
+def findings_text(comparison: Comparison, *, width: int = 100, verbose: bool = False, short: bool = False) -> str:
     """Return the findings: each cause in full with what to try and what follows from it, the rest a line a check.
 
     Args:
         comparison: whose findings.
         width: columns of the terminal.
         verbose: print every finding in full, with causes, the source of the expectation, and the reference.
+        short: of checks that ask for nothing print the codes alone.
     """
     if not comparison.findings:
         return story.verdict(comparison)[-1]
@@ -58,15 +61,32 @@ def findings_text(comparison: Comparison, *, width: int = 100, verbose: bool = F
     open_ones = [f for f in found if f.status == "inconclusive" or (verbose and f.status not in FLAGGED)]
     lines += [line for finding in open_ones for line in _finding_lines(finding, width, verbose)]
     quiet = [] if verbose else [c for s in comparison.sections if not s.silent for c in checks(s)]
-    for check in quiet:
-        for status in ("pass", "not applicable"):
-            same = sum(f["status"] == status for f in check["findings"])
-            if same:
-                times = f" ({same} of {len(check['findings'])})"
-                lines.append(_wrapped(check["title"] + times, _head(status, check["code"]), width))
+    lines += (_codes if short else _titles)(quiet, width)
     for section in comparison.sections if verbose else ():
         lines += [line for caption, table in section.shown.items() for line in _table_lines(caption, table, width)]
     return "\n".join(lines)
+
+
+def _titles(quiet: list[dict[str, Any]], width: int) -> list[str]:
+    """Return a line a check that passed, or does not apply, with of how many findings that is so."""
+    return [
+        _wrapped(
+            f"{check['title']} ({found['count']} of {len(check['findings'])})", _head(status, check["code"]), width
+        )
+        for check in quiet
+        for status in _QUIET
+        if (found := check["folded"].get(status))
+    ]
+
+
+def _codes(quiet: list[dict[str, Any]], width: int) -> list[str]:
+    """Return what passed, and what does not apply, by its codes."""
+    by_status = {status: [check["code"] for check in quiet if status in check["folded"]] for status in _QUIET}
+    return [
+        textwrap.fill(f"{' '.join(STATUS[status])}: {', '.join(codes)}", max(width, 60), subsequent_indent="  ")
+        for status, codes in by_status.items()
+        if codes
+    ]
 
 
 def _cause_lines(cause: Cause, width: int, verbose: bool) -> list[str]:

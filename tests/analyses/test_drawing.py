@@ -5,9 +5,13 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from analyses import drawing
+from analyses import ANALYSES, drawing
+from gradlens.analysis import compare
+from gradlens.analysis.figures import draw, draw_strip
 from gradlens.lab.models.variants import ARRANGEMENTS
 from gradlens.lab.norms import NORMS
+from tests.analyses.pictures import faults
+from tests.reporting.conftest import make_recording
 
 
 def runs(*variants: str, schedules: tuple[str, ...] = ("",)) -> pd.DataFrame:
@@ -31,6 +35,28 @@ def test_every_variant_of_the_zoo_can_be_told_from_every_other() -> None:
 def test_up_to_six_variants_have_six_colours() -> None:
     styles = drawing.looks(runs("pre-ln", "post-ln", "pre-ln/adanorm", "pre-ln/rmsnorm", "m:build", "n:build"))
     assert len({look["color"] for look in styles.values()}) == 6
+
+
+def test_every_arrangement_has_a_colour_of_its_own() -> None:
+    assert len({look["color"] for look in drawing.looks(runs(*ARRANGEMENTS)).values()}) == len(ARRANGEMENTS)
+
+
+@pytest.mark.parametrize("name", ["depth_profile", "norm_decomposition", "training_curves"])
+def test_eleven_models_are_drawn_without_text_that_is_cut_or_overlaps(name: str) -> None:
+    names = [arrangement for arrangement in ARRANGEMENTS if arrangement != "plain"]
+    kinds = ("training",) if name == "training_curves" else ("init",)
+    recordings = [make_recording(v, variant=v, kind=kind, steps=5) for v in names for kind in kinds]
+    (analysis,) = (analysis for analysis in ANALYSES if analysis.name == name)
+    (section,) = compare(recordings, [analysis]).sections
+    figure = draw(analysis, section.table)
+    assert faults(figure) == []
+    if name != "training_curves":
+        titles = [ax.get_title(loc="left") + ax.get_ylabel() for ax in figure.axes]
+        assert all(any(drawing.in_lines(v) in title for title in titles) for v in names)
+    if analysis.strip is not None:
+        strip = draw_strip(analysis, section.table, [])
+        assert faults(strip) == []
+        assert any(str(entry.get_text()).endswith(" others") for entry in strip.legends[0].get_texts())
 
 
 def test_a_schedule_changes_the_dashes_and_not_the_colour() -> None:

@@ -62,6 +62,11 @@ def test_json_is_one_strict_object_on_stdout_and_quiet_leaves_nothing_else(gradl
     assert result.stderr == ""
 
 
+def test_quiet_still_says_where_the_report_is(gradlens, finished):
+    result = gradlens("compare", "pre-ln", "post-ln", *SMALL_COMPARISON, "--out", finished, "-q")
+    assert result.stderr.strip() == f"Report: {finished / 'compare.pdf'}"
+
+
 def test_the_same_command_again_reuses_every_recording_and_writes_the_same_report(gradlens, finished):
     def tables() -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in (finished / "tables").iterdir()}

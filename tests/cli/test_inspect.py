@@ -192,3 +192,13 @@ def test_a_recording_has_no_model_to_probe(gradlens, finished):
     result = gradlens("inspect", finished / "runs" / "post-ln" / "init", "--probes")
     assert result.exit_code == 2
     assert "needs a model to run" in result.stderr
+
+
+def test_many_norms_take_a_screen_and_all_of_them_are_there_on_demand(gradlens):
+    many = ["inspect", "peri-ln", *TINY, "--layers", "12", "--seeds", "1"]
+    screen, whole = (gradlens(*many, *more).stdout.splitlines() for more in ([], ["--all"]))
+    assert len(screen) < 40 < len(whole)
+    assert any(line.startswith("... ") and line.endswith(" more: --all") for line in screen)
+    assert any(line.startswith("final_norm") for line in screen)
+    assert sum("_norm  " in line for line in whole) == 12 * 4 + 1
+    assert not any("--all" in line for line in whole)

@@ -20,6 +20,18 @@ def test_list_names_everything_registered(gradlens):
         assert name in text
 
 
+def test_list_and_explain_know_the_same_codes(gradlens):
+    listed, explained = read_json(gradlens("list", "--json"))["findings"], read_json(gradlens("explain", "--json"))
+    assert sorted(listed) == sorted(one["code"] for one in explained)
+    assert all(f"  {code}  " in gradlens("list").stdout for code in ("GL001", "GL501"))
+
+
+def test_a_column_is_explained_by_its_name_with_or_without_its_table(gradlens):
+    assert gradlens("explain", "norms.kept").stdout.startswith("norms.kept (float): share that gets through")
+    tables = [one["table"] for one in read_json(gradlens("explain", "grad_norm", "--json"))]
+    assert tables == ["params", "steps"]
+
+
 def test_listed_variants_are_all_accepted(gradlens):
     variants = read_json(gradlens("list", "--json"))["variants"]
     assert all(plain_variant(name) if name.startswith(PLAIN) else block_variant(name) for name in variants)

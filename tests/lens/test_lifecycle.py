@@ -183,3 +183,13 @@ def test_moving_the_model_to_another_precision_while_attached_is_followed():
         lens.step()
     first, second = (lens.recording.norms.query(f"step == {step}") for step in (0, 1))
     assert first["kept"].to_numpy() == pytest.approx(second["kept"].to_numpy(), rel=1e-4)
+
+
+def test_a_lens_is_one_line_and_in_a_notebook_its_problems():
+    model = stack()
+    with gradlens.attach(model) as lens:
+        assert repr(lens) == "Lens(0 of 4 norms seen in 0 steps; 1 problem)"
+        assert "<li>No step was recorded: call lens.step()" in lens._repr_html_()
+        backward(model, vectors(0))
+        lens.step()
+    assert repr(lens) == "Lens(4 of 4 norms seen in 1 step; nothing was missed; detached)"

@@ -126,11 +126,14 @@ def test_the_terminal_shows_the_same_table():
     assert "seed 2" not in text
 
 
-def test_recordings_that_say_the_same_share_a_row():
-    rows = document(covered(grid())[0])["recorded"]
-    assert sorted(row["label"] for row in rows) == sorted(["lm, none, seed 1", rows[0]["label"]])
-    few = document(covered(grid(tasks=("lm",)))[0])["recorded"]
-    assert len(few) == 9
+def test_of_very_many_recordings_those_of_a_task_and_variant_share_a_row_and_the_json_has_each():
+    content = document(covered(grid())[0])
+    assert len(content["recorded"]) == 27
+    rows = {row["label"]: row for row in content["recorded_groups"]}
+    assert len(rows) == 9
+    assert rows["lm, none"] | {"recordings": "3", "status": "complete, diverged", "steps": "3"} == (rows["lm, none"])
+    few = document(covered(grid(tasks=("lm",)))[0])["recorded_groups"]
+    assert [row["recordings"] for row in few] == ["1"] * 9
 
 
 def test_recordings_are_named_by_what_they_share():

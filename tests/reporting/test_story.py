@@ -138,3 +138,22 @@ def test_where_nothing_is_flagged_what_one_should_expect_is_told() -> None:
     )
     assert "Nothing asks" not in told(recordings, [finding("b", "pass")])
     assert "Nothing asks" not in told(recordings, [answer, finding("c", "warn")])
+
+
+def test_of_many_models_the_verdict_ranks_the_best_run_of_each() -> None:
+    names = ["a", "post-b", "c"]
+    text = told([make_recording(f"{n}, {s}", variant=n) for n in names for s in ("warm-up", "no warm-up")], [])
+    ranked = text[text.index("By the held-out loss of its best run, in nats per byte: ") :]
+    assert sorted(names, key=ranked.index)[-1] == "post-b"
+    assert "lowest" not in text
+
+
+def test_causes_that_say_the_same_of_several_recordings_are_one_sentence() -> None:
+    found = [finding(f"{n}: learned nothing (n = {k})", "warn", subject=n) for k, n in enumerate("abc")]
+    text = told([make_recording()], [*found, finding("d: something else", "warn", subject="d")])
+    assert text.startswith("a, b and c: learned nothing (X, observed). d: something else (X, observed).")
+
+
+def test_one_block_is_no_blocks() -> None:
+    one = make_recording(model={"family": "transformer", "blocks": 1})
+    assert "Transformer, 1 block ·" in story.subtitle(compare([one], []))
