@@ -120,10 +120,6 @@ def _listed(folder: Path) -> Iterator["os.DirEntry[str]"]:
     return os.scandir(real(folder / "segments", stat.S_ISDIR))
 
 
-def _listed(folder: Path) -> Iterator["os.DirEntry[str]"]:
-    return os.scandir(real(folder / "segments", stat.S_ISDIR))
-
-
 def _read_all(
     asked: Mapping[Name, Path], run: str, thinned: Mapping[int, Thinned], columns: Collection[str] | None
 ) -> dict[Name, Segment]:
