@@ -181,7 +181,7 @@ def older(kind: str, run: Path) -> Path:
     return run
 
 
-@pytest.mark.parametrize("kind", FOLDERS)
+@pytest.mark.parametrize("kind", [kind for kind in FOLDERS if kind != "thinned"])  # which came after
 def test_a_run_recorded_before_there_were_checksums_is_read(tmp_path, kind):
     run, now = older(kind, tmp_path / "older"), make(kind, tmp_path / "now")
     assert all(load(run).table(name).equals(load(now).table(name)) for name in TABLES)
