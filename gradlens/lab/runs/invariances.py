@@ -86,6 +86,6 @@ def _shares(net: Any, batch: Any, loss_fn: Callable[[Any, Any], Tensor]) -> list
     of_length, of_direction = torch.autograd.grad(loss_fn(net(batch["images"]), batch), [length, direction])
     along = of_length.square().sum()
     across = (of_direction.norm(dim=1) * direction.norm(dim=1) / length.abs().flatten()).square().sum()
-    share = float(along / (along + across))
+    share = (along / (along + across)).item()
     numbers = {"recentering": 0.0, "rescaling": share, "kept": 1 - share}
     return [Reading(probe="invariances", name=f"weight gradient: {n}", value=v) for n, v in numbers.items()]
