@@ -43,11 +43,11 @@ def strip(table: pd.DataFrame, figure: Figure, causes: Sequence[Finding]) -> Non
             ax.annotate(f"{finding.code} ", (float(finding.onset or 0), 1.0), xycoords=("data", "axes fraction"),
                         ha="right", va="top", fontsize=6.5, color=_MARK, rotation=90)  # fmt: skip
     several = drawn["label"].nunique()
-    if 1 < several <= _NAMED:
-        drawing.legend(figure, drawing.run_entries(drawn, look, marker=""))
-    elif several > 1:
-        named = [drawing.entry(label, **(look[label] | {"marker": ""})) for label in told]
-        drawing.legend(figure, [*named, drawing.entry(f"{several - len(told)} others", color=drawing.OTHERS)])
+    named = [drawing.entry(label, **(look[label] | {"marker": ""})) for label in told]
+    if several > len(told):
+        named.append(drawing.entry(f"{several - len(told)} others", color=drawing.OTHERS))
+    if several > 1:
+        drawing.legend(figure, named)
 
 
 def _told(drawn: pd.DataFrame) -> list[str]:
