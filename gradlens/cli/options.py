@@ -155,18 +155,32 @@ users_model = stacked(
 )
 
 
-def _page(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
-    """Protect a file that is no page from a slip of the hand, and the reader from a page of another name."""
-    if value is None:
-        return None
-    if value.suffix.lower() != ".html":
-        raise GradlensError(f"--html must name a page; {value} does not end in .html. Add it.")
-    if value.is_file():
-        with value.open("rb") as file:
-            if file.read(15).lower() not in (b"<!doctype html>", b""):
+def refuse_other(path: Path, flag: str, what: str, suffix: str, begins: bytes) -> None:
+    """Protect a file that is no report of ours from a slip of the hand, and the reader from one of another name.
+
+    Args:
+        path: what is to be written.
+        flag: the option that names it.
+        what: the kind of file, such as "a PDF".
+        suffix: how its name ends, in lower case.
+        begins: how it begins, in lower case.
+
+    Raises:
+        GradlensError: the name ends otherwise, or there is something else.
+    """
+    if path.suffix.lower() != suffix:
+        raise GradlensError(f"{flag} must name {what}; {path} does not end in {suffix}. Add it.")
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(begins)).lower() not in (begins, b""):
                 raise GradlensError(
-                    f"--html must name a page; {value} is there and is something else. Choose another name."
+                    f"{flag} must name {what}; {path} is there and is something else. Choose another name."
                 )
+
+
+def _page(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None:
+        refuse_other(value, "--html", "a page", ".html", b"<!doctype html>")
     return value
 
 

@@ -7,7 +7,6 @@ import click
 from gradlens.cli import options, terminal
 from gradlens.cli.results import read, read_reference
 from gradlens.cli.state import state
-from gradlens.errors import GradlensError
 
 
 @click.command("report")
@@ -29,7 +28,7 @@ def command(runs: tuple[Path, ...], out: Path | None, html: Path | None, referen
     if out is None and html is None:
         out = Path("report.pdf")
     if out is not None:
-        _refuse_what_is_no_pdf(out)
+        options.refuse_other(out, "--out", "a PDF", ".pdf", b"%pdf-")
     recordings, good = read(runs), read_reference(reference)
     from gradlens.analysis import compare
     from gradlens.reporting import report
@@ -38,15 +37,3 @@ def command(runs: tuple[Path, ...], out: Path | None, html: Path | None, referen
     for path in filter(None, (out, html)):
         report(comparison, path, command=state().command)
         terminal.note(f"Report: {path}", even_quiet=True)
-
-
-def _refuse_what_is_no_pdf(path: Path) -> None:
-    """Protect a file that is no report of ours from a slip of the hand, and the reader from a PDF of another name."""
-    if path.suffix.lower() != ".pdf":
-        raise GradlensError(f"--out must name a PDF; {path} does not end in .pdf. Add it.")
-    if path.is_file():
-        with path.open("rb") as file:
-            if file.read(5) not in (b"%PDF-", b""):
-                raise GradlensError(
-                    f"--out must name a PDF; {path} is there and is something else. Choose another name."
-                )

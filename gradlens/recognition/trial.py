@@ -5,9 +5,9 @@ first call must prove. One number of dimensions decides nothing where ways of no
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,6 +18,7 @@ from gradlens.recognition.kinds import NormKind
 
 #: Inputs of these sizes are tried: of the size of what is normalized, of a common eps, far below it.
 _SCALES = (1.0, 3e-3, 1e-6, 1e-8)
+_T = TypeVar("_T")
 _known: "WeakKeyDictionary[type[nn.Module], dict[object, NormKind | Literal[False] | None]]" = WeakKeyDictionary()
 
 
@@ -48,22 +49,19 @@ def forgets_size(module: nn.Module) -> bool:
     Args:
         module: the candidate; it is copied, never run itself.
     """
-    state = torch.get_rng_state()
-    try:
-        double = copy.deepcopy(module).to("cpu", torch.float64).train()
-        for shape in _shapes(module):
-            x = _inputs(shape)[0]
-            outputs = [_run(double, one) for one in (x, 100.0 * x, x.flip(-1))]
-            once, large, other = (torch.zeros(0) if y is None else y for y in outputs)
-            if once.numel() and large.shape == other.shape == once.shape:
-                size = float(once.norm())
-                # One that gives the same whatever comes in forgets more than the size.
-                return float((large - once).norm()) < 1e-3 * size < 1e-2 * float((other - once).norm())
-        return False
-    except Exception:  # whatever somebody's module does on a made-up input: not told
-        return False
-    finally:
-        torch.set_rng_state(state)
+    return _of_copy(module, _forgets_size, failed=False)
+
+
+def _forgets_size(module: nn.Module) -> bool:
+    for shape in _shapes(module):
+        x = _inputs(shape)[0]
+        outputs = [_run(module.train(), one) for one in (x, 100.0 * x, x.flip(-1))]
+        once, large, other = (torch.zeros(0) if y is None else y for y in outputs)
+        if once.numel() and large.shape == other.shape == once.shape:
+            size = float(once.norm())
+            # One that gives the same whatever comes in forgets more than the size.
+            return float((large - once).norm()) < 1e-3 * size < 1e-2 * float((other - once).norm())
+    return False
 
 
 def _signature(module: nn.Module) -> object:
@@ -75,18 +73,25 @@ def _signature(module: nn.Module) -> object:
 
 
 def _tried(module: nn.Module, told: NormKind | None) -> NormKind | Literal[False] | None:
-    state = torch.get_rng_state()
-    try:
-        double = copy.deepcopy(module).to("cpu", torch.float64)
+    def found(double: nn.Module) -> NormKind | Literal[False] | None:
         generator = torch.Generator().manual_seed(1)
         for parameter in double.parameters():
             # A gain of one, or a bias of zero, would hide that it is there.
             parameter.data.uniform_(0.3, 1.7, generator=generator)
-        found = _kinds(double, told)
-        return best(iter(found)) if found else None if found is None else False
+        kinds = _kinds(double, told)
+        return best(iter(kinds)) if kinds else None if kinds is None else False
+
+    return _of_copy(module, found, failed=None)
+
+
+def _of_copy(module: nn.Module, ask: Callable[[nn.Module], _T], failed: _T) -> _T:
+    """Ask something of a copy in float64 on the host; nobody's random numbers are used up."""
+    state = torch.get_rng_state()
+    try:
+        return ask(copy.deepcopy(module).to("cpu", torch.float64))
     # Any failure of somebody's module on a made-up input means one thing: not recognised.
     except Exception:
-        return None
+        return failed
     finally:
         torch.set_rng_state(state)
 
